@@ -1,0 +1,173 @@
+"""``mnn_correct``: the call that single-cell users know."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mnndask.corrector import MNNCorrector
+
+
+def mnn_correct(
+    *datas: Any,
+    var_index: Sequence[Hashable] | None = None,
+    var_subset: Sequence[Hashable] | None = None,
+    batch_key: str = "batch",
+    index_unique: str | None = "-",
+    batch_categories: Sequence[Hashable] | None = None,
+    k: int = 20,
+    sigma: float = 1.0,
+    cos_norm_in: bool = True,
+    cos_norm_out: bool = True,
+    svd_dim: int | None = None,
+    var_adj: bool = True,
+    compute_angle: bool = False,
+    mnn_order: Sequence[int] | None = None,
+    svd_mode: str = "rsvd",
+    do_concatenate: bool = True,
+    save_raw: bool = False,
+    n_jobs: int | None = None,
+    layer: str | None = None,
+    restrict: Sequence[Any] | None = None,
+    random_state: int = 0,
+    **kwargs: Any,
+) -> tuple[Any, list[pd.DataFrame], list[Any] | None]:
+    """Remove batch effects by matching mutual nearest neighbours.
+
+    Finds pairs of cells, one in each batch, that are among each other's nearest neighbours; takes their
+    differences as the batch effect; smooths these over the batch; and adds them. Batches merge one by one
+    into the first. The call is ``scanpy.external.pp.mnn_correct``'s.
+
+    Data that is in memory is corrected at once. Lazy data is read once, here, for the cells that the
+    correction is fitted on (all, or those of `restrict`); the corrected matrix is lazy, and each of its
+    chunks reads and corrects its own cells when it is computed.
+
+    Parameters
+    ----------
+    *datas
+        Batches, each of shape ``(n_cells, n_genes)``, with the same genes in the same order, usually
+        log-transformed. All of one kind: AnnData (in memory, backed or lazy), :class:`numpy.ndarray`, SciPy
+        sparse, dask array of dense or sparse chunks, zarr array, :class:`xarray.DataArray` (first dimension
+        cells), or the path of a ``.zarr`` or ``.h5ad``. Or **one** AnnData (or path) that holds all batches
+        and tells them apart in ``obs[batch_key]``; they count in order of appearance. Never modified.
+    var_index
+        Names of the genes, where `datas` are matrices; needed only with `var_subset`.
+    var_subset
+        Names of the genes used for distances, usually the highly variable ones. All genes are corrected.
+        Default: all.
+    batch_key
+        Column of ``obs`` that tells the batches apart. If it is in every input already, constant in each and
+        distinct between them, its values name the batches; else it is written.
+    index_unique
+        Put between a cell's name and its batch's, so that names stay unique; None leaves names as they are.
+        One AnnData that holds all batches keeps its names.
+    batch_categories
+        Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
+    k
+        Number of neighbours (of the cells used). More makes more pairs.
+    sigma
+        Divisor of the squared distance in the Gaussian weights by which corrections are smoothed; in units
+        of squared distance, between cells of length 1 if `cos_norm_in`. Smaller is more local.
+    cos_norm_in
+        Whether to divide each cell by its length before distances are taken.
+    cos_norm_out
+        Whether to divide each cell by its length (over the genes used for distances) in the result.
+    svd_dim
+        Number of dimensions of biological variation, of the reference and of the new batch, along which
+        cells are not corrected. Default: none.
+    var_adj
+        Whether to lengthen corrections so that cells keep their rank along them.
+    compute_angle
+        Whether to compute the angles between corrections and the reference's two leading directions.
+    mnn_order
+        Order in which batches merge, by their positions; the first is the reference. Default: as given.
+    svd_mode
+        Solver for `svd_dim` and `compute_angle`: ``"svd"`` exact, ``"rsvd"`` randomised, ``"irlb"``
+        implicitly restarted Lanczos.
+    do_concatenate
+        Whether to return one object rather than a list in input order.
+    save_raw
+        Whether to keep the uncorrected values in ``raw`` of AnnData results.
+    n_jobs
+        Threads of the fit and of correction in memory. Default, and -1: all processors.
+    layer
+        Layer of AnnData that holds the expression. Default: ``X``. The result is in ``X`` either way.
+    restrict
+        Row numbers (or a boolean mask) of the cells to fit on, or None for all, one entry per batch. All
+        cells are corrected.
+    random_state
+        Seed of the iterative solvers.
+    **kwargs
+        Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``; see
+        :func:`scipy.sparse.linalg.svds`.
+
+    Returns
+    -------
+    corrected
+        What came in: AnnData, array, or DataArray; in memory or lazy. Corrected values are dense. The
+        reference batch equals its (normalised) input. AnnData results have ``uns["mnn"]``.
+    mnns
+        One table of pairs per batch in input order, with columns ``"new cell"`` (row of the batch),
+        ``"ref cell"`` (row of the accumulated reference: the batches before it in merge order, stacked) and
+        ``"original batch"`` (position of the batch that ``"ref cell"`` is from). Empty for the reference.
+    angles
+        None, or one array of degrees per batch in input order, shape ``(n_cells,)``; None for the reference.
+        NaN where a cell is not moved. Lazy for lazy data.
+
+    Raises
+    ------
+    InputError, GenesError, NonFiniteError
+        (:class:`ValueError`) for values that cannot be used. NaN or infinity outside of `restrict` is found
+        when a lazy result is computed.
+    InputTypeError
+        (:class:`TypeError`) for kinds of input that cannot be used, and unknown options.
+    InputKeyError
+        (:class:`KeyError`) for names that are not there.
+    ResultTooLargeError
+        (:class:`MemoryError`) if the result of in-memory data would not fit in memory.
+
+    References
+    ----------
+    Haghverdi, L., Lun, A. T. L., Morgan, M. D. & Marioni, J. C. Batch effects in single-cell RNA-sequencing
+    data are corrected by matching mutual nearest neighbors. Nature Biotechnology 36, 421-427 (2018). Methods.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnndask import mnn_correct
+    >>> rng = np.random.default_rng(0)
+    >>> cells = rng.normal(size=(60, 10)) + 5 * np.eye(10)[rng.integers(3, size=60)] + 2
+    >>> shifted = cells[30:] + rng.normal(size=10)
+    >>> corrected, mnns, angles = mnn_correct(cells[:30], shifted, k=5)
+    >>> corrected.shape
+    (60, 10)
+    >>> mnns[1].columns.tolist()
+    ['new cell', 'ref cell', 'original batch']
+    """
+    corrector = MNNCorrector(
+        var_index=var_index,
+        var_subset=var_subset,
+        batch_key=batch_key,
+        index_unique=index_unique,
+        batch_categories=batch_categories,
+        k=k,
+        sigma=sigma,
+        cos_norm_in=cos_norm_in,
+        cos_norm_out=cos_norm_out,
+        svd_dim=svd_dim,
+        var_adj=var_adj,
+        compute_angle=compute_angle,
+        mnn_order=mnn_order,
+        svd_mode=svd_mode,
+        do_concatenate=do_concatenate,
+        save_raw=save_raw,
+        n_jobs=n_jobs,
+        layer=layer,
+        restrict=restrict,
+        random_state=random_state,
+        svd_options=kwargs,
+    )
+    corrected = corrector.fit_transform(datas)
+    return corrected, corrector.mnns_, corrector.angles_

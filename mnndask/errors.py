@@ -1,0 +1,55 @@
+"""Errors that users meet: the first line says what was wrong with which input, the second what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MNNError(Exception):
+    """Base of all errors that mnndask raises about its input."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of a two-line message.
+        return "\n".join(str(a) for a in self.args)
+
+
+class InputError(MNNError, ValueError):
+    """A value that cannot be used."""
+
+
+class InputTypeError(MNNError, TypeError):
+    """An object of a kind that cannot be used."""
+
+
+class InputKeyError(MNNError, KeyError):
+    """A name that is not there."""
+
+
+class GenesError(InputError):
+    """Batches whose genes do not line up."""
+
+
+class NonFiniteError(InputError):
+    """NaN or infinity in the data."""
+
+
+class InputNotFoundError(MNNError, FileNotFoundError, ValueError):
+    """A path to nothing."""
+
+
+class OutputExistsError(MNNError, FileExistsError, ValueError):
+    """An output path that is taken."""
+
+
+class ResultTooLargeError(MNNError, MemoryError):
+    """A dense result that would not fit in memory."""
+
+
+def nonfinite(name: str, rows: NDArray[np.integer]) -> NonFiniteError:
+    """Name the batch and the first and last of its rows that are not finite."""
+    first, last = int(rows.min()), int(rows.max())
+    where = f"row {first}" if first == last else f"rows {first} to {last} ({len(rows)} of them)"
+    what = f"{name} holds NaN or infinity in {where}."
+    remedy = "Remove these cells, or replace the values (numpy.nan_to_num), before correcting."
+    return NonFiniteError(what, remedy)

@@ -1,0 +1,1 @@
+"""The algorithm on in-memory blocks: NumPy and SciPy alone, no dask, no file formats."""

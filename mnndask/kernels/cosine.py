@@ -1,0 +1,25 @@
+"""Cosine normalisation (definition, step 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnndask.kernels.distances import Floats, row_dots
+
+SHORTEST = 1e-8  # keeps an all-zero cell at zero instead of NaN
+
+
+def cosine_lengths(X_in: Floats) -> NDArray[np.float64]:
+    """Length of each cell over the genes used for distances.
+
+    Parameters
+    ----------
+    X_in
+        Expression, shape ``(n_cells, n_in_genes)``.
+
+    Returns
+    -------
+    ``max(|x|, 1e-8)`` per cell, shape ``(n_cells,)``, in double precision whatever the input's.
+    """
+    return np.maximum(np.sqrt(row_dots(X_in, X_in)), SHORTEST)

@@ -1,0 +1,75 @@
+"""Squared Euclidean distances by matrix products, and the tolerances within which numbers count as equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Cells as points of one space, with what every distance between them needs.
+
+    Parameters
+    ----------
+    X
+        Coordinates, shape ``(n_cells, n_genes)``. Distances do not depend on the origin; one near the cells'
+        mean keeps ``|x|² + |y|² - 2xy`` from cancelling in single precision.
+    squared
+        Squared norms, shape ``(n_cells,)``.
+    """
+
+    X: Floats
+    squared: Floats
+
+    @classmethod
+    def of(cls, X: Floats) -> Points:
+        """Wrap a matrix, summing its squared norms in double precision."""
+        return cls(X, row_dots(X, X).astype(X.dtype))
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Points:
+        return Points(self.X[rows], self.squared[rows])
+
+
+def row_dots(A: Floats, B: Floats) -> NDArray[np.float64]:
+    """Row-wise inner products, shape ``(n_cells,)``, summed in double precision."""
+    return np.einsum("ij,ij->i", A, B, dtype=np.float64)
+
+
+def squared_distances(A: Points, B: Points) -> Floats:
+    """Squared distances, shape ``(len(A), len(B))``; rounding below zero is cut off."""
+    out: Floats = A.X @ B.X.T
+    out *= -2
+    out += A.squared[:, None]
+    out += B.squared
+    return np.maximum(out, 0, out=out)
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How near two numbers must be to count as equal, relative to the data's scale.
+
+    Without them, duplicated cells would make the result hang on the order in which a product is summed.
+    """
+
+    squared_distance: float  # of scale²
+    projection: float  # of scale
+    doubtful: float  # of scale: a projection difference this small is taken again in double precision
+    reach: float  # of the total weight
+    vector: float  # of scale: an anchor vector shorter than this is rounding
+
+    @classmethod
+    def of(cls, dtype: np.dtype) -> Tolerances:
+        """Choose by precision."""
+        return DOUBLE if dtype == np.float64 else SINGLE
+
+
+DOUBLE = Tolerances(squared_distance=1e-10, projection=1e-11, doubtful=0, reach=1e-12, vector=1e-14)
+SINGLE = Tolerances(squared_distance=1e-6, projection=1e-8, doubtful=1e-5, reach=1e-12, vector=1e-6)

@@ -1,0 +1,54 @@
+"""Anchor vectors and their smoothing over a batch (definition, steps 4 and 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mnndask.kernels.distances import Floats, Points, squared_distances
+
+
+def pair_means(ref_rows: NDArray[np.intp], new_rows: NDArray[np.intp], n_ref: int) -> sparse.csr_array:
+    """Give the matrix that averages, for each anchor, over its partners in the reference.
+
+    Returns
+    -------
+    Shape ``(n_anchors, n_ref)``; anchors are the distinct `new_rows` in ascending order.
+    """
+    _, anchor, partners = np.unique(new_rows, return_inverse=True, return_counts=True)
+    weight = 1.0 / partners[anchor]
+    return sparse.csr_array((weight, (anchor, ref_rows)), shape=(len(partners), n_ref))
+
+
+def density(cells: Points, anchors: Points, sigma: float) -> NDArray[np.float64]:
+    """Gaussian density of the anchors at each cell, shape ``(n_cells,)``."""
+    kernel = squared_distances(cells, anchors)
+    kernel /= -sigma
+    return np.exp(kernel, out=kernel).sum(axis=1, dtype=np.float64)
+
+
+def smoothing_weights(cells: Points, anchors: Points, log_density: Floats, sigma: float) -> Floats:
+    """Weight of each anchor's vector in each cell's correction.
+
+    Parameters
+    ----------
+    cells, anchors
+        Points of the *in* space.
+    log_density
+        Logarithm of the anchors' density at each anchor, shape ``(n_anchors,)``.
+    sigma
+        Divisor of the squared distance.
+
+    Returns
+    -------
+    Rows that sum to 1, shape ``(n_cells, n_anchors)``. They are taken relative to the largest, so that a cell
+    far from all anchors follows its nearest one.
+    """
+    weights = squared_distances(cells, anchors)
+    weights /= -sigma
+    weights -= log_density.astype(weights.dtype)
+    weights -= weights.max(axis=1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=1, keepdims=True, dtype=np.float64).astype(weights.dtype)
+    return weights

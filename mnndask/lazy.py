@@ -1,0 +1,136 @@
+"""The dask wiring: how rows are chunked, gathered for a fit, and corrected chunk by chunk."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mnndask.kernels.neighbors import Rows
+from mnndask.model import Block, CorrectionModel, check_finite
+from mnndask.parallel import single_threaded_blas
+
+CHUNK_BYTES = 32 * 2**20  # of one chunk of whole cells, dense
+
+
+def rows_per_chunk(n_genes: int, itemsize: int) -> int:
+    """Rows of a chunk of moderate size."""
+    return max(1, CHUNK_BYTES // max(1, n_genes * itemsize))
+
+
+def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int | None) -> list[Block]:
+    """Read the given rows (None for all) of several arrays, in one pass over the chunks that hold them.
+
+    Triggers one compute. Sparse chunks stay sparse.
+    """
+    parts = []
+    for X, wanted in zip(arrays, rows, strict=True):
+        starts = np.cumsum((0, *X.chunks[0]))
+        tasks = []
+        for block, start, stop in zip(X.to_delayed().ravel(), starts[:-1], starts[1:], strict=True):
+            if wanted is None:
+                tasks.append(_read(block, None))
+            elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
+                tasks.append(_read(block, own - start))
+        parts.append(tasks)
+    options = {} if n_jobs is None else {"num_workers": n_jobs}
+    return [_stack(blocks) for blocks in dask.compute(*parts, **options)]
+
+
+@dask.delayed(pure=True)
+def _read(block: Any, rows: Rows | None) -> Block:
+    X = plain(block)
+    return X if rows is None else X[rows]
+
+
+def _stack(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    if sparse.issparse(blocks[0]):
+        return sparse.vstack(blocks, format="csr")
+    return np.concatenate(blocks)
+
+
+def plain(block: Any) -> Block:
+    """Give a chunk as a NumPy array or a CSR matrix, whatever array it is."""
+    if sparse.issparse(block):
+        return block.tocsr()
+    if hasattr(block, "tocsr"):  # pydata/sparse
+        return block.tocsr()
+    return np.asarray(block)
+
+
+@dataclass(frozen=True)
+class ChunkCorrector:
+    """Corrects a chunk of rows of one source.
+
+    Parameters
+    ----------
+    model
+        The fitted correction.
+    batches
+        Batch of each row of the source, or the one batch of all.
+    rows
+        Row of each in its fitted batch, None for cells that were not in the fit.
+    """
+
+    model: CorrectionModel
+    batches: NDArray[np.intp] | int
+    rows: Rows | None
+
+    def correct(self, X: Block, first: int) -> NDArray[np.floating]:
+        """Correct rows ``first, first + 1, ...`` of the source."""
+        where = slice(first, first + X.shape[0])
+        rows = None if self.rows is None else self.rows[where]
+        out = np.empty(X.shape, self.model.spaces.dtype)
+        batches = np.broadcast_to(self.batches, where.stop)[where]
+        for batch in np.unique(batches):
+            own = np.flatnonzero(batches == batch)
+            part = X if len(own) == X.shape[0] else X[own]
+            check_finite(part, f"batch {self.model.names[batch]!r}", rows=own + first)
+            out[own] = self.model.correct(int(batch), part, None if rows is None else rows[own])
+        return out
+
+    def angles(self, X: Block, first: int) -> NDArray[np.float64]:
+        """Angles of the corrections of rows ``first, first + 1, ...``, NaN for the reference's."""
+        out = np.full(X.shape[0], np.nan)
+        batches = np.broadcast_to(self.batches, first + X.shape[0])[first:]
+        for batch in self.model.steps:
+            own = np.flatnonzero(batches == batch)
+            if len(own):
+                out[own] = self.model.angles(batch, X[own])
+        return out
+
+
+def correct_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
+    """Corrected array, nothing of which is read before it is computed."""
+
+    def chunk(block: Any, block_info: dict[int, Any]) -> NDArray[np.floating]:
+        first = block_info[0]["array-location"][0][0]
+        with single_threaded_blas():
+            return corrector.correct(plain(block), first)
+
+    dtype = corrector.model.spaces.dtype
+    return X.map_blocks(
+        chunk, name=f"mnn-correct-{uuid.uuid4().hex}", dtype=dtype, meta=np.empty((0, 0), dtype)
+    )
+
+
+def angles_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
+    """Angles of the corrections of all rows, nothing of which is read before they are computed."""
+
+    def chunk(block: Any, block_info: dict[int, Any]) -> NDArray[np.float64]:
+        first = block_info[0]["array-location"][0][0]
+        with single_threaded_blas():
+            return corrector.angles(plain(block), first)
+
+    return X.map_blocks(
+        chunk, name=f"mnn-angle-{uuid.uuid4().hex}", dtype=np.float64, meta=np.empty(0), drop_axis=1
+    )

@@ -1,0 +1,212 @@
+"""The fitted correction: a short list of merge steps, and how a block of cells is corrected with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mnndask.errors import nonfinite
+from mnndask.kernels.cosine import cosine_lengths
+from mnndask.kernels.distances import Floats, Points
+from mnndask.kernels.neighbors import Rows
+from mnndask.kernels.smoothing import smoothing_weights
+from mnndask.kernels.subspace import angles_to_span
+from mnndask.kernels.variance import variance_factors
+from mnndask.parallel import block_rows, row_blocks
+
+Block = Floats | sparse.csr_matrix | sparse.csr_array
+
+
+@dataclass(frozen=True)
+class GeneSpaces:
+    """How raw expression becomes the *in* space (distances) and the *out* space (what is corrected).
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes of the data.
+    subset
+        Columns used for distances, or None for all.
+    cos_norm_in, cos_norm_out
+        Whether each space is divided by the cells' lengths.
+    dtype
+        Precision of all that is computed.
+    """
+
+    n_genes: int
+    subset: Rows | None
+    cos_norm_in: bool
+    cos_norm_out: bool
+    dtype: np.dtype
+
+    @property
+    def coincide(self) -> bool:
+        """Whether the *out* space, on the genes used for distances, is the *in* space."""
+        return self.cos_norm_in == self.cos_norm_out
+
+    @property
+    def near(self) -> Rows | slice:
+        """Columns used for distances."""
+        return slice(None) if self.subset is None else self.subset
+
+    @property
+    def rest(self) -> Rows:
+        """Columns that are corrected but not used for distances."""
+        return np.setdiff1d(np.arange(self.n_genes), np.arange(self.n_genes)[self.near])
+
+    def dense(self, X: Block) -> Floats:
+        """Give a block as a dense matrix of the model's precision."""
+        full = X.toarray() if sparse.issparse(X) else X
+        return np.ascontiguousarray(full, dtype=self.dtype)
+
+    def lengths(self, near: Floats) -> Floats:
+        """Cosine lengths from raw expression of the genes used for distances, as a column."""
+        return cosine_lengths(near).astype(self.dtype)[:, None]
+
+
+@dataclass
+class MergeStep:
+    """What correcting one batch needs.
+
+    Parameters
+    ----------
+    anchors
+        Cells of the batch that take part in a pair, in *in* space.
+    log_density
+        Logarithm of the anchors' density at each of them.
+    vectors
+        Their correction vectors in *out* space, shape ``(n_anchors, n_genes)``.
+    new, ref
+        Sketched cells of the batch and of the reference before it, in the space that `factors` come from;
+        None without variance adjustment.
+    scale
+        Largest norm among them.
+    factors
+        Variance factor of each cell of the fitted batch, NaN for those outside the sketch.
+    angle_vectors, angle_basis
+        Correction vectors in *in* space before any span was removed, and the reference's two leading
+        directions; None unless angles were asked for.
+    """
+
+    anchors: Points
+    log_density: NDArray[np.float64]
+    vectors: Floats
+    new: Points | None
+    ref: Points | None
+    scale: float
+    factors: NDArray[np.float64]
+    angle_vectors: Floats | None = None
+    angle_basis: Floats | None = None
+
+    def block_rows(self) -> int:
+        """Rows of a block whose temporaries stay small."""
+        sides = (len(p) for p in (self.new, self.ref) if p is not None)
+        return block_rows(3 * max(len(self.anchors), *sides, 1), self.anchors.X.itemsize)
+
+
+@dataclass
+class CorrectionModel:
+    """A fitted correction.
+
+    Parameters
+    ----------
+    spaces
+        How raw expression becomes the two spaces.
+    sigma
+        Divisor of squared distances.
+    names
+        Name of each batch, in input order.
+    order
+        Batches in the order in which they were merged; the first is the reference.
+    centre_in, centre_out
+        Origins to which distances in the two spaces are taken.
+    steps
+        Merge step of each batch but the reference.
+    """
+
+    spaces: GeneSpaces
+    sigma: float
+    names: list[str]
+    order: list[int]
+    centre_in: Floats
+    centre_out: Floats
+    steps: dict[int, MergeStep] = field(default_factory=dict)
+
+    def correct(self, batch: int, X: Block, rows: Rows | None = None) -> Floats:
+        """Correct cells of one batch.
+
+        Parameters
+        ----------
+        batch
+            Which batch.
+        X
+            Raw expression, shape ``(n_cells, n_genes)``, dense or CSR.
+        rows
+            Their row numbers in the fitted batch; None for cells that were not in it.
+
+        Returns
+        -------
+        Corrected expression of all genes, dense, same shape.
+        """
+        step = self.steps.get(batch)
+        out = np.empty(X.shape, self.spaces.dtype)
+        for block in row_blocks(X.shape[0], step.block_rows() if step else max(1, X.shape[0])):
+            raw = self.spaces.dense(X[block])
+            near = raw[:, self.spaces.near]
+            lengths = self.spaces.lengths(near)
+            out[block] = raw / lengths if self.spaces.cos_norm_out else raw
+            if step:
+                known = None if rows is None else step.factors[rows[block]]
+                self._add_correction(step, out[block], self._points_in(near, lengths), known)
+        return out
+
+    def angles(self, batch: int, X: Block) -> NDArray[np.float64]:
+        """Angle of each cell's correction to the reference's biology, in degrees."""
+        step = self.steps[batch]
+        assert step.angle_vectors is not None
+        assert step.angle_basis is not None
+        out = np.empty(X.shape[0])
+        for block in row_blocks(X.shape[0], step.block_rows()):
+            near = self.spaces.dense(X[block])[:, self.spaces.near]
+            weights = self._weights(step, self._points_in(near, self.spaces.lengths(near)))
+            out[block] = angles_to_span(weights @ step.angle_vectors, step.angle_basis)
+        return out
+
+    def _points_in(self, near: Floats, lengths: Floats) -> Points:
+        return Points.of((near / lengths if self.spaces.cos_norm_in else near) - self.centre_in)
+
+    def _weights(self, step: MergeStep, cells: Points) -> Floats:
+        return smoothing_weights(cells, step.anchors, step.log_density, self.sigma)
+
+    def _add_correction(
+        self, step: MergeStep, out: Floats, cells: Points, known: NDArray[np.float64] | None
+    ) -> None:
+        vectors = self._weights(step, cells) @ step.vectors
+        if step.new is not None and step.ref is not None:
+            factors = np.full(len(out), np.nan) if known is None else known.copy()
+            todo = np.flatnonzero(np.isnan(factors))
+            if len(todo):
+                if self.spaces.coincide:
+                    own = cells[todo]
+                else:
+                    own = Points.of(out[todo][:, self.spaces.near] - self.centre_out)
+                factors[todo] = variance_factors(
+                    own, vectors[todo][:, self.spaces.near], step.new, step.ref, self.sigma, step.scale
+                )
+            vectors *= factors.astype(vectors.dtype)[:, None]
+        out += vectors
+
+
+def check_finite(X: Block, name: str, first_row: int = 0, rows: Rows | None = None) -> None:
+    """Raise if a block of a batch holds NaN or infinity, naming the rows that do."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    if sparse.issparse(X):
+        bad = np.unique(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))[~np.isfinite(values)])
+    else:
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    raise nonfinite(name, rows[bad] if rows is not None else bad + first_row)

@@ -1,0 +1,211 @@
+"""Packing corrected matrices as what came in, and the tables that go with them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from anndata import AnnData
+from scipy import sparse
+
+from mnndask.fit import MergeRecord, Sketch
+from mnndask.inputs import Inputs, in_memory
+
+logger = logging.getLogger(__name__)
+
+PAIR_COLUMNS = ("new cell", "ref cell", "original batch")
+
+
+def pair_tables(
+    records: Sequence[MergeRecord], sketches: Sequence[Sketch], order: Sequence[int]
+) -> list[pd.DataFrame]:
+    """One table of pairs per batch in input order, in mnnpy's columns; rows count all cells, sketched or not."""
+    offsets = np.cumsum([0] + [sketches[b].n_cells for b in order])
+    ref_row = np.concatenate([sketches[b].rows + at for b, at in zip(order, offsets[:-1], strict=True)])
+    ref_batch = np.repeat(order, [len(sketches[b].rows) for b in order])
+    empty = np.empty(0, np.intp)
+    tables = [_pair_table(empty, empty, empty)] * len(order)
+    for record in records:
+        tables[record.batch] = _pair_table(
+            sketches[record.batch].rows[record.new_rows], ref_row[record.ref_rows], ref_batch[record.ref_rows]
+        )
+    return tables
+
+
+def _pair_table(new: np.ndarray, ref: np.ndarray, batch: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(dict(zip(PAIR_COLUMNS, (new, ref, batch), strict=True)))
+
+
+def summary(
+    parameters: Mapping[str, Any],
+    inputs: Inputs,
+    records: Sequence[MergeRecord],
+    sketches: Sequence[Sketch],
+    order: Sequence[int],
+) -> dict[str, Any]:
+    """What ``uns["mnn"]`` records: parameters that were set, and a row per batch in merge order.
+
+    Only what both file formats can hold: strings, numbers, flat arrays and one table. Parameters that are
+    None are left out.
+    """
+    pairs = {record.batch: record for record in records}
+    table = pd.DataFrame(
+        {
+            "batch": [inputs.names[b] for b in order],
+            "n_cells": [sketches[b].n_cells for b in order],
+            "n_used": [len(sketches[b].rows) for b in order],
+            "n_reference": [pairs[b].n_reference if b in pairs else 0 for b in order],
+            "n_pairs": [len(pairs[b].new_rows) if b in pairs else 0 for b in order],
+            "n_paired_cells": [len(pairs[b].anchors) if b in pairs else 0 for b in order],
+            "n_paired_reference": [len(np.unique(pairs[b].ref_rows)) if b in pairs else 0 for b in order],
+        },
+        index=pd.Index([str(i) for i in range(len(order))], name="step"),
+    )
+    kept = {key: _storable(value) for key, value in parameters.items() if value is not None}
+    return {"version": version("mnndask"), "parameters": kept, "batches": np.array(inputs.names), "steps": table}
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _storable(v) for k, v in value.items()}
+    if isinstance(value, str | bool | int | float | np.generic):
+        return value
+    array = np.asarray(list(value))
+    return array.astype(str) if array.dtype.kind in "OUS" else array
+
+
+def pack_matrices(parts: Sequence[Any], frames: Sequence[xr.DataArray | None], *, concatenate: bool) -> Any:
+    """Give bare matrices back, or DataArrays with their coordinates."""
+    if frames[0] is None:
+        if not concatenate:
+            return list(parts)
+        return da.concatenate(parts) if isinstance(parts[0], da.Array) else stacked(parts)
+    arrays = [frame.copy(data=part) for frame, part in zip(frames, parts, strict=True) if frame is not None]
+    if not concatenate:
+        return arrays
+    return xr.concat(
+        arrays, dim=arrays[0].dims[0], coords="minimal", compat="override", join="exact", combine_attrs="override"
+    )
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack matrices; without a copy where they are consecutive parts of one already."""
+    base = parts[0].base
+    if base is not None and all(p.base is base for p in parts) and sum(map(len, parts)) == len(base):
+        return base
+    return np.concatenate(parts)
+
+
+def pack_anndata(
+    inputs: Inputs,
+    parts: Sequence[Any],
+    uns: dict[str, Any],
+    *,
+    batch_key: str,
+    index_unique: str | None,
+    concatenate: bool,
+    save_raw: bool,
+) -> AnnData | list[AnnData]:
+    """Give corrected AnnData back: corrected values in ``X``, annotations in memory, the rest as it came."""
+    shells = []
+    for source, part in zip(inputs.sources, parts, strict=True):
+        assert isinstance(source.frame, AnnData)
+        shells.append(_shell(source.frame, part))
+        if save_raw:
+            shells[-1].raw = AnnData(source.X, obs=shells[-1].obs[[]], var=shells[-1].var)
+    if inputs.codes is not None:
+        return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
+    for i, shell in enumerate(shells):
+        shell.obs[batch_key] = pd.Categorical([inputs.categories[i]] * shell.n_obs, categories=inputs.categories)
+    if not concatenate:
+        for shell in shells:
+            shell.uns["mnn"] = copy.deepcopy(uns)
+        return shells
+    return _concatenated(inputs, shells, parts, uns, index_unique=index_unique, save_raw=save_raw)
+
+
+def _shell(frame: AnnData, X: Any) -> AnnData:
+    """Annotations of an AnnData in memory, matrices as they are, around other values."""
+    return AnnData(
+        X,
+        obs=in_memory(frame.obs).copy(),
+        var=in_memory(frame.var).copy(),
+        obsm={key: in_memory(value) for key, value in frame.obsm.items()},
+        varm={key: in_memory(value) for key, value in frame.varm.items()},
+        layers=dict(frame.layers.items()),
+        obsp=dict(frame.obsp.items()),
+        varp=dict(frame.varp.items()),
+        uns=copy.deepcopy(dict(frame.uns)),
+    )
+
+
+def _pack_split(
+    inputs: Inputs, whole: AnnData, uns: dict[str, Any], *, batch_key: str, concatenate: bool
+) -> AnnData | list[AnnData]:
+    assert inputs.codes is not None
+    whole.obs[batch_key] = pd.Categorical.from_codes(inputs.codes, categories=inputs.categories)
+    whole.uns["mnn"] = uns
+    if concatenate:
+        return whole
+    return [whole[inputs.codes == b].copy() for b in range(len(inputs.categories))]
+
+
+def _concatenated(
+    inputs: Inputs,
+    shells: list[AnnData],
+    parts: Sequence[Any],
+    uns: dict[str, Any],
+    *,
+    index_unique: str | None,
+    save_raw: bool,
+) -> AnnData:
+    for shell in shells:
+        shell.X, shell.uns = None, {}
+        del shell.obsp, shell.varp
+    for slot in ("layers", "obsm"):
+        _keep_shared(shells, slot)
+    raws = [shell.raw.X for shell in shells] if save_raw else []
+    for shell in shells:
+        shell.raw = None
+    # obs of all columns; var and varm where all agree. Genes are the same, so that "outer" fills nothing else.
+    out = ad.concat(shells, join="outer", merge="same", index_unique=index_unique, keys=inputs.names)
+    if not out.obs_names.is_unique:
+        message = "Cell names are not unique over the batches"
+        if index_unique is None:
+            message += " and are left so.\nGive index_unique='-' to have the batch appended."
+        else:
+            out.obs_names = pd.Index(ad.utils.make_index_unique(out.obs_names, join=index_unique))
+            message += f", and were made so by appending {index_unique}1, {index_unique}2, ...\nName the cells of each batch uniquely to avoid this."
+        warnings.warn(message, UserWarning, stacklevel=2)
+    lazy = any(isinstance(part, da.Array) for part in parts)
+    out.X = da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts))
+    if save_raw:
+        out.raw = AnnData(_joined(raws), obs=out.obs[[]], var=out.var)
+    out.uns["mnn"] = uns
+    return out
+
+
+def _joined(matrices: list[Any]) -> Any:
+    if any(isinstance(X, da.Array) for X in matrices):
+        return da.concatenate(matrices)
+    return sparse.vstack(matrices, format="csr") if sparse.issparse(matrices[0]) else np.concatenate(matrices)
+
+
+def _keep_shared(shells: list[AnnData], slot: str) -> None:
+    """Drop the layers or embeddings that some batch lacks or holds in another width."""
+    slots = [getattr(shell, slot) for shell in shells]
+    for key in {key for slot_ in slots for key in slot_}:
+        shapes = {s[key].shape[1] for s in slots if key in s}
+        if len(shapes) > 1 or not all(key in s for s in slots):
+            logger.info("%s[%r] is not shared by all batches and was left out", slot, key)
+            for s in slots:
+                s.pop(key, None)

@@ -1,0 +1,141 @@
+"""Files: opening AnnData stores lazily, and writing results that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import h5py
+import zarr
+from anndata import AnnData
+from anndata.experimental import read_elem_lazy
+from anndata.io import read_elem
+
+from mnndask.errors import InputError, InputKeyError, InputNotFoundError, OutputExistsError
+from mnndask.lazy import rows_per_chunk
+
+
+def open_lazily(path: Path, layer: str | None, label: str) -> AnnData:
+    """Open an AnnData store (``.zarr`` or ``.h5ad``): annotations in memory, matrices left in the file.
+
+    Raises
+    ------
+    InputNotFoundError
+        If there is nothing at `path`.
+    InputError
+        If what is there is not an AnnData store.
+    """
+    if "://" in str(path) or ":/" in str(path):
+        what = f"{label} is a URL, and only local paths can be read."
+        raise InputError(what, "Download it, or open it with anndata.experimental.read_lazy and pass that.")
+    if not path.exists():
+        what = f"{label} does not exist."
+        raise InputNotFoundError(what, "Check the path.")
+    group = _open_group(path, label)
+    try:
+        encoding = group.attrs.get("encoding-type")
+        if encoding != "anndata":
+            what = f"{label} is not an AnnData store (encoding-type: {encoding})."
+            raise InputError(what, "Write it with AnnData.write_zarr or write_h5ad.")
+        if layer is not None and layer not in group.get("layers", {}):
+            what = f"{label} has no layer {layer!r}."
+            raise InputKeyError(what, f"Its layers are: {', '.join(group.get('layers', {})) or 'none'}.")
+        return AnnData(
+            X=lazy_matrix(group["X"]) if "X" in group else None,
+            obs=read_elem(group["obs"]),
+            var=read_elem(group["var"]),
+            uns=read_elem(group["uns"]) if "uns" in group else {},
+            obsm={key: _lazy_unless_table(group["obsm"][key]) for key in group.get("obsm", {})},
+            layers={key: lazy_matrix(group["layers"][key]) for key in group.get("layers", {})},
+        )
+    finally:
+        if isinstance(group, h5py.File):
+            group.close()
+
+
+def _lazy_unless_table(elem: Any) -> Any:
+    return read_elem(elem) if elem.attrs.get("encoding-type") == "dataframe" else read_elem_lazy(elem)
+
+
+def _open_group(path: Path, label: str) -> Any:
+    try:
+        if path.is_dir():
+            return zarr.open_group(path, mode="r")
+        return h5py.File(path, "r")
+    except (OSError, ValueError, KeyError) as error:
+        kind = "a zarr group" if path.is_dir() else "an HDF5 file"
+        what = f"{label} is not {kind}."
+        raise InputError(what, "Inputs are AnnData stores: .zarr directories or .h5ad files.") from error
+
+
+def lazy_matrix(elem: Any) -> da.Array:
+    """Matrix of an open store as a dask array of whole rows, each chunk of moderate size when dense."""
+    if isinstance(elem, h5py.Group | zarr.Group):
+        n_cells, n_genes = (int(n) for n in elem.attrs["shape"])
+        if elem.attrs["encoding-type"] == "csc_matrix":
+            return read_elem_lazy(elem)
+        itemsize = elem["data"].dtype.itemsize
+        rows = rows_per_chunk(n_genes, itemsize)
+    else:
+        n_cells, n_genes = elem.shape
+        rows = rows_per_chunk(n_genes, elem.dtype.itemsize)
+        if elem.chunks:  # whole chunks of the file, so that none is read twice
+            rows = max(1, rows // elem.chunks[0]) * elem.chunks[0]
+    return read_elem_lazy(elem, chunks=(max(1, min(rows, n_cells)), n_genes))
+
+
+def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse an output that is taken, or that an input is, holds or lies in."""
+    if path.suffix != ".zarr":
+        what = f"The output {path} does not end in .zarr."
+        raise InputError(what, "Results are written as zarr stores: give a path such as corrected.zarr.")
+    target = path.resolve()
+    for source in inputs:
+        real = source.resolve()
+        if target == real or target in real.parents or real in target.parents:
+            relation = "is" if target == real else "contains" if target in real.parents else "is inside"
+            what = f"The output {path} {relation} the input {source}."
+            raise InputError(what, "Write to another path; --overwrite does not lift this.")
+    if path.exists() and not overwrite:
+        what = f"The output {path} exists."
+        raise OutputExistsError(what, "Remove it, choose another path, or overwrite it with --overwrite.")
+    if not target.parent.is_dir():
+        what = f"The folder of the output, {target.parent}, does not exist."
+        raise InputNotFoundError(what, "Create it first.")
+
+
+def write_zarr(adata: AnnData, path: Path, *, overwrite: bool = False) -> None:
+    """Write a result as an AnnData zarr store, a block of cells at a time.
+
+    The store grows beside its place as ``<path>.partial`` and takes it when complete. On failure the part
+    is removed, and an older store at `path` is left as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    n_cells, n_genes = adata.shape
+    rows = max(1, min(rows_per_chunk(n_genes, adata.X.dtype.itemsize), n_cells))
+    whole = AnnData(adata.X.rechunk((rows, n_genes)) if isinstance(adata.X, da.Array) else adata.X)
+    for slot in ("obs", "var", "obsm", "layers", "uns"):
+        setattr(whole, slot, getattr(adata, slot))
+    if adata.raw is not None:
+        whole.raw = AnnData(adata.raw.X, obs=adata.obs[[]], var=adata.raw.var)
+    try:
+        # A chunk of zeros that is not written could not be told from one that was lost.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            whole.write_zarr(partial, chunks=(rows, n_genes))
+        zarr.consolidate_metadata(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if overwrite and path.exists():
+        _remove(path)
+    os.replace(partial, path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
