@@ -28,7 +28,7 @@ def cli() -> None:
     """
 
 
-class CommaList(click.ParamType):
+class CommaList(click.ParamType):  # type: ignore[type-arg]
     """Names separated by commas."""
 
     name = "NAME,NAME,..."
@@ -40,27 +40,85 @@ class CommaList(click.ParamType):
 
 @cli.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Store to write (.zarr).")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Store to write (.zarr)."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-@click.option("--batch-key", default="batch", show_default=True, metavar="COLUMN", help="Column of obs that tells batches apart.")
-@click.option("--batch-categories", type=CommaList(), help="Names of the batches, in input order.  [default: that column, else file names]")
-@click.option("--mnn-order", type=CommaList(), help="Names of the batches in the order in which they merge; the first is the reference.  [default: as given]")
-@click.option("--hvg-key", metavar="COLUMN", help="Use for distances the genes that this column of var marks in every input.")
-@click.option("--var-subset", type=click.Path(path_type=Path), metavar="FILE", help="Use for distances the genes that this file names, one a line.")
+@click.option(
+    "--batch-key",
+    default="batch",
+    show_default=True,
+    metavar="COLUMN",
+    help="Column of obs that tells batches apart.",
+)
+@click.option(
+    "--batch-categories",
+    type=CommaList(),
+    help="Names of the batches, in input order.  [default: that column, else file names]",
+)
+@click.option(
+    "--mnn-order",
+    type=CommaList(),
+    help="Names of the batches as they are to merge; the first is the reference.  [default: as given]",
+)
+@click.option(
+    "--hvg-key",
+    metavar="COLUMN",
+    help="Use for distances the genes that this column of var marks in every input.",
+)
+@click.option(
+    "--var-subset",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use for distances the genes that this file names, one a line.",
+)
 @click.option("--layer", metavar="NAME", help="Layer that holds the expression.  [default: X]")
-@click.option("--restrict", metavar="COLUMN", help="Fit on the cells that this column of obs marks; correct all.")
+@click.option(
+    "--restrict", metavar="COLUMN", help="Fit on the cells that this column of obs marks; correct all."
+)
 @click.option("-k", "--k", "k", type=int, default=20, show_default=True, help="Number of neighbours.")
-@click.option("--sigma", type=float, default=1.0, show_default=True, help="Divisor of squared distances in smoothing.")
-@click.option("--cos-norm-in/--no-cos-norm-in", default=True, show_default=True, help="Divide cells by their length for distances.")
-@click.option("--cos-norm-out/--no-cos-norm-out", default=True, show_default=True, help="Divide cells by their length in the result.")
-@click.option("--var-adj/--no-var-adj", default=True, show_default=True, help="Lengthen corrections so that cells keep their rank.")
-@click.option("--svd-dim", type=int, help="Dimensions of biology along which cells are not corrected.  [default: none]")
-@click.option("--svd-mode", type=click.Choice(SVD_MODES), default="rsvd", show_default=True, help="Solver for them.")
-@click.option("--compute-angle", is_flag=True, help="Write each cell's angle to the reference's biology to obs['mnn_angle'].")
+@click.option(
+    "--sigma", type=float, default=1.0, show_default=True, help="Divisor of squared distances in smoothing."
+)
+@click.option(
+    "--cos-norm-in/--no-cos-norm-in",
+    default=True,
+    show_default=True,
+    help="Divide cells by their length for distances.",
+)
+@click.option(
+    "--cos-norm-out/--no-cos-norm-out",
+    default=True,
+    show_default=True,
+    help="Divide cells by their length in the result.",
+)
+@click.option(
+    "--var-adj/--no-var-adj",
+    default=True,
+    show_default=True,
+    help="Lengthen corrections so that cells keep their rank.",
+)
+@click.option(
+    "--svd-dim", type=int, help="Dimensions of biology along which cells are not corrected.  [default: none]"
+)
+@click.option(
+    "--svd-mode", type=click.Choice(SVD_MODES), default="rsvd", show_default=True, help="Solver for them."
+)
+@click.option(
+    "--compute-angle",
+    is_flag=True,
+    help="Write each cell's angle to the reference's biology to obs['mnn_angle'].",
+)
 @click.option("--ncv", type=int, help="Lanczos vectors (irlb).")
 @click.option("--tol", type=float, help="Accuracy of singular values (irlb).")
 @click.option("--maxiter", type=int, help="Restarts allowed (irlb).")
-@click.option("--index-unique", default="-", show_default=True, metavar="TEXT", help="Put between a cell's name and its batch's; empty leaves names as they are.")
+@click.option(
+    "--index-unique",
+    default="-",
+    show_default=True,
+    metavar="TEXT",
+    help="Put between a cell's name and its batch's; empty leaves names as they are.",
+)
 @click.option("--save-raw", is_flag=True, help="Keep uncorrected values in raw.")
 @click.option("--random-state", type=int, default=0, show_default=True, help="Seed of the iterative solvers.")
 @click.option("--n-jobs", type=int, help="Threads.  [default: all processors]")
@@ -85,7 +143,7 @@ def correct(
     Examples:
       mnndask correct a.h5ad b.h5ad --hvg-key highly_variable -o corrected.zarr
       mnndask correct all.zarr --batch-key sample --mnn-order s2,s1,s3 -o corrected.zarr
-    """
+    """  # noqa: D301
     start = time.perf_counter()
     check_output(output, inputs, overwrite=overwrite)
     if hvg_key and var_subset:
@@ -109,7 +167,9 @@ def correct(
         write_zarr(result, output, overwrite=overwrite)
     steps = result.uns["mnn"]["steps"]
     for row in steps.iloc[1:].itertuples():
-        click.echo(f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one")
+        click.echo(
+            f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
+        )
     click.echo(
         f"corrected {result.n_obs:,} cells x {result.n_vars:,} genes in {len(steps)} batches "
         f"in {time.perf_counter() - start:.1f} s: {output}"
@@ -117,7 +177,14 @@ def correct(
 
 
 @cli.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("mnndask-demo"), show_default=True, help="Folder to write to.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mnndask-demo"),
+    show_default=True,
+    help="Folder to write to.",
+)
 @click.option("--n-cells", type=int, default=1500, show_default=True, help="Cells in all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same data.")
 def demo(output: Path, n_cells: int, seed: int) -> None:
@@ -146,7 +213,9 @@ def _marked_genes(inputs: tuple[Path, ...], column: str) -> list[str]:
         marked = own if marked is None else marked[marked.isin(own)]
     if marked is None or len(marked) == 0:
         what = f"No gene is marked by var[{column!r}] in every input."
-        raise InputError(what, "Select highly variable genes over all batches, or name genes with --var-subset.")
+        raise InputError(
+            what, "Select highly variable genes over all batches, or name genes with --var-subset."
+        )
     return list(marked)
 
 

@@ -24,7 +24,7 @@ def mnn_correct(
     svd_dim: int | None = None,
     var_adj: bool = True,
     compute_angle: bool = False,
-    mnn_order: Sequence[int] | None = None,
+    mnn_order: Sequence[int | str] | None = None,
     svd_mode: str = "rsvd",
     do_concatenate: bool = True,
     save_raw: bool = False,
@@ -82,7 +82,8 @@ def mnn_correct(
     compute_angle
         Whether to compute the angles between corrections and the reference's two leading directions.
     mnn_order
-        Order in which batches merge, by their positions; the first is the reference. Default: as given.
+        Order in which batches merge, by their positions or names; the first is the reference. Default: as
+        given.
     svd_mode
         Solver for `svd_dim` and `compute_angle`: ``"svd"`` exact, ``"rsvd"`` randomised, ``"irlb"``
         implicitly restarted Lanczos.

@@ -8,23 +8,20 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, ResultTooLargeError
+from mnndask.align import resolve_subset
+from mnndask.apply import angles_of_inputs, check_result_fits, correct_inputs
+from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
 from mnndask.fit import Fit, FitOptions, Sketch
-from mnndask.inputs import Inputs, Rows, read_inputs, resolve_subset
+from mnndask.inputs import Inputs, read_inputs
 from mnndask.kernels.subspace import LANCZOS_OPTIONS, SVD_MODES, SvdSolver
-from mnndask.lazy import ChunkCorrector, angles_lazily, correct_lazily, gather
-from mnndask.model import CorrectionModel, GeneSpaces, check_finite
-from mnndask.parallel import map_blocks, row_blocks
+from mnndask.model import CorrectionModel, GeneSpaces
 from mnndask.results import pack_anndata, pack_matrices, pair_tables, summary
+from mnndask.sketch import draw_sketches
 
 logger = logging.getLogger(__name__)
-
-ROWS_IN_MEMORY = 4096  # rows handed to one thread at a time
 
 
 class MNNCorrector(BaseEstimator):
@@ -82,7 +79,7 @@ random_state
         svd_dim: int | None = None,
         var_adj: bool = True,
         compute_angle: bool = False,
-        mnn_order: Sequence[int] | None = None,
+        mnn_order: Sequence[int | str] | None = None,
         svd_mode: str = "rsvd",
         do_concatenate: bool = True,
         save_raw: bool = False,
@@ -152,18 +149,23 @@ random_state
         inputs = self._read(datas)
         self._check_genes(inputs)
         fitted = self._fitted_batches(inputs, batches)
-        return self._pack(inputs, self._correct(inputs, fitted, in_fit=False))
+        return self._pack(
+            inputs, correct_inputs(self.model_, inputs, fitted, in_fit=False, n_jobs=self.n_jobs)
+        )
 
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit, and correct the same cells."""
         self._check_parameters()
         inputs = self._read(datas)
         if not inputs.lazy:
-            _check_result_fits(inputs)
+            check_result_fits(inputs)
         if len(inputs.categories) < 2:
             return self._unchanged(inputs, datas)
         self._fit(inputs)
-        return self._pack(inputs, self._correct(inputs, list(range(len(inputs.categories))), in_fit=True))
+        fitted = list(range(len(inputs.categories)))
+        return self._pack(
+            inputs, correct_inputs(self.model_, inputs, fitted, in_fit=True, n_jobs=self.n_jobs)
+        )
 
     def _read(self, datas: Sequence[Any]) -> Inputs:
         return read_inputs(
@@ -181,7 +183,7 @@ random_state
         )
         warnings.warn(message, UserWarning, stacklevel=4)
         self.mnns_ = pair_tables([], [Sketch(np.empty((0, 0)), np.empty(0, np.intp), inputs.n_cells[0])], [0])
-        self.angles_ = None
+        self.angles_: list[Any] | None = None
         data = inputs.sources[0].frame if inputs.kind == "anndata" else datas[0]
         return data if self.do_concatenate else [data]
 
@@ -191,7 +193,9 @@ random_state
             raise InputError(what, "Give a number of neighbours of at least 1; 20 is usual.")
         if not np.isfinite(self.sigma) or self.sigma <= 0:
             what = f"sigma is {self.sigma!r}."
-            raise InputError(what, "Give a positive number: the squared distance over which corrections are smoothed.")
+            raise InputError(
+                what, "Give a positive number: the squared distance over which corrections are smoothed."
+            )
         if self.svd_dim is not None and (not isinstance(self.svd_dim, int | np.integer) or self.svd_dim < 0):
             what = f"svd_dim is {self.svd_dim!r}."
             raise InputError(what, "Give the number of dimensions to remove, or None for none.")
@@ -204,23 +208,28 @@ random_state
         unknown = [name for name in self.svd_options or {} if name not in LANCZOS_OPTIONS]
         if unknown:
             what = f"Unknown option(s): {', '.join(unknown)}."
-            raise InputTypeError(what, f"Beside its parameters mnn_correct takes: {', '.join(LANCZOS_OPTIONS)}.")
+            raise InputTypeError(
+                what, f"Beside its parameters mnn_correct takes: {', '.join(LANCZOS_OPTIONS)}."
+            )
 
-    def _order(self, n: int) -> list[int]:
-        order = list(range(n)) if self.mnn_order is None else list(self.mnn_order)
-        if sorted(order) != list(range(n)):
-            what = f"mnn_order {order} is no permutation of {n} batches."
-            raise InputError(what, f"Name each batch once by its position: 0 to {n - 1}.")
+    def _order(self, names: list[str]) -> list[int]:
+        """Positions of the batches in merge order; `mnn_order` may name them instead."""
+        if self.mnn_order is None:
+            return list(range(len(names)))
+        order = [names.index(b) if isinstance(b, str) and b in names else b for b in self.mnn_order]
+        if sorted(map(str, order)) != sorted(map(str, range(len(names)))):
+            what = f"mnn_order {list(self.mnn_order)} is no permutation of the {len(names)} batches."
+            raise InputError(what, f"Name each once, by position or by name: {', '.join(names)}.")
         return [int(b) for b in order]
 
     def _fit(self, inputs: Inputs) -> None:
-        order = self._order(len(inputs.categories))
+        order = self._order(inputs.names)
         if len(order) < 2:
             what = "Only one batch was given."
             raise InputError(what, "Fit two or more, or one AnnData whose obs[batch_key] has several values.")
         spaces = GeneSpaces(
             inputs.n_genes,
-            resolve_subset(inputs, self.var_subset),
+            resolve_subset(inputs.genes, self.var_subset),
             bool(self.cos_norm_in),
             bool(self.cos_norm_out),
             inputs.dtype,
@@ -234,7 +243,7 @@ random_state
             solver=SvdSolver(self.svd_mode, self.random_state, self.svd_options),
             n_jobs=self.n_jobs,
         )
-        sketches = self._sketches(inputs)
+        sketches = draw_sketches(inputs, self.restrict, self.n_jobs)
         self._warn_of_small(inputs, sketches)
         fit = Fit(sketches, inputs.names, order, spaces, options)
         self.model_: CorrectionModel = fit.run()
@@ -243,46 +252,12 @@ random_state
         self.n_features_in_ = inputs.n_genes
         if inputs.genes is not None:
             self.feature_names_in_ = np.asarray(inputs.genes)
-        self.angles_ = self._angles(inputs) if self.compute_angle else None
+        self.angles_ = angles_of_inputs(self.model_, inputs, self.n_jobs) if self.compute_angle else None
         self.uns_ = summary(self._recorded(), inputs, fit.records, sketches, order)
 
     def _recorded(self) -> dict[str, Any]:
         skipped = {"restrict", "n_jobs", "var_index", "do_concatenate", "save_raw", "index_unique"}
         return {key: value for key, value in self.get_params().items() if key not in skipped}
-
-    def _sketches(self, inputs: Inputs) -> list[Sketch]:
-        """Cells that stand for each batch: all, or those of `restrict`; lazy ones are read here, in one pass."""
-        n_batches, n_cells = len(inputs.categories), inputs.n_cells
-        chosen = _restricted(self.restrict, n_cells, inputs.names)
-        wanted: list[tuple[int, Rows | None]] = []
-        for b in range(n_batches):
-            source, own = inputs.rows(b)
-            wanted.append((source, own if chosen[b] is None else chosen[b] if own is None else own[chosen[b]]))
-        parts = self._gather(inputs, wanted)
-        for (_, rows), X, name in zip(wanted, parts, inputs.names, strict=True):
-            check_finite(X, f"batch {name!r}", rows=rows)
-        every = [np.arange(n) if rows is None else rows for n, rows in zip(n_cells, chosen, strict=True)]
-        return [Sketch(X, rows, n) for X, rows, n in zip(parts, every, n_cells, strict=True)]
-
-    def _gather(self, inputs: Inputs, wanted: list[tuple[int, Rows | None]]) -> list[Any]:
-        """Rows of each batch from its source, each chunk of a lazy source read once."""
-        read: dict[int, tuple[Any, Rows | None]] = {}
-        lazy = [s for s, source in enumerate(inputs.sources) if source.lazy]
-        needs = []
-        for s in lazy:
-            rows = [r for source, r in wanted if source == s]
-            needs.append(None if any(r is None for r in rows) else np.unique(np.concatenate(rows)))
-        arrays = gather([inputs.sources[s].X for s in lazy], needs, self.n_jobs)
-        for s, X, need in zip(lazy, arrays, needs, strict=True):
-            read[s] = (X, need)
-        parts = []
-        for s, rows in wanted:
-            X, held = read.get(s, (inputs.sources[s].X, None))
-            if rows is None or (held is not None and len(held) == len(rows)):
-                parts.append(X)
-            else:
-                parts.append(X[rows if held is None else np.searchsorted(held, rows)])
-        return parts
 
     def _warn_of_small(self, inputs: Inputs, sketches: list[Sketch]) -> None:
         smallest = min(range(len(sketches)), key=lambda b: len(sketches[b].rows))
@@ -293,59 +268,6 @@ random_state
                 "Give a smaller k if that batch should pair with its nearest cells only."
             )
             warnings.warn(message, UserWarning, stacklevel=5)
-
-    def _corrector(
-        self, inputs: Inputs, source: int, fitted: list[int], *, in_fit: bool
-    ) -> ChunkCorrector:
-        n_rows = inputs.sources[source].X.shape[0]
-        if inputs.codes is None:
-            return ChunkCorrector(self.model_, fitted[source], np.arange(n_rows) if in_fit else None)
-        rows = np.empty(n_rows, np.intp)
-        for b in range(len(inputs.categories)):
-            own = inputs.codes == b
-            rows[own] = np.arange(own.sum())
-        return ChunkCorrector(self.model_, np.asarray(fitted)[inputs.codes], rows if in_fit else None)
-
-    def _correct(self, inputs: Inputs, fitted: list[int], *, in_fit: bool) -> list[Any]:
-        """Corrected matrix of each source: views of one array in memory, or lazy arrays."""
-        sizes = [source.X.shape[0] for source in inputs.sources]
-        starts = np.cumsum([0, *sizes])
-        total = 0 if inputs.lazy else starts[-1]
-        whole = np.empty((total, inputs.n_genes), self.model_.spaces.dtype)
-        parts: list[Any] = []
-        for s, source in enumerate(inputs.sources):
-            corrector = self._corrector(inputs, s, fitted, in_fit=in_fit)
-            if source.lazy:
-                parts.append(correct_lazily(source.X, corrector))
-                continue
-            own = np.empty((sizes[s], inputs.n_genes), whole.dtype) if inputs.lazy else whole[starts[s] : starts[s + 1]]
-            parts.append(own)
-
-            def one(block: slice, X: Any = source.X, out: Any = own, corrector: ChunkCorrector = corrector) -> None:
-                out[block] = corrector.correct(X[block], block.start)
-
-            map_blocks(one, row_blocks(sizes[s], ROWS_IN_MEMORY), self.n_jobs)
-        return parts
-
-    def _angles(self, inputs: Inputs) -> list[Any]:
-        fitted = list(range(len(inputs.categories)))
-        by_source: list[Any] = []
-        for s, source in enumerate(inputs.sources):
-            corrector = self._corrector(inputs, s, fitted, in_fit=True)
-            if source.lazy:
-                by_source.append(angles_lazily(source.X, corrector))
-            else:
-                blocks = row_blocks(source.X.shape[0], ROWS_IN_MEMORY)
-
-                def one(block: slice, X: Any = source.X, corrector: ChunkCorrector = corrector) -> NDArray[np.float64]:
-                    return corrector.angles(X[block], block.start)
-
-                by_source.append(np.concatenate(map_blocks(one, blocks, self.n_jobs)))
-        out = []
-        for b in fitted:
-            s, rows = inputs.rows(b)
-            out.append(None if b not in self.model_.steps else by_source[s] if rows is None else by_source[s][rows])
-        return out
 
     def _pack(self, inputs: Inputs, parts: list[Any]) -> Any:
         if inputs.kind != "anndata":
@@ -367,7 +289,9 @@ random_state
         known = getattr(self, "feature_names_in_", None)
         if known is not None and inputs.genes is not None and list(known) != list(inputs.genes):
             what = f"{inputs.sources[0].label} has other genes than the fit, or another order."
-            raise GenesError(what, "Give the genes of the fit, in its order: batch[:, corrector.feature_names_in_].")
+            raise GenesError(
+                what, "Give the genes of the fit, in its order: batch[:, corrector.feature_names_in_]."
+            )
 
     def _fitted_batches(self, inputs: Inputs, batches: Sequence[Hashable] | None) -> list[int]:
         """Fitted batch of each batch of the inputs."""
@@ -388,50 +312,3 @@ random_state
             what = f"Batch {unknown[0]!r} was not fitted."
             raise InputKeyError(what, f"Fitted batches: {', '.join(self.batches_)}.")
         return [self.batches_.index(name) for name in names]
-
-
-def _restricted(
-    restrict: Sequence[Any] | None, n_cells: list[int], names: list[str]
-) -> list[Rows | None]:
-    """Rows to use of each batch, ascending."""
-    if restrict is None:
-        return [None] * len(n_cells)
-    if len(restrict) != len(n_cells):
-        what = f"restrict has {len(restrict)} entries for {len(n_cells)} batches."
-        raise InputError(what, "Give one array of row numbers (or None) per batch, in input order.")
-    out: list[Rows | None] = []
-    for wanted, n, name in zip(restrict, n_cells, names, strict=True):
-        if wanted is None:
-            out.append(None)
-            continue
-        rows = np.asarray(wanted)
-        if rows.dtype == bool and rows.shape == (n,):
-            rows = np.flatnonzero(rows)
-        problem = None
-        if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            problem = "is no flat array of row numbers"
-        elif len(rows) == 0:
-            problem = "is empty"
-        elif rows.min() < 0 or rows.max() >= n:
-            problem = f"names rows outside 0 to {n - 1}"
-        elif len(np.unique(rows)) < len(rows):
-            problem = "names rows twice"
-        if problem:
-            what = f"restrict of batch {name!r} {problem}."
-            raise InputError(what, "Give the rows to use, each once, or None for all.")
-        out.append(np.sort(rows).astype(np.intp))
-    return out
-
-
-def _check_result_fits(inputs: Inputs) -> None:
-    """Refuse, before any work, a dense result that memory cannot hold."""
-    n_cells = sum(inputs.n_cells)
-    needed = n_cells * inputs.n_genes * inputs.dtype.itemsize
-    available = psutil.virtual_memory().available
-    if needed > available:
-        what = (
-            f"The corrected matrix of {n_cells:,} cells x {inputs.n_genes:,} genes takes {needed / 1e9:.1f} GB, "
-            f"of which {available / 1e9:.1f} GB are free."
-        )
-        remedy = "Pass lazy data (paths, anndata.experimental.read_lazy, or dask arrays) and write the result to a file."
-        raise ResultTooLargeError(what, remedy)

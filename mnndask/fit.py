@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Sketch:
 
 @dataclass(frozen=True)
 class MergeRecord:
-    """What happened in one merge step; pairs count sketched cells of the accumulated reference and the batch."""
+    """Pairs of one merge step; they count sketched cells, of the accumulated reference and of the batch."""
 
     batch: int
     ref_rows: Rows
@@ -68,18 +69,18 @@ class MergeRecord:
 class Space:
     """Sketched cells in one of the two spaces, on the genes used for distances.
 
-    ``reference`` holds the accumulated, corrected cells in merge order: each step adds its batch's.
+    ``reference`` holds the accumulated, corrected cells in merge order: each step adds its batch's. ``scale``
+    is the largest norm among all cells before correction; what counts as equal is relative to it.
     """
 
     def __init__(self, cells: dict[int, Floats], order: list[int], centre: Floats, dtype: np.dtype) -> None:
         self.new = {b: Points.of((X - centre).astype(dtype)) for b, X in cells.items()}
-        self.scale = {b: float(np.sqrt(row_dots(X, X).max())) for b, X in cells.items()}
+        self.scale = max(float(np.sqrt(row_dots(X, X).max())) for X in cells.values())
         self.centre = centre
         self.length = len(cells[order[0]])
         self.reference = np.empty((sum(map(len, cells.values())), len(centre)), dtype)
         self.squared = np.empty(len(self.reference), dtype)
         self._put(0, self.new[order[0]])
-        self.reference_scale = self.scale[order[0]]
 
     def _put(self, at: int, points: Points) -> None:
         self.reference[at : at + len(points)] = points.X
@@ -89,16 +90,10 @@ class Space:
         """Give the reference as it stands."""
         return Points(self.reference[: self.length], self.squared[: self.length])
 
-    def scale_with(self, batch: int) -> float:
-        """Largest norm among the reference's and the batch's cells."""
-        return max(self.reference_scale, self.scale[batch])
-
     def grow(self, batch: int, corrections: Floats) -> None:
         """Add a batch's corrected cells to the reference."""
         corrected = self.new[batch].X + corrections
         self._put(self.length, Points.of(corrected))
-        full = corrected + self.centre
-        self.reference_scale = max(self.reference_scale, float(np.sqrt(row_dots(full, full).max())))
         self.length += len(corrected)
 
 
@@ -127,9 +122,13 @@ class Fit:
     ) -> None:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.tolerances = Tolerances.of(spaces.dtype)
-        raw = {b: _dense_columns(s.X, spaces.near, spaces.dtype) for b, s in enumerate(sketches)}
+        raw: dict[int, Floats] = {
+            b: _dense_columns(s.X, spaces.near, spaces.dtype) for b, s in enumerate(sketches)
+        }
         self.lengths = {b: spaces.lengths(X) for b, X in raw.items()}
-        normalised = {b: X / self.lengths[b] for b, X in raw.items()} if spaces.cos_norm_in or spaces.cos_norm_out else {}
+        normalised: dict[int, Floats] = {}
+        if spaces.cos_norm_in or spaces.cos_norm_out:
+            normalised = {b: X / self.lengths[b] for b, X in raw.items()}
         self.space_in = self._space(normalised if spaces.cos_norm_in else raw)
         self.space_out = (
             self.space_in if spaces.coincide else self._space(normalised if spaces.cos_norm_out else raw)
@@ -162,7 +161,9 @@ class Fit:
         anchors = new[record.anchors]
         rows = block_rows(2 * len(anchors), anchors.X.itemsize)
         log_density = np.log(
-            np.concatenate(self._map(len(anchors), rows, lambda s: density(anchors[s], anchors, self.options.sigma)))
+            np.concatenate(
+                self._map(len(anchors), rows, lambda s: density(anchors[s], anchors, self.options.sigma))
+            )
         )
 
         vectors_in = self._anchor_vectors(self.space_in, record)
@@ -173,12 +174,12 @@ class Fit:
             vectors=np.empty((len(anchors), self.spaces.n_genes), self.spaces.dtype),
             new=self.space_out.new[batch] if self.options.var_adj else None,
             ref=self.space_out.ref() if self.options.var_adj else None,
-            scale=self.space_out.scale_with(batch),
+            scale=self.space_out.scale,
             factors=np.full(self.sketches[batch].n_cells, np.nan if self.options.var_adj else 1.0),
         )
         if self.options.compute_angle:
             step.angle_vectors = vectors_in
-            step.angle_basis = Span.of(ref.X, 2, self.options.solver).basis
+            step.angle_basis = Span.of(ref.X, 2, self.options.solver, self.space_in.scale).basis
         if self.options.svd_dim:
             self.spans[batch], vectors_out_spanless = self._remove_spans(self.space_out, record, vectors_out)
             vectors_in = (
@@ -196,7 +197,7 @@ class Fit:
         )
 
     def _pairs(self, batch: int, new: Points, ref: Points) -> MergeRecord:
-        tie = self.tolerances.squared_distance * self.space_in.scale_with(batch) ** 2
+        tie = self.tolerances.squared_distance * self.space_in.scale**2
 
         def search(queries: Points, others: Points) -> tuple[Rows, Rows]:
             def one(block: slice) -> tuple[Rows, Rows]:
@@ -214,19 +215,23 @@ class Fit:
         """Mean difference of each anchor to its partners; exactly zero where it is only rounding."""
         means = pair_means(record.ref_rows, record.new_rows, record.n_reference)
         vectors = means @ space.ref().X - space.new[record.batch].X[record.anchors]
-        shortest = self.tolerances.vector * space.scale_with(record.batch)
+        shortest = self.tolerances.vector * space.scale
         vectors[row_dots(vectors, vectors) <= shortest**2] = 0
-        return vectors.astype(self.spaces.dtype)
+        out: Floats = vectors.astype(self.spaces.dtype)
+        return out
 
     def _remove_spans(
         self, space: Space, record: MergeRecord, vectors: Floats
     ) -> tuple[list[tuple[Span, Floats, Rows | None]], Floats]:
-        """Take the paired cells' biology out of the anchor vectors: smoothing is linear, so out of all cells'."""
-        removed = []
+        """Take the paired cells' biology out of the anchors' vectors: as smoothing is linear, out of all."""
+        removed: list[tuple[Span, Floats, Rows | None]] = []
         assert self.options.svd_dim is not None
         paired_ref = np.unique(record.ref_rows)
-        for X, paired in ((space.ref().X[paired_ref], paired_ref), (space.new[record.batch].X[record.anchors], None)):
-            span = Span.of(X, self.options.svd_dim, self.options.solver)
+        for X, paired in (
+            (space.ref().X[paired_ref], paired_ref),
+            (space.new[record.batch].X[record.anchors], None),
+        ):
+            span = Span.of(X, self.options.svd_dim, self.options.solver, space.scale)
             along = vectors @ span.basis
             vectors = vectors - along @ span.basis.T
             removed.append((span, along, paired))
@@ -248,7 +253,7 @@ class Fit:
                 own = weights @ vectors
                 if self.options.var_adj:
                     new = space.new[batch]
-                    factors = variance_factors(new[block], own, new, space.ref(), sigma, space.scale_with(batch))
+                    factors = variance_factors(new[block], own, new, space.ref(), sigma, space.scale)
                     own *= factors.astype(own.dtype)[:, None]
                     if space is space_out:
                         step.factors[self.sketches[batch].rows[block]] = factors
@@ -294,7 +299,7 @@ class Fit:
         X = _dense_columns(self.sketches[batch].X, genes, self.spaces.dtype)
         return X / self.lengths[batch] if self.spaces.cos_norm_out else X
 
-    def _map(self, n_rows: int, rows: int, function: Callable[[slice], T]) -> list[T]:
+    def _map(self, n_rows: int, rows: int, function: Callable[[slice], Any]) -> list[Any]:
         return map_blocks(function, row_blocks(n_rows, rows), self.options.n_jobs)
 
 

@@ -34,17 +34,17 @@ def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int 
     for X, wanted in zip(arrays, rows, strict=True):
         starts = np.cumsum((0, *X.chunks[0]))
         tasks = []
+        read = dask.delayed(_read, pure=True)
         for block, start, stop in zip(X.to_delayed().ravel(), starts[:-1], starts[1:], strict=True):
             if wanted is None:
-                tasks.append(_read(block, None))
+                tasks.append(read(block, None))
             elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
-                tasks.append(_read(block, own - start))
+                tasks.append(read(block, own - start))
         parts.append(tasks)
     options = {} if n_jobs is None else {"num_workers": n_jobs}
     return [_stack(blocks) for blocks in dask.compute(*parts, **options)]
 
 
-@dask.delayed(pure=True)
 def _read(block: Any, rows: Rows | None) -> Block:
     X = plain(block)
     return X if rows is None else X[rows]
@@ -118,9 +118,9 @@ def correct_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
             return corrector.correct(plain(block), first)
 
     dtype = corrector.model.spaces.dtype
-    return X.map_blocks(
-        chunk, name=f"mnn-correct-{uuid.uuid4().hex}", dtype=dtype, meta=np.empty((0, 0), dtype)
-    )
+    name = f"mnn-correct-{uuid.uuid4().hex}"
+    out: da.Array = da.map_blocks(chunk, X, name=name, dtype=dtype, meta=np.empty((0, 0), dtype))
+    return out
 
 
 def angles_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
@@ -131,6 +131,6 @@ def angles_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
         with single_threaded_blas():
             return corrector.angles(plain(block), first)
 
-    return X.map_blocks(
-        chunk, name=f"mnn-angle-{uuid.uuid4().hex}", dtype=np.float64, meta=np.empty(0), drop_axis=1
-    )
+    name = f"mnn-angle-{uuid.uuid4().hex}"
+    out: da.Array = da.map_blocks(chunk, X, name=name, dtype=np.float64, meta=np.empty(0), drop_axis=1)
+    return out

@@ -14,7 +14,7 @@ from mnndask.errors import InputError
 
 
 def embed(X: Any, n_components: int = 20, *, random_state: int = 0) -> NDArray[np.floating]:
-    """Principal components of cells, shape ``(n_cells, n_components)``, by scikit-learn; fewer for small data."""
+    """Principal components of cells, shape ``(n_cells, n_components)``; fewer if there are fewer."""
     dense = X.toarray() if sparse.issparse(X) else np.asarray(X)
     n = min(n_components, *dense.shape)
     out: NDArray[np.floating] = PCA(n, random_state=random_state).fit_transform(dense)
@@ -59,9 +59,7 @@ def label_agreement(
     return _agreement(embedding, labels, n_neighbors)
 
 
-def _agreement(
-    embedding: NDArray[np.floating], labels: ArrayLike, n_neighbors: int
-) -> NDArray[np.float64]:
+def _agreement(embedding: NDArray[np.floating], labels: ArrayLike, n_neighbors: int) -> NDArray[np.float64]:
     values = np.asarray(labels)
     if len(values) != len(embedding):
         what = f"{len(values)} labels were given for {len(embedding)} cells."

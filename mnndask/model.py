@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from mnndask.kernels.subspace import angles_to_span
 from mnndask.kernels.variance import variance_factors
 from mnndask.parallel import block_rows, row_blocks
 
-Block = Floats | sparse.csr_matrix | sparse.csr_array
+# Dense NumPy or CSR rows: the stubs give scipy's two sparse families no type in common with either.
+Block: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class MergeStep:
         Sketched cells of the batch and of the reference before it, in the space that `factors` come from;
         None without variance adjustment.
     scale
-        Largest norm among them.
+        Largest norm among sketched cells of all batches, to which tolerances are relative.
     factors
         Variance factor of each cell of the fitted batch, NaN for those outside the sketch.
     angle_vectors, angle_basis

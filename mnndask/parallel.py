@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import joblib
 from threadpoolctl import ThreadpoolController
@@ -35,16 +35,56 @@ def row_blocks(n_rows: int, rows: int) -> list[slice]:
 
 def map_blocks(function: Callable[[slice], T], blocks: list[slice], n_jobs: int | None) -> list[T]:
     """Call `function` on every block, on threads, each with one BLAS thread; results in order."""
+
+    def one(block: slice) -> T:
+        with single_threaded_blas():
+            return function(block)
+
+    n_threads = min(effective_n_jobs(n_jobs), len(blocks))
     with single_threaded_blas():
-        n_threads = min(effective_n_jobs(n_jobs), len(blocks))
         if n_threads <= 1:
             return [function(block) for block in blocks]
         with ThreadPoolExecutor(n_threads) as pool:
-            return list(pool.map(function, blocks))
+            return list(pool.map(one, blocks))
 
 
-_lock = threading.Lock()
-_held: dict[str, Any] = {"users": 0, "limit": None}
+class _Keeper:
+    """Holds the process's BLAS at one thread while anyone is inside.
+
+    OpenBLAS's limit is the process's. Were each task to restore what it found, tasks that overlap would leave
+    one thread for good; and threadpoolctl heeds only the first thread that sets it. So a thread of its own
+    sets it for the first task to come in, and lifts it after the last.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.done = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                limited, self.done = threading.Event(), threading.Event()
+                self.thread = threading.Thread(target=self._hold, args=(limited, self.done), daemon=True)
+                self.thread.start()
+                limited.wait()
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0 and self.thread is not None:
+                self.done.set()
+                self.thread.join()
+
+    def _hold(self, limited: threading.Event, done: threading.Event) -> None:
+        with _controller().limit(limits=1, user_api="blas"):
+            limited.set()
+            done.wait()
+
+
+_keeper = _Keeper()
 
 
 @cache
@@ -54,19 +94,11 @@ def _controller() -> ThreadpoolController:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Keep BLAS to one thread while any caller is inside.
-
-    The limit is the process's, so concurrent tasks share it: the first sets it and the last lifts it. (Each
-    restoring what it found would leave one thread for good when they overlap.)
-    """
-    with _lock:
-        if _held["users"] == 0:
-            _held["limit"] = _controller().limit(limits=1, user_api="blas")
-        _held["users"] += 1
+    """Keep BLAS to one thread while any caller is inside."""
+    _keeper.enter()
     try:
-        yield
+        # Where BLAS runs on OpenMP the limit is each thread's own.
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
     finally:
-        with _lock:
-            _held["users"] -= 1
-            if _held["users"] == 0:
-                _held["limit"].restore_original_limits()
+        _keeper.leave()

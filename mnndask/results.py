@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from anndata import AnnData
+from anndata.utils import make_index_unique
 from scipy import sparse
 
 from mnndask.fit import MergeRecord, Sketch
-from mnndask.inputs import Inputs, in_memory
+from mnndask.inputs import Inputs
+from mnndask.sources import in_memory
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ PAIR_COLUMNS = ("new cell", "ref cell", "original batch")
 def pair_tables(
     records: Sequence[MergeRecord], sketches: Sequence[Sketch], order: Sequence[int]
 ) -> list[pd.DataFrame]:
-    """One table of pairs per batch in input order, in mnnpy's columns; rows count all cells, sketched or not."""
+    """One table of pairs per batch in input order, in mnnpy's columns; rows count all cells."""
     offsets = np.cumsum([0] + [sketches[b].n_cells for b in order])
     ref_row = np.concatenate([sketches[b].rows + at for b, at in zip(order, offsets[:-1], strict=True)])
     ref_batch = np.repeat(order, [len(sketches[b].rows) for b in order])
@@ -71,7 +73,12 @@ def summary(
         index=pd.Index([str(i) for i in range(len(order))], name="step"),
     )
     kept = {key: _storable(value) for key, value in parameters.items() if value is not None}
-    return {"version": version("mnndask"), "parameters": kept, "batches": np.array(inputs.names), "steps": table}
+    return {
+        "version": version("mnndask"),
+        "parameters": kept,
+        "batches": np.array(inputs.names),
+        "steps": table,
+    }
 
 
 def _storable(value: Any) -> Any:
@@ -93,7 +100,12 @@ def pack_matrices(parts: Sequence[Any], frames: Sequence[xr.DataArray | None], *
     if not concatenate:
         return arrays
     return xr.concat(
-        arrays, dim=arrays[0].dims[0], coords="minimal", compat="override", join="exact", combine_attrs="override"
+        arrays,
+        dim=arrays[0].dims[0],
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
     )
 
 
@@ -125,7 +137,9 @@ def pack_anndata(
     if inputs.codes is not None:
         return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
     for i, shell in enumerate(shells):
-        shell.obs[batch_key] = pd.Categorical([inputs.categories[i]] * shell.n_obs, categories=inputs.categories)
+        shell.obs[batch_key] = pd.Categorical(
+            [inputs.categories[i]] * shell.n_obs, categories=inputs.categories
+        )
     if not concatenate:
         for shell in shells:
             shell.uns["mnn"] = copy.deepcopy(uns)
@@ -152,7 +166,7 @@ def _pack_split(
     inputs: Inputs, whole: AnnData, uns: dict[str, Any], *, batch_key: str, concatenate: bool
 ) -> AnnData | list[AnnData]:
     assert inputs.codes is not None
-    whole.obs[batch_key] = pd.Categorical.from_codes(inputs.codes, categories=inputs.categories)
+    whole.obs[batch_key] = pd.Categorical.from_codes(inputs.codes, categories=pd.Index(inputs.categories))
     whole.uns["mnn"] = uns
     if concatenate:
         return whole
@@ -176,22 +190,29 @@ def _concatenated(
     raws = [shell.raw.X for shell in shells] if save_raw else []
     for shell in shells:
         shell.raw = None
-    # obs of all columns; var and varm where all agree. Genes are the same, so that "outer" fills nothing else.
+    # obs of all columns; var and varm where all agree. As genes are the same, "outer" fills nothing else.
     out = ad.concat(shells, join="outer", merge="same", index_unique=index_unique, keys=inputs.names)
     if not out.obs_names.is_unique:
-        message = "Cell names are not unique over the batches"
-        if index_unique is None:
-            message += " and are left so.\nGive index_unique='-' to have the batch appended."
-        else:
-            out.obs_names = pd.Index(ad.utils.make_index_unique(out.obs_names, join=index_unique))
-            message += f", and were made so by appending {index_unique}1, {index_unique}2, ...\nName the cells of each batch uniquely to avoid this."
-        warnings.warn(message, UserWarning, stacklevel=2)
+        out.obs_names = _unique_names(out.obs_names, index_unique)
     lazy = any(isinstance(part, da.Array) for part in parts)
     out.X = da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts))
     if save_raw:
         out.raw = AnnData(_joined(raws), obs=out.obs[[]], var=out.var)
     out.uns["mnn"] = uns
     return out
+
+
+def _unique_names(names: pd.Index, separator: str | None) -> pd.Index:
+    message = "Cell names are not unique over the batches"
+    if separator is None:
+        message += " and are left so.\nGive index_unique='-' to have the batch appended."
+    else:
+        message += (
+            f", even with the batch's; {separator}1, {separator}2, ... was appended to those that recur.\n"
+            "Name the cells of each batch uniquely to avoid this."
+        )
+    warnings.warn(message, UserWarning, stacklevel=2)
+    return names if separator is None else pd.Index(make_index_unique(names, join=separator))
 
 
 def _joined(matrices: list[Any]) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import dask.array as da
 import h5py
 import zarr
@@ -72,20 +75,20 @@ def _open_group(path: Path, label: str) -> Any:
         raise InputError(what, "Inputs are AnnData stores: .zarr directories or .h5ad files.") from error
 
 
-def lazy_matrix(elem: Any) -> da.Array:
+def lazy_matrix(stored: Any) -> da.Array:
     """Matrix of an open store as a dask array of whole rows, each chunk of moderate size when dense."""
-    if isinstance(elem, h5py.Group | zarr.Group):
-        n_cells, n_genes = (int(n) for n in elem.attrs["shape"])
-        if elem.attrs["encoding-type"] == "csc_matrix":
-            return read_elem_lazy(elem)
-        itemsize = elem["data"].dtype.itemsize
-        rows = rows_per_chunk(n_genes, itemsize)
-    else:
-        n_cells, n_genes = elem.shape
-        rows = rows_per_chunk(n_genes, elem.dtype.itemsize)
-        if elem.chunks:  # whole chunks of the file, so that none is read twice
-            rows = max(1, rows // elem.chunks[0]) * elem.chunks[0]
-    return read_elem_lazy(elem, chunks=(max(1, min(rows, n_cells)), n_genes))
+    options: dict[str, Any] = {}
+    shape: Any
+    if not hasattr(stored, "dtype"):  # a group: sparse
+        shape, itemsize, at_least = stored.attrs["shape"], stored["data"].dtype.itemsize, 1
+    else:  # whole chunks of the file, so that none is read twice
+        shape, itemsize, at_least = stored.shape, stored.dtype.itemsize, (stored.chunks or (1,))[0]
+    n_cells, n_genes = (int(n) for n in shape)
+    if stored.attrs.get("encoding-type") != "csc_matrix":
+        rows = max(1, rows_per_chunk(n_genes, itemsize) // at_least) * at_least
+        options["chunks"] = (max(1, min(rows, n_cells)), n_genes)
+    out: da.Array = read_elem_lazy(stored, **options)
+    return out
 
 
 def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
@@ -126,15 +129,25 @@ def write_zarr(adata: AnnData, path: Path, *, overwrite: bool = False) -> None:
         whole.raw = AnnData(adata.raw.X, obs=adata.obs[[]], var=adata.raw.var)
     try:
         # A chunk of zeros that is not written could not be told from one that was lost.
-        with zarr.config.set({"array.write_empty_chunks": True}):
+        with zarr.config.set({"array.write_empty_chunks": True}), _zarr_v3():
             whole.write_zarr(partial, chunks=(rows, n_genes))
-        zarr.consolidate_metadata(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if overwrite and path.exists():
         _remove(path)
     os.replace(partial, path)
+
+
+@contextmanager
+def _zarr_v3() -> Iterator[None]:
+    """Have anndata write zarr format 3, chunks unsharded, without its remarks on both choices."""
+    with (
+        ad.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+        yield
 
 
 def _remove(path: Path) -> None:

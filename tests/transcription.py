@@ -1,25 +1,36 @@
-"""The definition, transcribed slowly and literally, one cell at a time, in float64.
+"""The definition, transcribed slowly and literally, one cell at a time, in double precision.
 
 This is what "correct" means in the tests. It shares no code with `mnndask` and is written to be checked by
 eye against Haghverdi et al. (2018) and batchelor's `mnnCorrect`: direct differences instead of expanded
-squares, a Python loop over cells, sorting by hand. Beside the corrected values it says which cells are
-*undecided*: those for which some yes/no of the definition hangs on less than rounding.
+squares, a Python loop over cells. Beside the corrected values it says which cells are *undecided*: those for
+which some yes or no of the definition hangs on less than rounding, so that no implementation can be held to it.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-PAIR_TIE = 1e-10  # of the squared scale
-PROJECTION_TIE = 1e-11  # of the scale
-REACH_TIE = 1e-12  # of the total weight
+
+@dataclass
+class Precision:
+    """What counts as equal (part of the definition), and how far rounding may carry an implementation."""
+
+    pair_tie: float  # of the squared scale
+    projection_tie: float  # of the scale
+    rounding: float  # of the scale, in differences and projections
+    allowed: float  # of the largest value, in the result
+    reach_tie: float = 1e-12  # of the total weight
+
+
+DOUBLE = Precision(pair_tie=1e-10, projection_tie=1e-11, rounding=1e-13, allowed=1e-10)
+SINGLE = Precision(pair_tie=1e-6, projection_tie=1e-11, rounding=9e-7, allowed=1e-4)
 
 
 @dataclass
 class Transcript:
     corrected: list[np.ndarray]
     undecided: list[np.ndarray]
-    pairs: dict[int, list[tuple[int, int]]]  # batch -> (row of the accumulated reference, row of the batch)
+    pairs: dict[int, set[tuple[int, int]]]  # batch -> (row of the accumulated reference, row of the batch)
     angles: dict[int, np.ndarray] = field(default_factory=dict)
 
 
@@ -36,26 +47,25 @@ def transcribe(
     var_adj=True,
     compute_angle=False,
     mnn_order=None,
-    noise=1e-14,
-    pair_tie=PAIR_TIE,
+    precision=DOUBLE,
 ):
-    """Correct `batches` by the definition; `noise` is the relative rounding error that decides what is undecided."""
+    """Correct `batches` (cells × genes) by the definition; `subset` and `restrict` are columns and rows."""
     batches = [np.asarray(b, dtype=np.float64) for b in batches]
-    n_genes = batches[0].shape[1]
-    genes = np.arange(n_genes) if subset is None else np.asarray(subset)
+    genes = np.arange(batches[0].shape[1]) if subset is None else np.sort(subset)
     order = list(range(len(batches))) if mnn_order is None else list(mnn_order)
-    used = [
-        np.arange(len(b)) if restrict is None or restrict[i] is None else np.sort(restrict[i])
-        for i, b in enumerate(batches)
-    ]
+    used = [np.arange(len(b)) for b in batches]
+    for i, rows in enumerate(restrict or []):
+        used[i] = used[i] if rows is None else np.sort(rows)
 
     ins, outs = [], []
-    for batch in batches:
+    for batch in batches:  # step 1
         length = np.array([max(np.sqrt(np.sum(cell[genes] ** 2)), 1e-8) for cell in batch])[:, None]
         ins.append(batch[:, genes] / length if cos_norm_in else batch[:, genes])
         outs.append(batch / length if cos_norm_out else batch)
 
-    first = order[0]
+    scale_in = max(np.linalg.norm(ins[b][used[b]], axis=1).max() for b in order)
+    scale_out = max(np.linalg.norm(outs[b][used[b]][:, genes], axis=1).max() for b in order)
+    first = order[0]  # step 2
     corrected = [o.copy() for o in outs]
     undecided = [np.zeros(len(b), dtype=bool) for b in batches]
     ref_in, ref_out, ref_row = ins[first][used[first]], outs[first][used[first]], used[first]
@@ -64,35 +74,47 @@ def transcribe(
 
     for b in order[1:]:
         new_in, new_out = ins[b][used[b]], outs[b][used[b]]
-        found, in_doubt = mutual_pairs(ref_in, new_in, k, pair_tie, noise)
-        doubt |= in_doubt
-        pairs[b] = [(int(ref_row[r]), int(used[b][t])) for r, t in found]
-        anchors = sorted({t for _, t in found})
+        found, pairs_in_doubt = mutual_pairs(ref_in, new_in, k, scale_in, precision)  # step 3
+        doubt |= pairs_in_doubt
+        pairs[b] = {(int(ref_row[r]), int(used[b][t])) for r, t in found}
+
+        anchors = sorted({t for _, t in found})  # step 4
         partners = {t: [r for r, u in found if u == t] for t in anchors}
         v_in = [np.mean([ref_in[r] - new_in[t] for r in partners[t]], axis=0) for t in anchors]
         v_out = [np.mean([ref_out[r] - new_out[t] for r in partners[t]], axis=0) for t in anchors]
-        near = new_in[anchors]
+
+        near = new_in[anchors]  # step 5
         density = [sum(np.exp(-np.sum((a - o) ** 2) / sigma) for o in near) for a in near]
         V_in = np.array([smooth(c, near, density, v_in, sigma) for c in ins[b]])
         V_out = np.array([smooth(c, near, density, v_out, sigma) for c in ins[b]])
-        if compute_angle:
+
+        if compute_angle:  # step 6
             angles[b] = angles_to_reference(V_in, ref_in)
-        if svd_dim:
-            for paired, space in ((sorted({r for r, _ in found}), "ref"), (anchors, "new")):
-                X_in, X_out = (ref_in, ref_out) if space == "ref" else (new_in, new_out)
-                V_in = remove_span(V_in, X_in[paired], np.arange(len(genes)), svd_dim)
-                V_out = remove_span(V_out, X_out[paired], genes, svd_dim)
-        if var_adj:
-            V_in, unsure_in = adjust(ins[b], V_in, V_in, ref_in, new_in, sigma, noise)
+        if svd_dim:  # step 7
+            for paired, in_, out in (
+                (sorted({r for r, _ in found}), ref_in, ref_out),
+                (anchors, new_in, new_out),
+            ):
+                V_in, doubt_in = remove_span(V_in, in_[paired], np.arange(len(genes)), svd_dim, scale_in)
+                V_out, doubt_out = remove_span(V_out, out[paired], genes, svd_dim, scale_out)
+                doubt |= doubt_in | doubt_out
+        undecided[b][:] = doubt
+        if var_adj:  # step 8
+            V_in, unsure_in = adjust(ins[b], V_in, V_in, ref_in, new_in, sigma, scale_in, precision)
             V_out, unsure_out = adjust(
-                outs[b][:, genes], V_out[:, genes], V_out, ref_out[:, genes], new_out[:, genes], sigma, noise
+                outs[b][:, genes],
+                V_out[:, genes],
+                V_out,
+                ref_out[:, genes],
+                new_out[:, genes],
+                sigma,
+                scale_out,
+                precision,
             )
             undecided[b] |= unsure_out
-        if doubt:
-            undecided[b][:] = True
-        corrected[b] = outs[b] + V_out
-        if var_adj:  # a doubtful reference cell makes all that follows doubtful
-            doubt |= bool((unsure_in | unsure_out)[used[b]].any())
+            doubt |= bool((unsure_in | unsure_out)[used[b]].any())  # of all that this batch is reference to
+
+        corrected[b] = outs[b] + V_out  # step 9
         ref_in = np.vstack([ref_in, (ins[b] + V_in)[used[b]]])
         ref_out = np.vstack([ref_out, corrected[b][used[b]]])
         ref_row = np.concatenate([ref_row, n_before + used[b]])
@@ -100,11 +122,7 @@ def transcribe(
     return Transcript(corrected, undecided, pairs, angles)
 
 
-def scale_of(*matrices):
-    return max(np.sqrt((m**2).sum(axis=1)).max() for m in matrices)
-
-
-def nearest(query, others, k, tie, noise):
+def nearest(query, others, k, tie, rounding):
     """Rows of `others` nearest to `query`, ties to the lower index; whether rounding could change them."""
     squared = np.array([np.sum((query - o) ** 2) for o in others])
     if k >= len(others):
@@ -112,16 +130,16 @@ def nearest(query, others, k, tie, noise):
     kth = np.sort(squared)[k - 1]
     sure = [i for i in range(len(others)) if squared[i] < kth - tie]
     tied = [i for i in range(len(others)) if abs(squared[i] - kth) <= tie]
-    on_the_edge = np.any(np.abs(np.abs(squared - kth) - tie) < noise)
-    return set(sure + tied[: k - len(sure)]), bool(on_the_edge)
+    in_doubt = np.any(np.abs(np.abs(squared - kth) - tie) < rounding)
+    return set(sure + tied[: k - len(sure)]), bool(in_doubt)
 
 
-def mutual_pairs(ref, new, k, tie, noise):
-    squared_scale = scale_of(ref, new) ** 2
-    of_new = [nearest(t, ref, k, tie * squared_scale, noise * squared_scale) for t in new]
-    of_ref = [nearest(r, new, k, tie * squared_scale, noise * squared_scale) for r in ref]
+def mutual_pairs(ref, new, k, scale, precision):
+    tie, rounding = precision.pair_tie * scale**2, precision.rounding * scale**2
+    of_new = [nearest(t, ref, k, tie, rounding) for t in new]
+    of_ref = [nearest(r, new, k, tie, rounding) for r in ref]
     found = [(r, t) for t in range(len(new)) for r in sorted(of_new[t][0]) if t in of_ref[r][0]]
-    return found, any(edge for _, edge in of_new + of_ref)
+    return found, any(in_doubt for _, in_doubt in of_new + of_ref)
 
 
 def smooth(cell, anchors, density, vectors, sigma):
@@ -133,27 +151,29 @@ def smooth(cell, anchors, density, vectors, sigma):
 
 
 def angles_to_reference(V, ref):
-    basis = np.linalg.svd((ref - ref.mean(axis=0)).T, full_matrices=False)[0][:, :2]
+    U, s, _ = np.linalg.svd((ref - ref.mean(axis=0)).T, full_matrices=False)
+    basis = U[:, :2][:, s[:2] > 1e-12 * s[0]]
     out = np.full(len(V), np.nan)
     for i, v in enumerate(V):
         if np.any(v):
-            cosine = np.linalg.norm(basis.T @ v) / np.linalg.norm(v)
-            out[i] = np.degrees(np.arccos(min(cosine, 1.0)))
+            inside = basis @ (basis.T @ v)
+            out[i] = np.degrees(np.arctan2(np.linalg.norm(v - inside), np.linalg.norm(inside)))
     return out
 
 
-def remove_span(V, cells, genes, svd_dim):
+def remove_span(V, cells, genes, svd_dim, scale):
+    """Project out the span of `cells`; in doubt where the last kept and the next singular value are alike."""
     centred = (cells - cells.mean(axis=0)).T
     U, s, Wt = np.linalg.svd(centred[genes], full_matrices=False)
-    kept = min(svd_dim, int(np.sum(s > s[0] * max(centred[genes].shape) * np.finfo(float).eps)) if s[0] > 0 else 0)
+    kept = min(svd_dim, int(np.sum(s > 1e-11 * scale)))
+    in_doubt = 0 < kept < len(s) and s[kept - 1] - s[kept] < 1e-3 * s[0]
     loadings = centred @ Wt[:kept].T / s[:kept]
     loadings[genes] = U[:, :kept]
-    return V - (V[:, genes] @ U[:, :kept]) @ loadings.T
+    return V - (V[:, genes] @ U[:, :kept]) @ loadings.T, bool(in_doubt)
 
 
-def adjust(cells, V, V_all, ref, new, sigma, noise):
-    """Scale each row of `V_all` by the factor that its part `V` on the genes of `cells` asks for."""
-    scale = scale_of(ref, new)
+def adjust(cells, V, V_all, ref, new, sigma, scale, precision):
+    """Lengthen each row of `V_all` by the factor that its part `V`, on the genes of `cells`, asks for."""
     out, undecided = V_all.copy(), np.zeros(len(cells), dtype=bool)
     for i, (c, v) in enumerate(zip(cells, V, strict=True)):
         length = np.linalg.norm(v)
@@ -161,34 +181,37 @@ def adjust(cells, V, V_all, ref, new, sigma, noise):
             continue
         g = v / length
         own = c @ g
-        blur = max(noise, 1e-15 * scale / length)  # rounding of v turns g
-
-        def log_weights(others, c=c, g=g):
-            gaps = others - c
-            return -np.maximum(np.sum(gaps**2, axis=1) - (gaps @ g) ** 2, 0) / sigma
-
-        lw_new, lw_ref = log_weights(new), log_weights(ref)
-        proj_new, proj_ref = new @ g, ref @ g
-        below = proj_new <= own + PROJECTION_TIE * scale
-        edge_of_own = np.abs(proj_new - own - PROJECTION_TIE * scale) < min(blur, 0.5 * PROJECTION_TIE) * scale
-        if noise > 1e-12:  # single precision: anything that near but the cell itself
-            edge_of_own = (np.abs(proj_new - own) < blur * scale) & (np.abs(new - c).max(axis=1) > noise * scale)
-        w_new = np.exp(lw_new - lw_new.max())
-        w_ref = np.exp(lw_ref - lw_ref.max())
+        proj_new, w_new = projections_and_weights(c, g, new, sigma)
+        proj_ref, w_ref = projections_and_weights(c, g, ref, sigma)
+        below = proj_new <= own + precision.projection_tie * scale
         share = w_new[below].sum() / w_new.sum()
-        ranked = np.lexsort((lw_ref, proj_ref))
-        reached = np.cumsum(w_ref[ranked]) / w_ref.sum() - share
-        at = np.flatnonzero(reached >= -REACH_TIE)
-        q = proj_ref[ranked[at[0]]] if len(at) else proj_ref.max()
-        out[i] = v_all = V_all[i] * max(1.0, (q - own) / length)
-        # would the answer move if the decisions fell the other way?
-        blur_of_weight = 4 * blur * max(1.0, scale**2 / sigma)
-        swing = w_new[edge_of_own].sum() / w_new.sum() + blur_of_weight
-        near = np.flatnonzero(np.abs(reached + REACH_TIE) < max(swing, 0))
-        if len(near):
-            stop = proj_ref[ranked[[max(near[0] - 0, 0), min(near[-1] + 1, len(ranked) - 1)]]]
-            moves = [V_all[i] * max(1.0, (s - own) / length) - v_all for s in stop]
-            undecided[i] = max(np.abs(m).max() for m in moves) > max(noise, 1e-11) * scale
-        if blur > 1e-11 and q - own > length:
-            undecided[i] = undecided[i] or noise < 1e-12
+        q = quantile(proj_ref, w_ref, share - precision.reach_tie)
+        out[i] = V_all[i] * max(1.0, (q - own) / length)
+
+        # Rounding of v turns g; that blurs projections, weights and the cumulative share.
+        blur = precision.rounding * max(1.0, 0.01 * scale / length)
+        gap = np.abs(proj_new - own - precision.projection_tie * scale)
+        edge = (gap < blur * scale) & (np.abs(new - c).max(axis=1) > 1e-9 * scale)
+        slack = w_new[edge].sum() / w_new.sum() + blur * max(1.0, scale**2 / sigma) * min(
+            share, 1 - share + 1e-3
+        )
+        reached = [quantile(proj_ref, w_ref, share - precision.reach_tie + d) for d in (-slack, slack)]
+        factors = [max(1.0, (r - own) / length) for r in reached]
+        moved = (max(factors) - min(factors)) * np.abs(V_all[i]).max()
+        turned = blur * (max(factors) - 1) * np.abs(V_all[i]).max()
+        largest = max(np.abs(cells).max(), np.abs(V_all[i]).max(), scale)
+        undecided[i] = moved + turned > 0.1 * precision.allowed * largest
     return out, undecided
+
+
+def projections_and_weights(c, g, others, sigma):
+    gaps = others - c
+    log_weights = -np.maximum(np.sum(gaps**2, axis=1) - (gaps @ g) ** 2, 0) / sigma
+    return others @ g, np.exp(log_weights - log_weights.max())
+
+
+def quantile(projections, weights, share):
+    """First projection at which the cumulative weight reaches a share of all of it; the largest if none does."""
+    ranked = np.lexsort((weights, projections))
+    reached = np.flatnonzero(np.cumsum(weights[ranked]) >= share * weights.sum())
+    return projections[ranked[reached[0]]] if len(reached) else projections.max()

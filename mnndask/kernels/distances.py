@@ -40,7 +40,8 @@ class Points:
 
 def row_dots(A: Floats, B: Floats) -> NDArray[np.float64]:
     """Row-wise inner products, shape ``(n_cells,)``, summed in double precision."""
-    return np.einsum("ij,ij->i", A, B, dtype=np.float64)
+    out: NDArray[np.float64] = np.einsum("ij,ij->i", A, B, dtype=np.float64)
+    return out
 
 
 def squared_distances(A: Points, B: Points) -> Floats:

@@ -31,7 +31,8 @@ def nearest(queries: Points, others: Points, k: int, tie: float) -> tuple[Rows, 
     free = k - chosen.sum(axis=1, keepdims=True)
     crowded = np.flatnonzero(tied.sum(axis=1) > free[:, 0])  # only here does the order decide
     tied[crowded] &= np.cumsum(tied[crowded], axis=1) <= free[crowded]
-    return np.nonzero(chosen | tied)
+    rows, cols = np.nonzero(chosen | tied)
+    return rows, cols
 
 
 def mutual(of_new: tuple[Rows, Rows], of_ref: tuple[Rows, Rows], shape: tuple[int, int]) -> tuple[Rows, Rows]:

@@ -25,7 +25,8 @@ def density(cells: Points, anchors: Points, sigma: float) -> NDArray[np.float64]
     """Gaussian density of the anchors at each cell, shape ``(n_cells,)``."""
     kernel = squared_distances(cells, anchors)
     kernel /= -sigma
-    return np.exp(kernel, out=kernel).sum(axis=1, dtype=np.float64)
+    out: NDArray[np.float64] = np.exp(kernel, out=kernel).sum(axis=1, dtype=np.float64)
+    return out
 
 
 def smoothing_weights(cells: Points, anchors: Points, log_density: Floats, sigma: float) -> Floats:

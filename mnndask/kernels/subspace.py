@@ -41,11 +41,16 @@ class SvdSolver:
     seed: int = 0
     options: Mapping[str, Any] | None = None
 
-    def __call__(self, X: Floats, n: int) -> tuple[Floats, Floats, Floats]:
-        """First `n` singular triplets of `X`, fewer where the rest is rounding: an arbitrary basis of nothing."""
+    def __call__(self, X: Floats, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
+        """First `n` singular triplets of `X`, fewer where the rest is rounding of data of that scale."""
         n = min(n, *X.shape)
-        if n == 0 or not X.any():
-            U, s, Wt = np.zeros((X.shape[0], 0), X.dtype), np.zeros(0, X.dtype), np.zeros((0, X.shape[1]), X.dtype)
+        rounding = np.sqrt(X.shape[1]) * max(X.shape) * np.finfo(X.dtype).eps * scale
+        if n == 0 or np.linalg.norm(X) <= rounding:
+            U, s, Wt = (
+                np.zeros((X.shape[0], 0), X.dtype),
+                np.zeros(0, X.dtype),
+                np.zeros((0, X.shape[1]), X.dtype),
+            )
         elif self.mode == "rsvd":
             U, s, Wt = randomized_svd(
                 X, n, n_oversamples=OVERSAMPLES, n_iter=POWER_ITERATIONS, random_state=self.seed
@@ -56,7 +61,7 @@ class SvdSolver:
             U, s, Wt = U[:, ::-1], s[::-1], Wt[::-1]
         else:
             U, s, Wt = np.linalg.svd(X, full_matrices=False)
-        kept = s[:n] > s[:1] * max(X.shape) * np.finfo(X.dtype).eps
+        kept = s[:n] > rounding
         return U[:, :n][:, kept], s[:n][kept], Wt[:n][kept]
 
 
@@ -76,9 +81,9 @@ class Span:
     cell_loadings: Floats
 
     @classmethod
-    def of(cls, X: Floats, n_dims: int, solver: SvdSolver) -> Span:
-        """Span of paired cells, shape ``(n_paired, n_genes)``."""
-        U, s, Wt = solver((X - X.mean(axis=0)).T, n_dims)
+    def of(cls, X: Floats, n_dims: int, solver: SvdSolver, scale: float) -> Span:
+        """Span of cells, shape ``(n_cells, n_genes)``, whose norms are up to `scale`."""
+        U, s, Wt = solver((X - X.mean(axis=0)).T, n_dims, scale)
         return cls(U, Wt.T / s)
 
     def loadings(self, X_rest: Floats) -> Floats:

@@ -100,4 +100,5 @@ def weighted_quantiles(values: Floats, weights: Floats, shares: NDArray[np.float
     target = shares * cumulative[:, -1]
     first = np.minimum((cumulative < target[:, None]).sum(axis=1), values.shape[1] - 1)
     rows = np.arange(len(values))
-    return values[rows, ranked[rows, first]].astype(np.float64)
+    out: NDArray[np.float64] = values[rows, ranked[rows, first]].astype(np.float64)
+    return out

@@ -1,0 +1,171 @@
+"""Lining batches up: genes that all share, genes used for distances, and what names the batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
+from mnndask.sources import Source, in_memory
+
+Rows = NDArray[np.intp]
+
+
+def common_genes(sources: list[Source], kind: str, var_index: Sequence[Hashable] | None) -> pd.Index | None:
+    """Names of the genes, the same in every batch; `var_index` speaks for matrices only, as in scanpy."""
+    first, n_genes = sources[0], sources[0].X.shape[1]
+    for source in sources[1:]:
+        if source.X.shape[1] != n_genes:
+            what = f"{source.label} has {source.X.shape[1]} genes, {first.label} has {n_genes}."
+            raise GenesError(
+                what, "Select the genes that all batches share, in one order, before correcting."
+            )
+    named = [_gene_names(source) for source in sources]
+    if kind != "anndata" and var_index is not None:
+        given = pd.Index(list(var_index))
+        if len(given) != n_genes:
+            what = f"var_index has {len(given)} names, the batches have {n_genes} genes."
+            raise GenesError(what, "Give one name per column.")
+        _check_unique(given, "var_index")
+        return given
+    reference = named[0]
+    if reference is None:
+        return None
+    for source, names in zip(sources, named, strict=True):
+        if names is None:
+            continue
+        _check_unique(names, source.label)
+        if names.equals(reference):
+            continue
+        if set(names) == set(reference):
+            what = f"{source.label} has the genes of {first.label} in another order."
+            raise GenesError(what, "Align it first: batch = batch[:, reference.var_names].")
+        odd = [str(g) for g in names if g not in set(reference)][:3]
+        what = f"{source.label} has other genes than {first.label}, e.g. {', '.join(odd)}."
+        raise GenesError(what, "Select the genes that all batches share, in one order, before correcting.")
+    return reference
+
+
+def _gene_names(source: Source) -> pd.Index | None:
+    match source.frame:
+        case AnnData() as adata:
+            names = adata.var_names
+        case xr.DataArray() as array if array.dims[1] in array.coords:
+            names = array.indexes[array.dims[1]]
+        case _:
+            return None
+    out: pd.Index = pd.Index(list(names))
+    return out
+
+
+def _check_unique(names: pd.Index, label: str) -> None:
+    if not names.is_unique:
+        double = [str(g) for g in names[names.duplicated()].unique()[:3]]
+        what = f"{label} has duplicate gene names, e.g. {', '.join(double)}."
+        raise GenesError(what, "Make them unique first: adata.var_names_make_unique().")
+
+
+def resolve_subset(genes: pd.Index | None, var_subset: Sequence[Hashable] | None) -> Rows | None:
+    """Columns of the genes used for distances, ascending; None for all."""
+    if var_subset is None:
+        return None
+    if isinstance(var_subset, str) or np.asarray(var_subset).dtype == bool:
+        what = f"var_subset is {'one string' if isinstance(var_subset, str) else 'a boolean mask'}."
+        raise InputTypeError(what, "Give the names: adata.var_names[mask], or a list of them.")
+    if genes is None:
+        what = "var_subset was given for matrices whose genes have no names."
+        raise InputError(what, "Name the columns: var_index=...")
+    wanted = pd.Index(list(var_subset))
+    if len(wanted) == 0:
+        what = "var_subset is empty."
+        raise InputError(what, "Name the genes to use for distances, or leave it out to use all.")
+    if not wanted.is_unique:
+        double = [str(g) for g in wanted[wanted.duplicated()].unique()[:3]]
+        what = f"var_subset names genes twice, e.g. {', '.join(double)}."
+        raise InputError(what, "Name each once: pandas.unique(var_subset).")
+    columns = genes.get_indexer(wanted)
+    if (columns < 0).any():
+        missing = wanted[columns < 0]
+        what = f"var_subset names {len(missing)} unknown gene(s): {', '.join(str(g) for g in missing[:3])}."
+        raise InputKeyError(what, "Use names from the batches' genes (var_names, or var_index).")
+    return None if len(columns) == len(genes) else np.sort(columns).astype(np.intp)
+
+
+def _batch_column(source: Source, batch_key: str) -> pd.Series | None:
+    if not isinstance(source.frame, AnnData) or batch_key not in source.frame.obs:
+        return None
+    column: pd.Series = in_memory(source.frame.obs)[batch_key]
+    if column.isna().any():
+        what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{batch_key!r}]."
+        raise InputError(what, "Fill them, or drop these cells.")
+    return column
+
+
+def name_batches(
+    sources: list[Source], batch_key: str, batch_categories: Sequence[Hashable] | None
+) -> list[Hashable]:
+    """Categories: those of a constant, distinct `batch_key` column, else as given, else counted."""
+    columns = [_batch_column(source, batch_key) for source in sources]
+    own = []
+    for source, column in zip(sources, columns, strict=True):
+        if column is None:
+            continue
+        values = column.unique()
+        if len(values) > 1:
+            what = f"{source.label} has {len(values)} values in obs[{batch_key!r}], so it is not one batch."
+            raise InputError(
+                what, "Pass the AnnData that holds all batches alone, or name another batch_key."
+            )
+        own.append(values[0])
+    given = _given_categories(batch_categories, len(sources))
+    if len(own) == len(sources) and len(set(own)) == len(own):
+        if given is not None and [str(c) for c in given] != [str(c) for c in own]:
+            what = f"batch_categories {given} disagree with obs[{batch_key!r}], which says {own}."
+            raise InputError(what, "Leave batch_categories out, or name another batch_key.")
+        return own
+    if own:
+        message = (
+            f"obs[{batch_key!r}] does not tell the batches apart and is replaced.\n"
+            "Name another batch_key to keep it."
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return given if given is not None else [str(i) for i in range(len(sources))]
+
+
+def _given_categories(categories: Sequence[Hashable] | None, n: int) -> list[Hashable] | None:
+    if categories is None:
+        return None
+    given = list(categories)
+    if len(given) != n:
+        what = f"batch_categories has {len(given)} name(s) for {n} batches."
+        raise InputError(what, "Give one per batch, in input order.")
+    if len(set(map(str, given))) != n:
+        what = f"batch_categories names a batch twice: {given}."
+        raise InputError(what, "Give each batch its own name.")
+    return given
+
+
+def split_batches(
+    source: Source, batch_key: str, batch_categories: Sequence[Hashable] | None
+) -> tuple[list[Hashable], NDArray[np.intp]]:
+    """Batches of one AnnData, in order of appearance or of `batch_categories`."""
+    column = _batch_column(source, batch_key)
+    if column is None:
+        assert isinstance(source.frame, AnnData)
+        what = f"The only data set given has no obs[{batch_key!r}] to split it by."
+        raise InputKeyError(what, f"Name the column: batch_key=... (one of {', '.join(source.frame.obs)}).")
+    values = list(pd.unique(np.asarray(column)))
+    given = _given_categories(batch_categories, len(values))
+    if given is not None:
+        if {str(v) for v in given} != {str(v) for v in values}:
+            what = f"batch_categories {given} disagree with obs[{batch_key!r}], which says {values}."
+            raise InputError(what, "Name its values, in the order in which the batches are to count.")
+        by_name = {str(v): v for v in values}
+        values = [by_name[str(v)] for v in given]
+    return values, pd.Index(values).get_indexer(np.asarray(column)).astype(np.intp)

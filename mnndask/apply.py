@@ -1,0 +1,99 @@
+"""Correcting all cells of the inputs with a fitted model: at once in memory, chunk by chunk where lazy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from mnndask.errors import ResultTooLargeError
+from mnndask.inputs import Inputs
+from mnndask.lazy import ChunkCorrector, angles_lazily, correct_lazily
+from mnndask.model import CorrectionModel
+from mnndask.parallel import map_blocks, row_blocks
+
+ROWS_AT_ONCE = 4096  # handed to one thread
+
+
+def correct_inputs(
+    model: CorrectionModel, inputs: Inputs, fitted: list[int], *, in_fit: bool, n_jobs: int | None
+) -> list[Any]:
+    """Corrected matrix of each source: parts of one array in memory, or lazy arrays.
+
+    Parameters
+    ----------
+    fitted
+        Which fitted batch each batch of the inputs is.
+    in_fit
+        Whether the inputs are the fitted ones.
+    """
+    sizes = [source.X.shape[0] for source in inputs.sources]
+    cuts = np.cumsum(sizes)[:-1]
+    whole = np.empty((0 if inputs.lazy else sum(sizes), inputs.n_genes), model.spaces.dtype)
+    parts: list[Any] = []
+    for s, out in enumerate(np.split(whole, cuts)):
+        X, corrector = inputs.sources[s].X, _corrector(model, inputs, s, fitted, in_fit=in_fit)
+        if inputs.sources[s].lazy:
+            parts.append(correct_lazily(X, corrector))
+            continue
+        parts.append(out if len(out) else np.empty(X.shape, whole.dtype))
+        _correct_in_memory(X, corrector, parts[-1], n_jobs)
+    return parts
+
+
+def _correct_in_memory(X: Any, corrector: ChunkCorrector, out: Any, n_jobs: int | None) -> None:
+    def one(block: slice) -> None:
+        out[block] = corrector.correct(X[block], block.start)
+
+    map_blocks(one, row_blocks(len(out), ROWS_AT_ONCE), n_jobs)
+
+
+def angles_of_inputs(model: CorrectionModel, inputs: Inputs, n_jobs: int | None) -> list[Any]:
+    """Angle of each cell's correction, an array per batch; None for the reference. Lazy for lazy inputs."""
+    fitted = list(range(len(inputs.categories)))
+    by_source: list[Any] = []
+    for s, source in enumerate(inputs.sources):
+        corrector = _corrector(model, inputs, s, fitted, in_fit=True)
+        if source.lazy:
+            by_source.append(angles_lazily(source.X, corrector))
+        else:
+            by_source.append(_angles_in_memory(source.X, corrector, n_jobs))
+    out: list[Any] = [None] * len(fitted)
+    for b in model.steps:
+        s, rows = inputs.rows(b)
+        out[b] = by_source[s] if rows is None else by_source[s][rows]
+    return out
+
+
+def _angles_in_memory(X: Any, corrector: ChunkCorrector, n_jobs: int | None) -> NDArray[np.float64]:
+    blocks = row_blocks(X.shape[0], ROWS_AT_ONCE)
+    return np.concatenate(map_blocks(lambda block: corrector.angles(X[block], block.start), blocks, n_jobs))
+
+
+def _corrector(
+    model: CorrectionModel, inputs: Inputs, source: int, fitted: list[int], *, in_fit: bool
+) -> ChunkCorrector:
+    n_rows = inputs.sources[source].X.shape[0]
+    if inputs.codes is None:
+        return ChunkCorrector(model, fitted[source], np.arange(n_rows) if in_fit else None)
+    rows = np.empty(n_rows, np.intp)
+    for b in range(len(inputs.categories)):
+        own = np.flatnonzero(inputs.codes == b)
+        rows[own] = np.arange(len(own))
+    return ChunkCorrector(model, np.asarray(fitted)[inputs.codes], rows if in_fit else None)
+
+
+def check_result_fits(inputs: Inputs) -> None:
+    """Refuse, before any work, a dense result that memory cannot hold."""
+    n_cells = sum(inputs.n_cells)
+    needed = n_cells * inputs.n_genes * inputs.dtype.itemsize
+    available = psutil.virtual_memory().available
+    if needed > available:
+        what = (
+            f"The corrected matrix of {n_cells:,} cells x {inputs.n_genes:,} genes takes "
+            f"{needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free."
+        )
+        remedy = "Pass lazy data (paths, dask arrays, anndata.experimental.read_lazy) and write the result."
+        raise ResultTooLargeError(what, remedy)

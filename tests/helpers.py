@@ -1,0 +1,142 @@
+"""What several test files share: data, every kind of input, and proof of laziness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import anndata as ad
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import sparse
+import xarray as xr
+import zarr
+from scipy import sparse as sp
+
+GENES = [f"g{i}" for i in range(40)]
+
+
+def make_batches(sizes=(60, 70, 50), n_genes=40, *, seed=0, dtype=np.float64):
+    """Log-expression of three related cell types, shifted by a batch effect; a fifth of the values are zero."""
+    rng = np.random.default_rng(seed)
+    profiles = rng.gamma(1.0, 2.0, (3, n_genes))
+    out = []
+    for n in sizes:
+        X = profiles[rng.integers(3, size=n)] + rng.normal(0, 0.4, (n, n_genes)) + rng.normal(0, 0.5, n_genes)
+        out.append(np.where(rng.random(X.shape) < 0.2, 0, np.maximum(X, 0)).astype(dtype))
+    return out
+
+
+def as_anndata(X, name="a", genes=GENES):
+    """An AnnData around a matrix, with a column, a layer and an embedding."""
+    obs = pd.DataFrame({"depth": np.arange(X.shape[0])}, index=[f"{name}{i}" for i in range(X.shape[0])])
+    adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(list(genes[: X.shape[1]]))))
+    adata.layers["twice"] = X * 2
+    adata.obsm["X_pca"] = np.arange(2.0 * X.shape[0]).reshape(-1, 2)
+    return adata
+
+
+def _rows(n):
+    """An irregular chunking of n rows."""
+    return (n,) if n < 4 else (n // 4, 1, n - n // 4 - 1)
+
+
+def _stored(X, folder, name, suffix, layout):
+    matrix = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}[layout](X)
+    path = Path(folder) / f"{name}-{layout}{suffix}"
+    adata = as_anndata(matrix, name)
+    adata.write_zarr(path) if suffix == ".zarr" else adata.write_h5ad(path)
+    return path
+
+
+# name -> function of (matrix, folder, name) that gives that kind of input
+KINDS = {
+    "ndarray": lambda X, folder, name: X,
+    "fortran": lambda X, folder, name: np.asfortranarray(X),
+    "strided": lambda X, folder, name: np.repeat(np.repeat(X, 2, axis=0), 3, axis=1)[::2, ::3],
+    "csr_matrix": lambda X, folder, name: sp.csr_matrix(X),
+    "csc_matrix": lambda X, folder, name: sp.csc_matrix(X),
+    "csr_array": lambda X, folder, name: sp.csr_array(X),
+    "coo_array": lambda X, folder, name: sp.coo_array(X),
+    "dask": lambda X, folder, name: da.from_array(X, chunks=(_rows(len(X)), X.shape[1])),
+    "dask-column-chunks": lambda X, folder, name: da.from_array(X, chunks=(_rows(len(X)), 7)),
+    "dask-csr": lambda X, folder, name: da.from_array(X, chunks=(_rows(len(X)), X.shape[1])).map_blocks(
+        sp.csr_matrix
+    ),
+    "dask-csr-column-chunks": lambda X, folder, name: da.from_array(X, chunks=(11, 9)).map_blocks(
+        sp.csr_matrix
+    ),
+    "dask-coo": lambda X, folder, name: da.from_array(X, chunks=(13, X.shape[1])).map_blocks(sparse.COO),
+    "zarr": lambda X, folder, name: zarr.array(X, chunks=(16, 10)),
+    "dataarray": lambda X, folder, name: xr.DataArray(
+        X, dims=("cell", "gene"), coords={"gene": GENES[: X.shape[1]]}
+    ),
+    "dataarray-dask": lambda X, folder, name: xr.DataArray(
+        X, dims=("cell", "gene"), coords={"gene": GENES[: X.shape[1]]}
+    ).chunk(cell=17),
+    "anndata": lambda X, folder, name: as_anndata(X, name),
+    "anndata-csr": lambda X, folder, name: as_anndata(sp.csr_matrix(X), name),
+    "anndata-csc": lambda X, folder, name: as_anndata(sp.csc_matrix(X), name),
+    "anndata-view": lambda X, folder, name: as_anndata(np.vstack([X, X]), name)[: len(X)],
+    "anndata-dask": lambda X, folder, name: as_anndata(da.from_array(X, chunks=(19, 40)), name),
+    "backed": lambda X, folder, name: ad.read_h5ad(_stored(X, folder, name, ".h5ad", "dense"), backed="r"),
+    "backed-csr": lambda X, folder, name: ad.read_h5ad(_stored(X, folder, name, ".h5ad", "csr"), backed="r"),
+    "backed-view": lambda X, folder, name: ad.read_h5ad(
+        _stored(np.vstack([X[:1], X]), folder, name, ".h5ad", "csr"), backed="r"
+    )[1:],
+    "lazy-zarr": lambda X, folder, name: ad.experimental.read_lazy(_stored(X, folder, name, ".zarr", "csr")),
+    "lazy-zarr-dense": lambda X, folder, name: ad.experimental.read_lazy(
+        _stored(X, folder, name, ".zarr", "dense")
+    ),
+    "lazy-h5ad": lambda X, folder, name: ad.experimental.read_lazy(_stored(X, folder, name, ".h5ad", "csr")),
+    "path-zarr": lambda X, folder, name: _stored(X, folder, name, ".zarr", "csr"),
+    "path-zarr-csc": lambda X, folder, name: str(_stored(X, folder, name, ".zarr", "csc")),
+    "path-h5ad": lambda X, folder, name: _stored(X, folder, name, ".h5ad", "csr"),
+    "path-h5ad-dense": lambda X, folder, name: _stored(X, folder, name, ".h5ad", "dense"),
+}
+IN_MEMORY = {
+    k
+    for k in KINDS
+    if k.split("-")[0]
+    in {"ndarray", "fortran", "strided", "csr_matrix", "csc_matrix", "csr_array", "coo_array"}
+} | {
+    "dataarray",
+    "anndata",
+    "anndata-csr",
+    "anndata-csc",
+    "anndata-view",
+}
+
+
+def values(result):
+    """Dense matrix of whatever came out."""
+    X = result.X if isinstance(result, ad.AnnData) else result
+    X = X.data if isinstance(X, xr.DataArray) else X
+    return X.compute(scheduler="threads") if isinstance(X, da.Array) else np.asarray(X)
+
+
+@contextmanager
+def no_compute():
+    """Fail if dask computes anything inside."""
+
+    def refuse(*_, **__):
+        msg = "dask computed, and nothing should have been"
+        raise AssertionError(msg)
+
+    with dask.config.set(scheduler=refuse):
+        yield
+
+
+def counted(X, chunks):
+    """A dask array over `X`, and a counter of how often each of its chunks was read."""
+    reads = Counter()
+
+    def read(block, block_info):
+        reads[tuple(block_info[0]["chunk-location"])] += 1
+        return block
+
+    lazy = da.from_array(X, chunks=chunks).map_blocks(read, dtype=X.dtype, meta=np.empty((0, 0), X.dtype))
+    return lazy, reads

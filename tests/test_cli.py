@@ -1,0 +1,180 @@
+"""The command, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from helpers import as_anndata, make_batches
+from mnndask import mnn_correct
+from mnndask.cli import main
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three files of one experiment, flagged genes and cells in them."""
+    out = []
+    for i, X in enumerate(make_batches()):
+        adata = as_anndata(X, f"c{i}_")
+        adata.var["highly_variable"] = np.arange(40) < 25
+        adata.obs["good"] = np.arange(len(X)) % 3 > 0
+        out.append(tmp_path / f"plate{i}.h5ad")
+        adata.write_h5ad(out[-1])
+    return out
+
+
+def run(*args):
+    """Run the command in this process; its exit status."""
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    return end.value.code or 0
+
+
+def test_output_equals_the_call(files, tmp_path, capsys):
+    output = tmp_path / "out.zarr"
+    assert run("correct", *files, "--hvg-key", "highly_variable", "-k", 7, "--sigma", 0.5, "-o", output) == 0
+    assert "corrected 180 cells x 40 genes in 3 batches" in capsys.readouterr().out
+    result, batches = ad.read_zarr(output), [ad.read_h5ad(f) for f in files]
+    expected, mnns, _ = mnn_correct(*batches, var_subset=batches[0].var_names[:25], k=7, sigma=0.5)
+    np.testing.assert_allclose(result.X, expected.X, atol=1e-10)
+    assert list(result.obs["batch"].cat.categories) == ["plate0", "plate1", "plate2"]
+    assert list(result.uns["mnn"]["steps"]["n_pairs"]) == [len(m) for m in mnns]
+    assert result.obs_names[0] == "c0_0-plate0"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_every_option_reaches_the_call(files, tmp_path):
+    genes = tmp_path / "genes.txt"
+    genes.write_text("\n".join(f"g{i}" for i in range(0, 40, 2)) + "\n")
+    output = tmp_path / "out.zarr"
+    options = ["--var-subset", genes, "--restrict", "good", "--mnn-order", "plate2,plate0,plate1"]
+    options += [
+        "--no-cos-norm-in",
+        "--no-cos-norm-out",
+        "--no-var-adj",
+        "--sigma",
+        30,
+        "--layer",
+        "twice",
+        "--save-raw",
+    ]
+    options += [
+        "--svd-dim",
+        2,
+        "--svd-mode",
+        "irlb",
+        "--ncv",
+        15,
+        "--tol",
+        0,
+        "--compute-angle",
+        "--random-state",
+        3,
+    ]
+    options += ["--batch-key", "plate", "--index-unique", "", "--n-jobs", 1]
+    assert run("correct", *files, *options, "-o", output) == 0
+    result, batches = ad.read_zarr(output), [ad.read_h5ad(f) for f in files]
+    expected, _, angles = mnn_correct(
+        *batches,
+        var_subset=[f"g{i}" for i in range(0, 40, 2)],
+        restrict=[b.obs["good"].to_numpy() for b in batches],
+        mnn_order=[2, 0, 1],
+        cos_norm_in=False,
+        cos_norm_out=False,
+        var_adj=False,
+        sigma=30,
+        layer="twice",
+        svd_dim=2,
+        svd_mode="irlb",
+        compute_angle=True,
+        random_state=3,
+        ncv=15,
+        tol=0,
+    )
+    np.testing.assert_allclose(result.X, expected.X, atol=1e-8)
+    np.testing.assert_allclose(result.obs["mnn_angle"][:130], np.concatenate(angles[:2]), atol=1e-6)
+    assert result.obs["mnn_angle"][130:].isna().all()
+    np.testing.assert_array_equal(result.raw.X, np.concatenate([b.layers["twice"] for b in batches]))
+    assert result.obs_names[0] == "c0_0"
+    assert list(result.obs["plate"].cat.categories) == ["plate0", "plate1", "plate2"]
+
+
+def test_one_file_is_split_by_its_batch_key(files, tmp_path):
+    parts = [ad.read_h5ad(f) for f in files]
+    whole = ad.concat(parts, keys=["x", "y", "z"], label="sample", merge="same")
+    whole = whole[np.random.default_rng(0).permutation(whole.n_obs)].copy()
+    whole.write_zarr(tmp_path / "whole.zarr")
+    order = list(whole.obs["sample"].unique())
+    for options in ([], ["--mnn-order", ",".join(order[::-1])], ["--restrict", "good"]):
+        output = tmp_path / "out.zarr"
+        assert (
+            run(
+                "correct",
+                tmp_path / "whole.zarr",
+                "--batch-key",
+                "sample",
+                *options,
+                "-o",
+                output,
+                "--overwrite",
+            )
+            == 0
+        )
+        result = ad.read_zarr(output)
+        assert list(result.obs_names) == list(whole.obs_names)
+        call = {"mnn_order": [2, 1, 0]} if "--mnn-order" in options else {}
+        if "--restrict" in options:
+            call["restrict"] = [whole.obs["good"][whole.obs["sample"] == s].to_numpy() for s in order]
+        expected, _, _ = mnn_correct(whole, batch_key="sample", **call)
+        np.testing.assert_allclose(result.X, expected.X, atol=1e-10)
+
+
+def test_overwrite_replaces_the_output(files, tmp_path):
+    output = tmp_path / "out.zarr"
+    assert run("correct", *files, "-o", output) == 0
+    first = ad.read_zarr(output).X
+    assert run("correct", *files, "-o", output) == 2
+    assert run("correct", *files, "--sigma", 0.1, "-o", output, "--overwrite") == 0
+    assert not np.array_equal(ad.read_zarr(output).X, first)
+
+
+@pytest.mark.parametrize("command", [[], ["correct"], ["demo"]])
+def test_help_names_every_command_and_option(command, capsys):
+    assert run(*command, "--help") == 0
+    text = capsys.readouterr().out
+    for word in {"": ["correct", "demo"], "correct": ["--mnn-order", "Examples:"], "demo": ["--seed"]}[
+        "".join(command)
+    ]:
+        assert word in text
+
+
+def test_demo_prints_mixing_and_draws(tmp_path, capsys):
+    assert run("demo", "-o", tmp_path / "demo", "--n-cells", 240) == 0
+    lines = capsys.readouterr().out.splitlines()
+    before, after = (
+        float(part.split()[0])
+        for part in lines[1].replace("before", "|").replace("after", "|").split("|")[1:]
+    )
+    assert before > 0.6
+    assert after < before
+    picture = Path(lines[-1].removeprefix("picture: "))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert ad.read_zarr(tmp_path / "demo" / "corrected.zarr").n_obs == 240
+
+
+def test_installed_command_fails_in_one_line(tmp_path):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mnndask"), "correct", "nowhere.h5ad", "b.h5ad", "-o", "out.zarr"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "nowhere.h5ad" in done.stderr
+    assert not any(tmp_path.iterdir())
