@@ -109,8 +109,11 @@ def _batch_column(source: Source, batch_key: str) -> pd.Series | None:
 
 def name_batches(
     sources: list[Source], batch_key: str, batch_categories: Sequence[Hashable] | None
-) -> list[Hashable]:
-    """Categories: those of a constant, distinct `batch_key` column, else as given, else counted."""
+) -> tuple[list[Hashable], bool]:
+    """Categories: those of a constant, distinct `batch_key` column, else as given, else counted.
+
+    Also says whether they are names, rather than counted.
+    """
     columns = [_batch_column(source, batch_key) for source in sources]
     own = []
     for source, column in zip(sources, columns, strict=True):
@@ -128,14 +131,14 @@ def name_batches(
         if given is not None and [str(c) for c in given] != [str(c) for c in own]:
             what = f"batch_categories {given} disagree with obs[{batch_key!r}], which says {own}."
             raise InputError(what, "Leave batch_categories out, or name another batch_key.")
-        return own
+        return own, True
     if own:
         message = (
             f"obs[{batch_key!r}] does not tell the batches apart and is replaced.\n"
             "Name another batch_key to keep it."
         )
         warnings.warn(message, UserWarning, stacklevel=2)
-    return given if given is not None else [str(i) for i in range(len(sources))]
+    return (given, True) if given is not None else ([str(i) for i in range(len(sources))], False)
 
 
 def _given_categories(categories: Sequence[Hashable] | None, n: int) -> list[Hashable] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,8 @@ random_state
         Table of pairs of each batch, as :func:`mnndask.mnn_correct` returns them.
     angles_
         Angles, as :func:`mnndask.mnn_correct` returns them.
-    batches_
-        Names of the batches, in input order.
+    batches_, batch_categories_
+        Names of the batches in input order, and the values of ``obs[batch_key]`` that they come from.
     n_features_in_
         Number of genes.
     feature_names_in_
@@ -122,7 +123,7 @@ random_state
             Ignored; scikit-learn's convention.
         """
         self._check_parameters()
-        self._fit(self._read(datas))
+        self._fit(self._read(datas, self.batch_categories))
         return self
 
     def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
@@ -133,8 +134,8 @@ random_state
         datas
             As for :meth:`fit`, with the same genes. Lazy data stays lazy.
         batches
-            Name of the fitted batch of each of `datas`. By default, one AnnData is split by its
-            ``obs[batch_key]``, and several are the fitted batches in their order.
+            Name of the fitted batch of each of `datas`. By default ``obs[batch_key]`` names them, be they
+            several or one AnnData that holds them all; data without is the fitted batches in their order.
 
         Raises
         ------
@@ -146,9 +147,10 @@ random_state
             Before :meth:`fit`.
         """
         check_is_fitted(self, "model_")
-        inputs = self._read(datas)
+        inputs = self._read(datas, None, batches)
         self._check_genes(inputs)
-        fitted = self._fitted_batches(inputs, batches)
+        fitted = self._fitted_batches(inputs)
+        inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
         return self._pack(
             inputs, correct_inputs(self.model_, inputs, fitted, in_fit=False, n_jobs=self.n_jobs)
         )
@@ -156,7 +158,7 @@ random_state
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit, and correct the same cells."""
         self._check_parameters()
-        inputs = self._read(datas)
+        inputs = self._read(datas, self.batch_categories)
         if not inputs.lazy:
             check_result_fits(inputs)
         if len(inputs.categories) < 2:
@@ -167,13 +169,22 @@ random_state
             inputs, correct_inputs(self.model_, inputs, fitted, in_fit=True, n_jobs=self.n_jobs)
         )
 
-    def _read(self, datas: Sequence[Any]) -> Inputs:
+    def _read(
+        self,
+        datas: Sequence[Any],
+        batch_categories: Sequence[Hashable] | None,
+        batches: Sequence[Hashable] | None = None,
+    ) -> Inputs:
+        if not isinstance(datas, list | tuple):
+            what = f"The estimator was given one {type(datas).__name__}."
+            raise InputTypeError(what, "Give a list of batches, also of one: fit([adata]).")
         return read_inputs(
             datas,
             batch_key=self.batch_key,
-            batch_categories=self.batch_categories,
+            batch_categories=batch_categories,
             layer=self.layer,
             var_index=self.var_index,
+            batches=batches,
         )
 
     def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
@@ -248,10 +259,12 @@ random_state
         fit = Fit(sketches, inputs.names, order, spaces, options)
         self.model_: CorrectionModel = fit.run()
         self.mnns_ = pair_tables(fit.records, sketches, order)
-        self.batches_ = inputs.names
+        self.batches_, self.batch_categories_ = inputs.names, inputs.categories
         self.n_features_in_ = inputs.n_genes
         if inputs.genes is not None:
             self.feature_names_in_ = np.asarray(inputs.genes)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         self.angles_ = angles_of_inputs(self.model_, inputs, self.n_jobs) if self.compute_angle else None
         self.uns_ = summary(self._recorded(), inputs, fit.records, sketches, order)
 
@@ -293,20 +306,12 @@ random_state
                 what, "Give the genes of the fit, in its order: batch[:, corrector.feature_names_in_]."
             )
 
-    def _fitted_batches(self, inputs: Inputs, batches: Sequence[Hashable] | None) -> list[int]:
-        """Fitted batch of each batch of the inputs."""
-        if inputs.codes is not None:
-            names = inputs.names
-        elif batches is not None:
-            names = [str(b) for b in batches]
-        elif len(inputs.sources) == len(self.batches_):
-            names = self.batches_
-        else:
+    def _fitted_batches(self, inputs: Inputs) -> list[int]:
+        """Fitted batch of each batch of the inputs: by name where it has one, else by position."""
+        if not inputs.named and len(inputs.sources) != len(self.batches_):
             what = f"{len(inputs.sources)} batch(es) were given, {len(self.batches_)} were fitted."
             raise InputError(what, f"Say which they are: batches=[...], of {', '.join(self.batches_)}.")
-        if len(names) != len(inputs.categories):
-            what = f"batches names {len(names)} batch(es) for {len(inputs.categories)} data set(s)."
-            raise InputError(what, "Give one name per data set.")
+        names = inputs.names if inputs.named else self.batches_
         unknown = [name for name in names if name not in self.batches_]
         if unknown:
             what = f"Batch {unknown[0]!r} was not fitted."

@@ -46,6 +46,8 @@ class Inputs:
         Value that names each batch.
     codes
         Batch of each row, if the only source is one AnnData that holds them all; else each source is a batch.
+    named
+        Whether the data or the caller named the batches, rather than their position.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Inputs:
     genes: pd.Index | None
     categories: list[Hashable]
     codes: NDArray[np.intp] | None
+    named: bool
 
     @property
     def lazy(self) -> bool:
@@ -72,7 +75,7 @@ class Inputs:
     @property
     def dtype(self) -> np.dtype:
         """Precision to compute in: single unless a batch is double."""
-        double = any(source.X.dtype == np.float64 for source in self.sources)
+        double = any(s.X.dtype.kind == "f" and s.X.dtype.itemsize > 4 for s in self.sources)
         return np.dtype(np.float64 if double else np.float32)
 
     @property
@@ -94,8 +97,11 @@ def read_inputs(
     batch_categories: Sequence[Hashable] | None = None,
     layer: str | None = None,
     var_index: Sequence[Hashable] | None = None,
+    batches: Sequence[Hashable] | None = None,
 ) -> Inputs:
     """Open, check and align all batches; nothing lazy is read but annotations.
+
+    With `batches`, each of `datas` is the batch so named, whatever it holds.
 
     Raises
     ------
@@ -107,12 +113,18 @@ def read_inputs(
     for source in sources:
         _check_matrix(source)
     genes = common_genes(sources, kind, var_index)
-    if len(sources) == 1:
-        if kind != "anndata":
-            return Inputs(kind, sources, genes, ["0"], None)
-        categories, codes = split_batches(sources[0], batch_key, batch_categories)
-        return Inputs(kind, sources, genes, categories, codes)
-    return Inputs(kind, sources, genes, name_batches(sources, batch_key, batch_categories), None)
+    if batches is not None:
+        if len(batches) != len(sources):
+            what = f"batches names {len(batches)} batch(es) for {len(sources)} data set(s)."
+            raise InputError(what, "Give one name per data set.")
+        return Inputs(kind, sources, genes, list(batches), None, named=True)
+    if len(sources) > 1:
+        categories, named = name_batches(sources, batch_key, batch_categories)
+        return Inputs(kind, sources, genes, categories, None, named)
+    if kind != "anndata":
+        return Inputs(kind, sources, genes, ["0"], None, named=False)
+    categories, codes = split_batches(sources[0], batch_key, batch_categories)
+    return Inputs(kind, sources, genes, categories, codes, named=True)
 
 
 def _kind(data: Any) -> str:
@@ -168,6 +180,9 @@ def _open(data: Any, label: str, layer: str | None) -> Source:
             return _from_anndata(open_lazily(Path(data), layer, label), label, layer)
         case AnnData():
             return _from_anndata(data, label, layer)
+        case np.ma.MaskedArray():
+            what = f"{label} is a masked array."
+            raise InputTypeError(what, "Fill its masked values first: data.filled(0).")
         case xr.DataArray():
             return Source(_matrix(data.data, label), label, data)
     return Source(_matrix(data, label), label)
@@ -177,21 +192,19 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None) -> Source:
     if layer is not None and layer not in adata.layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(adata.layers) or 'none'}.")
-    if layer is not None:
-        X = adata.layers[layer]
-    elif adata.isbacked:
-        X = _backed_matrix(adata)
+    if adata.isbacked:
+        X = _backed_matrix(adata, "X" if layer is None else f"layers/{layer}")
     else:
-        X = adata.X
+        X = adata.X if layer is None else adata.layers[layer]
     if X is None:
         what = f"{label} has no X."
         raise InputError(what, "Name the layer that holds the expression: layer=...")
     return Source(_matrix(X, label), label, adata)
 
 
-def _backed_matrix(adata: AnnData) -> da.Array:
-    """``X`` of an AnnData backed by a file, left in it, also where the AnnData is a view."""
-    X = lazy_matrix(adata.file["X"])
+def _backed_matrix(adata: AnnData, key: str) -> da.Array:
+    """Matrix of an AnnData backed by a file, left in it, also where the AnnData is a view."""
+    X = lazy_matrix(adata.file[key])
     if not adata.is_view:
         return X
     # anndata has no public way to ask a view for its rows, and reads all of a backed view at once.

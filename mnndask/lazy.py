@@ -15,7 +15,7 @@ from scipy import sparse
 
 from mnndask.kernels.neighbors import Rows
 from mnndask.model import Block, CorrectionModel, check_finite
-from mnndask.parallel import single_threaded_blas
+from mnndask.parallel import effective_n_jobs, single_threaded_blas
 
 CHUNK_BYTES = 32 * 2**20  # of one chunk of whole cells, dense
 
@@ -41,7 +41,7 @@ def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int 
             elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
                 tasks.append(read(block, own - start))
         parts.append(tasks)
-    options = {} if n_jobs is None else {"num_workers": n_jobs}
+    options = {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
     return [_stack(blocks) for blocks in dask.compute(*parts, **options)]
 
 
@@ -87,26 +87,33 @@ class ChunkCorrector:
 
     def correct(self, X: Block, first: int) -> NDArray[np.floating]:
         """Correct rows ``first, first + 1, ...`` of the source."""
-        where = slice(first, first + X.shape[0])
-        rows = None if self.rows is None else self.rows[where]
-        out = np.empty(X.shape, self.model.spaces.dtype)
-        batches = np.broadcast_to(self.batches, where.stop)[where]
-        for batch in np.unique(batches):
-            own = np.flatnonzero(batches == batch)
-            part = X if len(own) == X.shape[0] else X[own]
+        rows = None if self.rows is None else self.rows[first : first + X.shape[0]]
+        parts = self._parts(X, first)
+        out = None
+        for batch, own in parts:
+            part = X if len(parts) == 1 else X[own]
             check_finite(part, f"batch {self.model.names[batch]!r}", rows=own + first)
-            out[own] = self.model.correct(int(batch), part, None if rows is None else rows[own])
-        return out
+            corrected = self.model.correct(batch, part, None if rows is None else rows[own])
+            if len(parts) == 1:
+                return corrected
+            out = np.empty(X.shape, corrected.dtype) if out is None else out
+            out[own] = corrected
+        return np.empty(X.shape, self.model.spaces.dtype) if out is None else out
 
     def angles(self, X: Block, first: int) -> NDArray[np.float64]:
         """Angles of the corrections of rows ``first, first + 1, ...``, NaN for the reference's."""
         out = np.full(X.shape[0], np.nan)
-        batches = np.broadcast_to(self.batches, first + X.shape[0])[first:]
-        for batch in self.model.steps:
-            own = np.flatnonzero(batches == batch)
-            if len(own):
+        for batch, own in self._parts(X, first):
+            if batch in self.model.steps:
                 out[own] = self.model.angles(batch, X[own])
         return out
+
+    def _parts(self, X: Block, first: int) -> list[tuple[int, Rows]]:
+        """Batches of a chunk, and the rows of each."""
+        if isinstance(self.batches, int):
+            return [(self.batches, np.arange(X.shape[0]))]
+        batches = self.batches[first : first + X.shape[0]]
+        return [(int(b), np.flatnonzero(batches == b)) for b in np.unique(batches)]
 
 
 def correct_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:

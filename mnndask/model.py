@@ -159,7 +159,7 @@ class CorrectionModel:
             raw = self.spaces.dense(X[block])
             near = raw[:, self.spaces.near]
             lengths = self.spaces.lengths(near)
-            out[block] = raw / lengths if self.spaces.cos_norm_out else raw
+            np.divide(raw, lengths if self.spaces.cos_norm_out else 1, out=out[block])
             if step:
                 known = None if rows is None else step.factors[rows[block]]
                 self._add_correction(step, out[block], self._points_in(near, lengths), known)
@@ -191,12 +191,10 @@ class CorrectionModel:
             factors = np.full(len(out), np.nan) if known is None else known.copy()
             todo = np.flatnonzero(np.isnan(factors))
             if len(todo):
-                if self.spaces.coincide:
-                    own = cells[todo]
-                else:
-                    own = Points.of(out[todo][:, self.spaces.near] - self.centre_out)
+                near = (slice(None), self.spaces.near)
+                own = cells if self.spaces.coincide else Points.of(out[near] - self.centre_out)
                 factors[todo] = variance_factors(
-                    own, vectors[todo][:, self.spaces.near], step.new, step.ref, self.sigma, step.scale
+                    own[todo], vectors[near][todo], step.new, step.ref, self.sigma, step.scale
                 )
             vectors *= factors.astype(vectors.dtype)[:, None]
         out += vectors

@@ -133,13 +133,14 @@ def pack_anndata(
         assert isinstance(source.frame, AnnData)
         shells.append(_shell(source.frame, part))
         if save_raw:
-            shells[-1].raw = AnnData(source.X, obs=shells[-1].obs[[]], var=shells[-1].var)
+            shells[-1].raw = AnnData(_own(source.X), obs=shells[-1].obs[[]], var=shells[-1].var)
+        elif inputs.codes is not None and source.frame.raw is not None:
+            shells[-1].raw = source.frame.raw.to_adata()
     if inputs.codes is not None:
         return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
-    for i, shell in enumerate(shells):
-        shell.obs[batch_key] = pd.Categorical(
-            [inputs.categories[i]] * shell.n_obs, categories=inputs.categories
-        )
+    distinct = list(dict.fromkeys(inputs.categories))
+    for shell, category in zip(shells, inputs.categories, strict=True):
+        shell.obs[batch_key] = pd.Categorical([category] * shell.n_obs, categories=distinct)
     if not concatenate:
         for shell in shells:
             shell.uns["mnn"] = copy.deepcopy(uns)
@@ -148,18 +149,22 @@ def pack_anndata(
 
 
 def _shell(frame: AnnData, X: Any) -> AnnData:
-    """Annotations of an AnnData in memory, matrices as they are, around other values."""
+    """Annotations of an AnnData in memory, copies of its other matrices, around other values."""
     return AnnData(
         X,
-        obs=in_memory(frame.obs).copy(),
-        var=in_memory(frame.var).copy(),
-        obsm={key: in_memory(value) for key, value in frame.obsm.items()},
-        varm={key: in_memory(value) for key, value in frame.varm.items()},
-        layers=dict(frame.layers.items()),
-        obsp=dict(frame.obsp.items()),
-        varp=dict(frame.varp.items()),
+        obs=_own(frame.obs),
+        var=_own(frame.var),
         uns=copy.deepcopy(dict(frame.uns)),
+        **{
+            slot: {key: _own(value) for key, value in getattr(frame, slot).items()}
+            for slot in ("obsm", "varm", "layers", "obsp", "varp")
+        },
     )
+
+
+def _own(value: Any) -> Any:
+    """A copy that is ours to change; lazy arrays, which nobody changes, as they are."""
+    return value if isinstance(value, da.Array) else in_memory(value).copy()
 
 
 def _pack_split(
@@ -192,6 +197,10 @@ def _concatenated(
         shell.raw = None
     # obs of all columns; var and varm where all agree. As genes are the same, "outer" fills nothing else.
     out = ad.concat(shells, join="outer", merge="same", index_unique=index_unique, keys=inputs.names)
+    for column in out.obs.select_dtypes(object):
+        values = out.obs[column]
+        if len(set(map(type, values.dropna()))) > 1:  # of another type in each batch: no file could hold it
+            out.obs[column] = values.astype(str).where(values.notna())
     if not out.obs_names.is_unique:
         out.obs_names = _unique_names(out.obs_names, index_unique)
     lazy = any(isinstance(part, da.Array) for part in parts)
@@ -208,7 +217,7 @@ def _unique_names(names: pd.Index, separator: str | None) -> pd.Index:
         message += " and are left so.\nGive index_unique='-' to have the batch appended."
     else:
         message += (
-            f", even with the batch's; {separator}1, {separator}2, ... was appended to those that recur.\n"
+            f", and were made so: {separator}1, {separator}2, ... was appended to those that recur.\n"
             "Name the cells of each batch uniquely to avoid this."
         )
     warnings.warn(message, UserWarning, stacklevel=2)
@@ -216,16 +225,29 @@ def _unique_names(names: pd.Index, separator: str | None) -> pd.Index:
 
 
 def _joined(matrices: list[Any]) -> Any:
-    if any(isinstance(X, da.Array) for X in matrices):
-        return da.concatenate(matrices)
-    return sparse.vstack(matrices, format="csr") if sparse.issparse(matrices[0]) else np.concatenate(matrices)
+    """Stack matrices along cells; sparse if any is, as CSR."""
+    lazy = any(isinstance(X, da.Array) for X in matrices)
+    if any(sparse.issparse(getattr(X, "_meta", X)) for X in matrices):
+        matrices = [_csr(X) for X in matrices]
+        if not lazy:
+            return sparse.vstack(matrices, format="csr")
+    if not lazy:
+        return np.concatenate(matrices)
+    return da.concatenate([da.asarray(X, asarray=False) for X in matrices])
+
+
+def _csr(X: Any) -> Any:
+    if isinstance(X, da.Array):
+        meta = sparse.csr_matrix((0, 0), dtype=X.dtype)
+        return da.map_blocks(sparse.csr_matrix, X, dtype=X.dtype, meta=meta)
+    return sparse.csr_matrix(X)
 
 
 def _keep_shared(shells: list[AnnData], slot: str) -> None:
     """Drop the layers or embeddings that some batch lacks or holds in another width."""
     slots = [getattr(shell, slot) for shell in shells]
     for key in {key for slot_ in slots for key in slot_}:
-        shapes = {s[key].shape[1] for s in slots if key in s}
+        shapes = {s[key].shape[1:] for s in slots if key in s}
         if len(shapes) > 1 or not all(key in s for s in slots):
             logger.info("%s[%r] is not shared by all batches and was left out", slot, key)
             for s in slots:

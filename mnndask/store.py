@@ -47,13 +47,21 @@ def open_lazily(path: Path, layer: str | None, label: str) -> AnnData:
         if layer is not None and layer not in group.get("layers", {}):
             what = f"{label} has no layer {layer!r}."
             raise InputKeyError(what, f"Its layers are: {', '.join(group.get('layers', {})) or 'none'}.")
+        obs, var = read_elem(group["obs"]), read_elem(group["var"])
+        raw = None
+        if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
+            raw = AnnData(lazy_matrix(group["raw"]["X"]), obs=obs[[]], var=read_elem(group["raw"]["var"]))
         return AnnData(
             X=lazy_matrix(group["X"]) if "X" in group else None,
-            obs=read_elem(group["obs"]),
-            var=read_elem(group["var"]),
+            obs=obs,
+            var=var,
             uns=read_elem(group["uns"]) if "uns" in group else {},
+            raw=raw,
+            varm=read_elem(group["varm"]) if "varm" in group else {},
+            varp=read_elem(group["varp"]) if "varp" in group else {},
             obsm={key: _lazy_unless_table(group["obsm"][key]) for key in group.get("obsm", {})},
             layers={key: lazy_matrix(group["layers"][key]) for key in group.get("layers", {})},
+            obsp={key: lazy_matrix(group["obsp"][key]) for key in group.get("obsp", {})},
         )
     finally:
         if isinstance(group, h5py.File):

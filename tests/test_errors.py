@@ -233,9 +233,9 @@ for svd_dim in (-1, 1.5, "2", True):
         svd_dim=svd_dim)
 bad("svd_mode", InputError, "svd_mode is 'arpack'", "svd, rsvd, irlb", svd_mode="arpack")
 for order in ([0], [0, 0], [1, 2], [0, 1, 2], ["x", "y"], [None, 0], [[0, 1]]):
-    bad(f"order={order}", InputError, f"mnn_order {order} is no permutation", "0 to 1",
+    bad(f"order={order}", InputError, f"mnn_order {order} is no permutation", "Name each once",
         mnn_order=order)
-bad("order-number", InputError, "mnn_order 1", "0 to 1", mnn_order=1)
+bad("order-number", InputError, "mnn_order 1 is no permutation", "Name each once", mnn_order=1)
 bad("unknown-option", InputTypeError, "Unknown option(s): colour", "ncv, tol, maxiter, v0", colour=3)
 bad("unknown-option-irlb", InputTypeError, "Unknown option(s): colour", "ncv, tol, maxiter, v0",
     svd_mode="irlb", colour=3)
