@@ -11,4 +11,6 @@ from benchmarks.whole_call import run
 warnings.simplefilter("ignore")
 figures = run(*map(int, sys.argv[1:]))
 packages = {name: version(name) for name in ("mnndask", "numpy", "scipy", "dask", "zarr", "anndata")}
-print(json.dumps({"python": platform.python_version(), "packages": packages, "whole_call": figures}, indent=1))
+print(
+    json.dumps({"python": platform.python_version(), "packages": packages, "whole_call": figures}, indent=1)
+)

@@ -58,7 +58,7 @@ def run(n_cells: int = 8000, n_genes: int = 1000, rounds: int = 3) -> dict[str, 
         for _ in range(rounds):
             for name, function in todo.items():
                 times[name].append(seconds(function))
-    figures: dict[str, Any] = {name: round(median(t), 3) for name, t in times.items()}
+    figures: dict[str, Any] = {name: round(median(t), 6) for name, t in times.items()}
     figures["in_memory_over_products"] = round(figures["in_memory_s"] / figures["products_s"], 2)
     unit = 1 if sys.platform == "darwin" else 1024
     figures["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,26 +26,27 @@ def common_genes(sources: list[Source], kind: str, var_index: Sequence[Hashable]
             raise GenesError(
                 what, "Select the genes that all batches share, in one order, before correcting."
             )
-    named = [_gene_names(source) for source in sources]
     if kind != "anndata" and var_index is not None:
-        given = pd.Index(list(var_index))
+        given = _names(var_index, "var_index", "Give one name per column.")
         if len(given) != n_genes:
             what = f"var_index has {len(given)} names, the batches have {n_genes} genes."
             raise GenesError(what, "Give one name per column.")
         _check_unique(given, "var_index")
         return given
-    reference = named[0]
-    if reference is None:
+    named = [(source, names) for source in sources if (names := _gene_names(source)) is not None]
+    if not named:
         return None
-    for source, names in zip(sources, named, strict=True):
-        if names is None:
-            continue
+    first, reference = named[0]
+    for source, names in named:
         _check_unique(names, source.label)
         if names.equals(reference):
             continue
         if set(names) == set(reference):
             what = f"{source.label} has the genes of {first.label} in another order."
-            raise GenesError(what, "Align it first: batch = batch[:, reference.var_names].")
+            remedy = "Align it first: batch = batch[:, reference.var_names]"
+            if isinstance(source.frame, xr.DataArray):
+                remedy = "Align it first: batch = batch.reindex_like(reference) along the genes."
+            raise GenesError(what, remedy)
         odd = [str(g) for g in names if g not in set(reference)][:3]
         what = f"{source.label} has other genes than {first.label}, e.g. {', '.join(odd)}."
         raise GenesError(what, "Select the genes that all batches share, in one order, before correcting.")
@@ -71,17 +72,28 @@ def _check_unique(names: pd.Index, label: str) -> None:
         raise GenesError(what, "Make them unique first: adata.var_names_make_unique().")
 
 
+def _names(given: Sequence[Hashable], label: str, remedy: str) -> pd.Index:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        what = f"{label} is {'one string' if isinstance(given, str | bytes) else repr(given)}."
+        raise InputTypeError(what, remedy)
+    names = list(given)
+    if not all(isinstance(name, Hashable) for name in names):
+        what = f"{label} is nested, not a flat list of names."
+        raise InputTypeError(what, remedy)
+    return pd.Index(names)
+
+
 def resolve_subset(genes: pd.Index | None, var_subset: Sequence[Hashable] | None) -> Rows | None:
     """Columns of the genes used for distances, ascending; None for all."""
     if var_subset is None:
         return None
-    if isinstance(var_subset, str) or np.asarray(var_subset).dtype == bool:
-        what = f"var_subset is {'one string' if isinstance(var_subset, str) else 'a boolean mask'}."
+    if np.asarray(var_subset).dtype == bool:
+        what = "var_subset is a boolean mask."
         raise InputTypeError(what, "Give the names: adata.var_names[mask], or a list of them.")
+    wanted = _names(var_subset, "var_subset", "Give the names: adata.var_names[mask], or a list of them.")
     if genes is None:
         what = "var_subset was given for matrices whose genes have no names."
         raise InputError(what, "Name the columns: var_index=...")
-    wanted = pd.Index(list(var_subset))
     if len(wanted) == 0:
         what = "var_subset is empty."
         raise InputError(what, "Name the genes to use for distances, or leave it out to use all.")
@@ -104,6 +116,12 @@ def _batch_column(source: Source, batch_key: str) -> pd.Series | None:
     if column.isna().any():
         what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{batch_key!r}]."
         raise InputError(what, "Fill them, or drop these cells.")
+    if column.dtype == object and not all(isinstance(value, Hashable) for value in column):
+        what = f"{source.label} holds lists or the like in obs[{batch_key!r}]."
+        raise InputTypeError(what, "Make them strings or numbers.")
+    if column.nunique() > column.astype(str).nunique():
+        what = f"{source.label} has values in obs[{batch_key!r}] that differ but print alike."
+        raise InputError(what, "Give each batch its own name, or name another batch_key.")
     return column
 
 
@@ -127,6 +145,9 @@ def name_batches(
             )
         own.append(values[0])
     given = _given_categories(batch_categories, len(sources))
+    if len(set(map(str, own))) < len(set(own)):
+        what = f"obs[{batch_key!r}] has values that differ but print alike: {own}."
+        raise InputError(what, "Give each batch its own name, or name another batch_key.")
     if len(own) == len(sources) and len(set(own)) == len(own):
         if given is not None and [str(c) for c in given] != [str(c) for c in own]:
             what = f"batch_categories {given} disagree with obs[{batch_key!r}], which says {own}."
@@ -144,7 +165,10 @@ def name_batches(
 def _given_categories(categories: Sequence[Hashable] | None, n: int) -> list[Hashable] | None:
     if categories is None:
         return None
-    given = list(categories)
+    given = list(_names(categories, "batch_categories", "Give one per batch, in input order."))
+    if pd.isna(np.array(given, dtype=object)).any():
+        what = f"batch_categories has a missing name: {given}."
+        raise InputError(what, "Give one per batch, in input order.")
     if len(given) != n:
         what = f"batch_categories has {len(given)} name(s) for {n} batches."
         raise InputError(what, "Give one per batch, in input order.")
@@ -162,7 +186,9 @@ def split_batches(
     if column is None:
         assert isinstance(source.frame, AnnData)
         what = f"The only data set given has no obs[{batch_key!r}] to split it by."
-        raise InputKeyError(what, f"Name the column: batch_key=... (one of {', '.join(source.frame.obs)}).")
+        raise InputKeyError(
+            what, f"Name the column: batch_key=... (one of: {', '.join(source.frame.obs) or 'none'})."
+        )
     values = list(pd.unique(np.asarray(column)))
     given = _given_categories(batch_categories, len(values))
     if given is not None:

@@ -157,7 +157,9 @@ def correct(
     if var_subset:
         chosen["var_subset"] = _listed_genes(var_subset)
     if restrict:
-        chosen["restrict"] = _marked_cells(inputs, restrict, options["batch_key"])
+        chosen["restrict"] = _marked_cells(
+            inputs, restrict, options["batch_key"], options["batch_categories"]
+        )
     with dask.config.set({} if n_jobs is None else {"num_workers": n_jobs}):
         result, _, angles = mnn_correct(
             *inputs, index_unique=index_unique or None, compute_angle=compute_angle, n_jobs=n_jobs, **chosen
@@ -185,8 +187,14 @@ def correct(
     show_default=True,
     help="Folder to write to.",
 )
-@click.option("--n-cells", type=int, default=1500, show_default=True, help="Cells in all.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same data.")
+@click.option("--n-cells", type=click.IntRange(min=60), default=1500, show_default=True, help="Cells in all.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same data.",
+)
 def demo(output: Path, n_cells: int, seed: int) -> None:
     """Simulate three batches, correct them, print the mixing before and after, and draw it."""
     for line in run_demo(output, n_cells=n_cells, seed=seed):
@@ -203,7 +211,12 @@ def _stems_unless_named(inputs: tuple[Path, ...], batch_key: str) -> list[str] |
     values = [column.iloc[0] for column in columns if column is not None and len(column)]
     if len(values) == len(inputs) and len(set(values)) == len(values):
         return None
-    return [path.stem for path in inputs]
+    stems = [path.stem for path in inputs]
+    double = [stem for stem in stems if stems.count(stem) > 1]
+    if double:
+        what = f"Two inputs are both called {double[0]!r}, so their names cannot tell the batches apart."
+        raise InputError(what, "Name the batches: --batch-categories NAME,NAME,...")
+    return stems
 
 
 def _marked_genes(inputs: tuple[Path, ...], column: str) -> list[str]:
@@ -221,19 +234,22 @@ def _marked_genes(inputs: tuple[Path, ...], column: str) -> list[str]:
 
 def _listed_genes(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         what = f"The gene list {path} cannot be read: {error}."
         raise InputError(what, "Give a text file with one gene name per line.") from error
 
 
-def _marked_cells(inputs: tuple[Path, ...], column: str, batch_key: str) -> list[np.ndarray]:
+def _marked_cells(
+    inputs: tuple[Path, ...], column: str, batch_key: str, categories: list[str] | None
+) -> list[np.ndarray]:
+    """Marked cells of each batch, in the order in which the batches count."""
     frames = [adata.obs for adata in _open_all(inputs)]
     flags = [_flags(obs, column, "obs", path) for obs, path in zip(frames, inputs, strict=True)]
     if len(inputs) > 1 or batch_key not in frames[0]:
         return flags
-    batches = frames[0][batch_key].to_numpy()
-    return [flags[0][batches == name] for name in frames[0][batch_key].unique()]
+    batches = frames[0][batch_key].astype(str)
+    return [flags[0][(batches == name).to_numpy()] for name in categories or batches.unique()]
 
 
 def _flags(table: Any, column: str, slot: str, path: Path) -> np.ndarray:
@@ -263,12 +279,16 @@ def main(args: list[str] | None = None) -> None:
     """Run the command; errors of use are one line on stderr and exit status 2."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
+        warnings.filterwarnings("ignore", "Writing zarr v2|zarr v3 autosharding", UserWarning)
         warnings.showwarning = _say_warning
         try:
             sys.exit(cli.main(args, prog_name="mnndask", standalone_mode=False) or 0)
         except (click.exceptions.Abort, KeyboardInterrupt):
             click.echo("mnndask: interrupted; nothing was written", err=True)
             sys.exit(130)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(2)
         except click.ClickException as error:
             click.echo(f"mnndask: {error.format_message()} See: mnndask --help", err=True)
             sys.exit(2)

@@ -14,11 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from mnndask.align import resolve_subset
 from mnndask.apply import angles_of_inputs, check_result_fits, correct_inputs
-from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
+from mnndask.errors import GenesError, InputError, InputKeyError
 from mnndask.fit import Fit, FitOptions, Sketch
 from mnndask.inputs import Inputs, read_inputs
-from mnndask.kernels.subspace import LANCZOS_OPTIONS, SVD_MODES, SvdSolver
+from mnndask.kernels.subspace import SvdSolver
 from mnndask.model import CorrectionModel, GeneSpaces
+from mnndask.parameters import check_parameters, merge_order
 from mnndask.results import pack_anndata, pack_matrices, pair_tables, summary
 from mnndask.sketch import draw_sketches
 
@@ -122,7 +123,7 @@ random_state
         y
             Ignored; scikit-learn's convention.
         """
-        self._check_parameters()
+        check_parameters(self.get_params())
         self._fit(self._read(datas, self.batch_categories))
         return self
 
@@ -157,7 +158,7 @@ random_state
 
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit, and correct the same cells."""
-        self._check_parameters()
+        check_parameters(self.get_params())
         inputs = self._read(datas, self.batch_categories)
         if not inputs.lazy:
             check_result_fits(inputs)
@@ -175,9 +176,6 @@ random_state
         batch_categories: Sequence[Hashable] | None,
         batches: Sequence[Hashable] | None = None,
     ) -> Inputs:
-        if not isinstance(datas, list | tuple):
-            what = f"The estimator was given one {type(datas).__name__}."
-            raise InputTypeError(what, "Give a list of batches, also of one: fit([adata]).")
         return read_inputs(
             datas,
             batch_key=self.batch_key,
@@ -198,43 +196,8 @@ random_state
         data = inputs.sources[0].frame if inputs.kind == "anndata" else datas[0]
         return data if self.do_concatenate else [data]
 
-    def _check_parameters(self) -> None:
-        if not isinstance(self.k, int | np.integer) or self.k <= 0:
-            what = f"k is {self.k!r}."
-            raise InputError(what, "Give a number of neighbours of at least 1; 20 is usual.")
-        if not np.isfinite(self.sigma) or self.sigma <= 0:
-            what = f"sigma is {self.sigma!r}."
-            raise InputError(
-                what, "Give a positive number: the squared distance over which corrections are smoothed."
-            )
-        if self.svd_dim is not None and (not isinstance(self.svd_dim, int | np.integer) or self.svd_dim < 0):
-            what = f"svd_dim is {self.svd_dim!r}."
-            raise InputError(what, "Give the number of dimensions to remove, or None for none.")
-        if self.svd_mode not in SVD_MODES:
-            what = f"svd_mode is {self.svd_mode!r}."
-            raise InputError(what, f"Give one of: {', '.join(SVD_MODES)}.")
-        if self.svd_options and self.svd_mode != "irlb":
-            what = f"{', '.join(self.svd_options)} given, which only svd_mode='irlb' takes."
-            raise InputTypeError(what, "Leave them out, or set svd_mode='irlb'.")
-        unknown = [name for name in self.svd_options or {} if name not in LANCZOS_OPTIONS]
-        if unknown:
-            what = f"Unknown option(s): {', '.join(unknown)}."
-            raise InputTypeError(
-                what, f"Beside its parameters mnn_correct takes: {', '.join(LANCZOS_OPTIONS)}."
-            )
-
-    def _order(self, names: list[str]) -> list[int]:
-        """Positions of the batches in merge order; `mnn_order` may name them instead."""
-        if self.mnn_order is None:
-            return list(range(len(names)))
-        order = [names.index(b) if isinstance(b, str) and b in names else b for b in self.mnn_order]
-        if sorted(map(str, order)) != sorted(map(str, range(len(names)))):
-            what = f"mnn_order {list(self.mnn_order)} is no permutation of the {len(names)} batches."
-            raise InputError(what, f"Name each once, by position or by name: {', '.join(names)}.")
-        return [int(b) for b in order]
-
     def _fit(self, inputs: Inputs) -> None:
-        order = self._order(inputs.names)
+        order = merge_order(self.mnn_order, inputs.names)
         if len(order) < 2:
             what = "Only one batch was given."
             raise InputError(what, "Fit two or more, or one AnnData whose obs[batch_key] has several values.")

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 class MNNError(Exception):
     """Base of all errors that mnndask raises about its input."""
 
+    def __reduce__(self) -> tuple[type[MNNError], tuple[object, ...]]:
+        # OSError's and MemoryError's own ways differ; errors travel from workers.
+        return type(self), self.args
+
     def __str__(self) -> str:
         # KeyError would print the repr of a two-line message.
         return "\n".join(str(a) for a in self.args)

@@ -161,9 +161,7 @@ class Fit:
         anchors = new[record.anchors]
         rows = block_rows(2 * len(anchors), anchors.X.itemsize)
         log_density = np.log(
-            np.concatenate(
-                self._map(len(anchors), rows, lambda s: density(anchors[s], anchors, self.options.sigma))
-            )
+            np.concatenate(self._map(len(anchors), rows, lambda s: density(anchors, s, self.options.sigma)))
         )
 
         vectors_in = self._anchor_vectors(self.space_in, record)

@@ -112,6 +112,7 @@ def read_inputs(
     sources = [_open(data, _label(i, data), layer) for i, data in enumerate(datas)]
     for source in sources:
         _check_matrix(source)
+    _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
     if batches is not None:
         if len(batches) != len(sources):
@@ -157,6 +158,9 @@ def _article(kind: type) -> str:
 
 def _common_kind(datas: Sequence[Any]) -> str:
     """What goes out, after checking that all came in as the same kind."""
+    if not isinstance(datas, list | tuple):
+        what = f"The batches are {_article(type(datas))}, not a list."
+        raise InputTypeError(what, "Give a list of them, also if it is one: [data].")
     if not datas:
         what = "No data was given."
         raise InputTypeError(what, "Pass two or more batches, or one AnnData whose obs has the batch_key.")
@@ -177,12 +181,12 @@ def _open(data: Any, label: str, layer: str | None) -> Source:
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
         case str() | os.PathLike():
-            return _from_anndata(open_lazily(Path(data), layer, label), label, layer)
+            if not os.fspath(data):
+                what = f"{label} is an empty path."
+                raise InputError(what, "Give the path of a .zarr or .h5ad.")
+            return _from_anndata(open_lazily(Path(data).expanduser(), layer, label), label, layer)
         case AnnData():
             return _from_anndata(data, label, layer)
-        case np.ma.MaskedArray():
-            what = f"{label} is a masked array."
-            raise InputTypeError(what, "Fill its masked values first: data.filled(0).")
         case xr.DataArray():
             return Source(_matrix(data.data, label), label, data)
     return Source(_matrix(data, label), label)
@@ -216,11 +220,14 @@ def _backed_matrix(adata: AnnData, key: str) -> da.Array:
 def _matrix(X: Any, label: str) -> Matrix:
     if isinstance(X, zarr.Array):
         X = da.from_zarr(X)
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        what = f"{label} is a masked array, and masked values have no meaning here."
+        raise InputTypeError(what, "Say what they are: X.filled(0), or remove these cells or genes.")
     if getattr(X, "ndim", 2) != 2:
         what = f"{label} has {X.ndim} dimension(s)."
         raise InputError(what, "A batch is a matrix of cells by genes.")
     if isinstance(X, da.Array):
-        if np.isnan(X.shape[0]):
+        if np.isnan(X.shape).any():
             what = f"{label} is a dask array of unknown chunk sizes."
             raise InputError(what, "Call its compute_chunk_sizes() first.")
         return _whole_rows(X)
@@ -248,6 +255,14 @@ def _join_columns(blocks: list[Any]) -> Any:
     if sparse.issparse(blocks[0]):
         return sparse.hstack(blocks, format="csr")
     return np.concatenate(blocks, axis=1)
+
+
+def _check_dimensions(sources: list[Source]) -> None:
+    named = [(s.label, s.frame.dims) for s in sources if isinstance(s.frame, xr.DataArray)]
+    for label, dims in named:
+        if dims != named[0][1]:
+            what = f"{label} has dimensions {dims}, {named[0][0]} has {named[0][1]}."
+            raise InputError(what, "Name them alike: array.rename(...), cells first (array.transpose).")
 
 
 def _check_matrix(source: Source) -> None:

@@ -105,6 +105,7 @@ class ChunkCorrector:
         out = np.full(X.shape[0], np.nan)
         for batch, own in self._parts(X, first):
             if batch in self.model.steps:
+                check_finite(X[own], f"batch {self.model.names[batch]!r}", rows=own + first)
                 out[own] = self.model.angles(batch, X[own])
         return out
 

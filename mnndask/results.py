@@ -99,6 +99,8 @@ def pack_matrices(parts: Sequence[Any], frames: Sequence[xr.DataArray | None], *
     arrays = [frame.copy(data=part) for frame, part in zip(frames, parts, strict=True) if frame is not None]
     if not concatenate:
         return arrays
+    shared = set.intersection(*(set(array.coords) for array in arrays))
+    arrays = [array.drop_vars(set(array.coords) - shared) for array in arrays]
     return xr.concat(
         arrays,
         dim=arrays[0].dims[0],
@@ -128,24 +130,26 @@ def pack_anndata(
     save_raw: bool,
 ) -> AnnData | list[AnnData]:
     """Give corrected AnnData back: corrected values in ``X``, annotations in memory, the rest as it came."""
-    shells = []
-    for source, part in zip(inputs.sources, parts, strict=True):
-        assert isinstance(source.frame, AnnData)
-        shells.append(_shell(source.frame, part))
-        if save_raw:
-            shells[-1].raw = AnnData(_own(source.X), obs=shells[-1].obs[[]], var=shells[-1].var)
-        elif inputs.codes is not None and source.frame.raw is not None:
-            shells[-1].raw = source.frame.raw.to_adata()
-    if inputs.codes is not None:
-        return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
-    distinct = list(dict.fromkeys(inputs.categories))
-    for shell, category in zip(shells, inputs.categories, strict=True):
-        shell.obs[batch_key] = pd.Categorical([category] * shell.n_obs, categories=distinct)
-    if not concatenate:
-        for shell in shells:
-            shell.uns["mnn"] = copy.deepcopy(uns)
-        return shells
-    return _concatenated(inputs, shells, parts, uns, index_unique=index_unique, save_raw=save_raw)
+    with warnings.catch_warnings():  # ours, which names the remedy, says the same
+        warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
+        shells = []
+        for source, part in zip(inputs.sources, parts, strict=True):
+            assert isinstance(source.frame, AnnData)
+            shells.append(_shell(source.frame, part))
+            if save_raw:
+                shells[-1].raw = AnnData(_own(source.X), obs=shells[-1].obs[[]], var=shells[-1].var)
+            elif inputs.codes is not None and source.frame.raw is not None:
+                shells[-1].raw = source.frame.raw.to_adata()
+        if inputs.codes is not None:
+            return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
+        distinct = list(dict.fromkeys(inputs.categories))
+        for shell, category in zip(shells, inputs.categories, strict=True):
+            shell.obs[batch_key] = pd.Categorical([category] * shell.n_obs, categories=distinct)
+        if not concatenate:
+            for shell in shells:
+                shell.uns["mnn"] = copy.deepcopy(uns)
+            return shells
+        return _concatenated(inputs, shells, parts, uns, index_unique=index_unique, save_raw=save_raw)
 
 
 def _shell(frame: AnnData, X: Any) -> AnnData:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnndask.errors import InputError
 from mnndask.fit import Sketch
@@ -57,6 +58,9 @@ def restricted_rows(
     """Rows to use of each batch, ascending."""
     if restrict is None:
         return [None] * len(n_cells)
+    if not hasattr(restrict, "__len__"):
+        what = f"restrict is {restrict!r}."
+        raise InputError(what, "Give one array of row numbers (or None) per batch, in input order.")
     if len(restrict) != len(n_cells):
         what = f"restrict has {len(restrict)} entries for {len(n_cells)} batches."
         raise InputError(what, "Give one array of row numbers (or None) per batch, in input order.")
@@ -66,19 +70,21 @@ def restricted_rows(
             out.append(None)
             continue
         rows = np.asarray(wanted)
-        if rows.dtype == bool and rows.shape == (n,):
-            rows = np.flatnonzero(rows)
-        problem = None
-        if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            problem = "is no flat array of row numbers"
-        elif len(rows) == 0:
-            problem = "is empty"
-        elif rows.min() < 0 or rows.max() >= n:
-            problem = f"names rows outside 0 to {n - 1}"
-        elif len(np.unique(rows)) < len(rows):
-            problem = "names rows twice"
+        problem = _problem(rows, n)
         if problem:
             what = f"restrict of batch {name!r} {problem}."
             raise InputError(what, "Give the rows to use, each once, or None for all.")
-        out.append(np.sort(rows).astype(np.intp))
+        out.append(np.flatnonzero(rows) if rows.dtype == bool else np.sort(rows).astype(np.intp))
     return out
+
+
+def _problem(rows: NDArray[Any], n: int) -> str | None:
+    if rows.size == 0 or (rows.dtype == bool and not rows.any()):
+        return "is empty"
+    if rows.ndim != 1 or rows.dtype.kind not in "iub":
+        return "is no flat array of row numbers"
+    if rows.dtype == bool:
+        return None if len(rows) == n else f"is a mask of {len(rows)} cells, not {n}"
+    if rows.min() < 0 or rows.max() >= n:
+        return f"names rows outside 0 to {n - 1}"
+    return "names rows twice" if len(np.unique(rows)) < len(rows) else None

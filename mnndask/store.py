@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ def open_lazily(path: Path, layer: str | None, label: str) -> AnnData:
     InputError
         If what is there is not an AnnData store.
     """
-    if "://" in str(path) or ":/" in str(path):
+    if is_url(path):
         what = f"{label} is a URL, and only local paths can be read."
         raise InputError(what, "Download it, or open it with anndata.experimental.read_lazy and pass that.")
     if not path.exists():
@@ -44,6 +45,7 @@ def open_lazily(path: Path, layer: str | None, label: str) -> AnnData:
         if encoding != "anndata":
             what = f"{label} is not an AnnData store (encoding-type: {encoding})."
             raise InputError(what, "Write it with AnnData.write_zarr or write_h5ad.")
+        _check_whole(group, "X" if layer is None else f"layers/{layer}", label)
         if layer is not None and layer not in group.get("layers", {}):
             what = f"{label} has no layer {layer!r}."
             raise InputKeyError(what, f"Its layers are: {', '.join(group.get('layers', {})) or 'none'}.")
@@ -66,6 +68,28 @@ def open_lazily(path: Path, layer: str | None, label: str) -> AnnData:
     finally:
         if isinstance(group, h5py.File):
             group.close()
+
+
+def is_url(path: Path) -> bool:
+    """Whether a path names another machine's storage (``Path`` makes one slash of two)."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None
+
+
+def _check_whole(group: Any, name: str, label: str) -> None:
+    """Refuse a store that lost its tables, or chunks that would read as zeros."""
+    missing = [table for table in ("obs", "var") if table not in group]
+    if missing:
+        what = f"{label} has no {' and no '.join(missing)}."
+        raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
+    if not isinstance(group, zarr.Group) or name not in group:
+        return
+    elem = group[name]
+    values: Any = elem["data"] if isinstance(elem, zarr.Group) else elem
+    held, all_ = values.nchunks_initialized, values.nchunks
+    # Writers may leave out chunks of zeros of dense matrices, but not all of them, nor values of sparse ones.
+    if held < all_ and (isinstance(elem, zarr.Group) or held == 0):
+        what = f"{label} lacks {all_ - held} of the {all_} chunks of {name}."
+        raise InputError(what, "Copy or write it again.")
 
 
 def _lazy_unless_table(elem: Any) -> Any:
@@ -101,12 +125,19 @@ def lazy_matrix(stored: Any) -> da.Array:
 
 def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse an output that is taken, or that an input is, holds or lies in."""
+    if is_url(path):
+        what = f"The output {path} is a URL, and only local paths can be written."
+        raise InputError(what, "Give a local path, and copy the store from there.")
     if path.suffix != ".zarr":
         what = f"The output {path} does not end in .zarr."
         raise InputError(what, "Results are written as zarr stores: give a path such as corrected.zarr.")
     target = path.resolve()
+    partial = target.with_name(target.name + ".partial")
     for source in inputs:
         real = source.resolve()
+        if partial == real or partial in real.parents:
+            what = f"The output {path} grows in {partial}, where the input {source} lies."
+            raise InputError(what, "Write to another path, or rename the input.")
         if target == real or target in real.parents or real in target.parents:
             relation = "is" if target == real else "contains" if target in real.parents else "is inside"
             what = f"The output {path} {relation} the input {source}."

@@ -20,7 +20,7 @@ GENES = [f"g{i}" for i in range(40)]
 
 
 def make_batches(sizes=(60, 70, 50), n_genes=40, *, seed=0, dtype=np.float64):
-    """Log-expression of three related cell types, shifted by a batch effect; a fifth of the values are zero."""
+    """Log-expression of three cell types, shifted by a batch effect; a fifth of the values are zero."""
     rng = np.random.default_rng(seed)
     profiles = rng.gamma(1.0, 2.0, (3, n_genes))
     out = []

@@ -7,8 +7,8 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
-
 from helpers import as_anndata, make_batches
+
 from mnndask import mnn_correct
 from mnndask.cli import main
 

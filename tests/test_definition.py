@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from transcription import DOUBLE, SINGLE, transcribe
 
 from mnndask import mnn_correct
-from transcription import DOUBLE, SINGLE, transcribe
 
 pytestmark = pytest.mark.filterwarnings("ignore:k=:UserWarning")
 SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -258,7 +258,7 @@ for name, rows, problem in [
         restrict=[None, rows])
 
 # annotations
-bad("key-missing", InputKeyError, "obs['sample']", "one of depth", lambda _: (as_anndata(A),),
+bad("key-missing", InputKeyError, "obs['sample']", "one of: depth", lambda _: (as_anndata(A),),
     batch_key="sample")
 bad("key-nan", InputError, "batch 0 has 1 missing value(s) in obs['s']", "Fill",
     lambda _: (labelled(A, ["x"] * 23 + [np.nan]),), batch_key="s")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transcription import transcribe
 
 from mnndask import mnn_correct
-from transcription import transcribe
 
 FOLDER = Path(__file__).parent / "golden"
 CASES = {

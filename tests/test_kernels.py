@@ -56,13 +56,20 @@ def test_pair_means_average_over_partners():
 
 def test_far_cells_follow_their_nearest_anchor():
     anchors = points([0.0], [1.0])
-    weights = smoothing_weights(points([1e6], [-1e6]), anchors, np.log(density(anchors, anchors, 1.0)), 1e-3)
+    weights = smoothing_weights(
+        points([1e6], [-1e6]), anchors, np.log(density(anchors, slice(0, 2), 1.0)), 1e-3
+    )
     np.testing.assert_array_equal(weights, [[0, 1], [1, 0]])
+
+
+def test_density_counts_the_anchor_itself_however_small_sigma():
+    anchors = Points.of(np.random.default_rng(0).normal(100, 1, (9, 30)).astype(np.float32))
+    assert density(anchors, slice(4, 9), 1e-300).tolist() == [1.0] * 5
 
 
 def test_crowded_anchors_weigh_less():
     anchors = points([1.0], [1.0], [1.0], [-1.0])
-    weights = smoothing_weights(points([0.0]), anchors, np.log(density(anchors, anchors, 0.1)), 0.1)
+    weights = smoothing_weights(points([0.0]), anchors, np.log(density(anchors, slice(0, 4), 0.1)), 0.1)
     np.testing.assert_allclose(weights[0], [1 / 6, 1 / 6, 1 / 6, 1 / 2])
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers import make_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import make_batches
 from mnndask import mnn_correct
 from mnndask.datasets import simulate
 from mnndask.kernels.cosine import cosine_lengths
@@ -115,3 +115,10 @@ def test_mixing_improves_and_types_stay_together():
     assert same_batch_fraction(before, result.obs["batch"]).mean() > 0.8
     assert same_batch_fraction(after, result.obs["batch"]).mean() < 0.5
     assert label_agreement(after, result.obs["cell_type"]).mean() > 0.9
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sigma", [1e-300, 1e-9, 1e9, 1e300])
+def test_any_sigma_gives_numbers(sigma, dtype):
+    for corrected in correct(make_batches(dtype=dtype), sigma=sigma)[0]:
+        assert np.isfinite(corrected).all()

@@ -3,7 +3,7 @@
 This is what "correct" means in the tests. It shares no code with `mnndask` and is written to be checked by
 eye against Haghverdi et al. (2018) and batchelor's `mnnCorrect`: direct differences instead of expanded
 squares, a Python loop over cells. Beside the corrected values it says which cells are *undecided*: those for
-which some yes or no of the definition hangs on less than rounding, so that no implementation can be held to it.
+which a yes or no of the definition hangs on less than rounding, to which no implementation can be held.
 """
 
 from dataclasses import dataclass, field
@@ -211,7 +211,7 @@ def projections_and_weights(c, g, others, sigma):
 
 
 def quantile(projections, weights, share):
-    """First projection at which the cumulative weight reaches a share of all of it; the largest if none does."""
+    """First projection at which the cumulative weight reaches a share of it; the largest if none does."""
     ranked = np.lexsort((weights, projections))
     reached = np.flatnonzero(np.cumsum(weights[ranked]) >= share * weights.sum())
     return projections[ranked[reached[0]]] if len(reached) else projections.max()

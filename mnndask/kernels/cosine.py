@@ -22,4 +22,9 @@ def cosine_lengths(X_in: Floats) -> NDArray[np.float64]:
     -------
     ``max(|x|, 1e-8)`` per cell, shape ``(n_cells,)``, in double precision whatever the input's.
     """
-    return np.maximum(np.sqrt(row_dots(X_in, X_in)), SHORTEST)
+    lengths = np.sqrt(row_dots(X_in, X_in))
+    if not np.isfinite(lengths).all():  # squares overflow
+        largest = np.abs(X_in).max(axis=1, initial=0)
+        scaled = X_in / np.where(largest == 0, 1, largest)[:, None]
+        lengths = largest * np.sqrt(row_dots(scaled, scaled))
+    return np.maximum(lengths, SHORTEST)

@@ -53,6 +53,13 @@ def squared_distances(A: Points, B: Points) -> Floats:
     return np.maximum(out, 0, out=out)
 
 
+def to_log_weights(squared: Floats, sigma: float) -> Floats:
+    """Turn squared distances into logarithms of Gaussian weights, in place; never infinite."""
+    limits = np.finfo(squared.dtype)
+    squared /= -max(sigma, float(squared.max(initial=0)) * 8 / float(limits.max), float(limits.tiny))
+    return squared
+
+
 @dataclass(frozen=True)
 class Tolerances:
     """How near two numbers must be to count as equal, relative to the data's scale.

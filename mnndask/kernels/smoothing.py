@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.kernels.distances import Floats, Points, squared_distances
+from mnndask.kernels.distances import Floats, Points, squared_distances, to_log_weights
 
 
 def pair_means(ref_rows: NDArray[np.intp], new_rows: NDArray[np.intp], n_ref: int) -> sparse.csr_array:
@@ -21,11 +21,13 @@ def pair_means(ref_rows: NDArray[np.intp], new_rows: NDArray[np.intp], n_ref: in
     return sparse.csr_array((weight, (anchor, ref_rows)), shape=(len(partners), n_ref))
 
 
-def density(cells: Points, anchors: Points, sigma: float) -> NDArray[np.float64]:
-    """Gaussian density of the anchors at each cell, shape ``(n_cells,)``."""
-    kernel = squared_distances(cells, anchors)
-    kernel /= -sigma
-    out: NDArray[np.float64] = np.exp(kernel, out=kernel).sum(axis=1, dtype=np.float64)
+def density(anchors: Points, block: slice, sigma: float) -> NDArray[np.float64]:
+    """Gaussian density of all anchors at those of a block, themselves included; at least 1."""
+    kernel = to_log_weights(squared_distances(anchors[block], anchors), sigma)
+    np.exp(kernel, out=kernel)
+    own = np.arange(len(kernel))
+    kernel[own, own + block.start] = 1  # whatever rounding made of its distance to itself
+    out: NDArray[np.float64] = kernel.sum(axis=1, dtype=np.float64)
     return out
 
 
@@ -46,8 +48,7 @@ def smoothing_weights(cells: Points, anchors: Points, log_density: Floats, sigma
     Rows that sum to 1, shape ``(n_cells, n_anchors)``. They are taken relative to the largest, so that a cell
     far from all anchors follows its nearest one.
     """
-    weights = squared_distances(cells, anchors)
-    weights /= -sigma
+    weights = to_log_weights(squared_distances(cells, anchors), sigma)
     weights -= log_density.astype(weights.dtype)
     weights -= weights.max(axis=1, keepdims=True)
     np.exp(weights, out=weights)

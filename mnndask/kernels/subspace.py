@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 from sklearn.utils.extmath import randomized_svd
 
+from mnndask.errors import InputError
 from mnndask.kernels.distances import Floats
 from mnndask.kernels.variance import unit_rows
 
@@ -57,7 +58,14 @@ class SvdSolver:
             )
         elif self.mode == "irlb" and n < min(X.shape):
             start = np.random.default_rng(self.seed).uniform(size=min(X.shape)).astype(X.dtype)
-            U, s, Wt = svds(X, n, solver="arpack", **{"v0": start, **(self.options or {})})
+            options = {"v0": start, **(self.options or {})}
+            try:
+                U, s, Wt = svds(X, n, solver="arpack", **options)
+            except (ValueError, TypeError) as error:
+                what = f"svds refused {', '.join(self.options or {})}: {error}"
+                raise InputError(
+                    what, "See scipy.sparse.linalg.svds for what svd_mode='irlb' takes."
+                ) from error
             U, s, Wt = U[:, ::-1], s[::-1], Wt[::-1]
         else:
             U, s, Wt = np.linalg.svd(X, full_matrices=False)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask.kernels.distances import Floats, Points, Tolerances, row_dots, squared_distances
+from mnndask.kernels.distances import (
+    Floats,
+    Points,
+    Tolerances,
+    row_dots,
+    squared_distances,
+    to_log_weights,
+)
 
 PAIRS_AT_ONCE = 4096
 
@@ -81,8 +88,7 @@ def projections_and_weights(
     weights -= ahead**2
     np.maximum(weights, 0, out=weights)
     weights -= weights.min(axis=1, keepdims=True)
-    weights /= -sigma
-    return ahead, np.exp(weights, out=weights)
+    return ahead, np.exp(to_log_weights(weights, sigma), out=weights)
 
 
 def _settle(ahead: Floats, cells: Points, directions: Floats, others: Points, doubtful: float) -> None:
