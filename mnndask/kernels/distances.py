@@ -56,7 +56,8 @@ def squared_distances(A: Points, B: Points) -> Floats:
 def to_log_weights(squared: Floats, sigma: float) -> Floats:
     """Turn squared distances into logarithms of Gaussian weights, in place; never infinite."""
     limits = np.finfo(squared.dtype)
-    squared /= -max(sigma, float(squared.max(initial=0)) * 8 / float(limits.max), float(limits.tiny))
+    smallest = max(float(squared.max(initial=0)) * 8 / float(limits.max), float(limits.tiny))
+    squared /= -min(max(sigma, smallest), float(limits.max))
     return squared
 
 
