@@ -15,11 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from mnndask.align import resolve_subset
 from mnndask.apply import angles_of_inputs, check_result_fits, correct_inputs
 from mnndask.errors import GenesError, InputError, InputKeyError
-from mnndask.fit import Fit, FitOptions, Sketch
+from mnndask.fit import Fit, FitOptions
 from mnndask.inputs import Inputs, read_inputs
 from mnndask.kernels.subspace import SvdSolver
 from mnndask.model import CorrectionModel, GeneSpaces
 from mnndask.parameters import check_parameters, merge_order
+from mnndask.reference import Sketch
 from mnndask.results import pack_anndata, pack_matrices, pair_tables, summary
 from mnndask.sketch import draw_sketches
 

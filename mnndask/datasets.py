@@ -77,7 +77,7 @@ def simulate(
                 ),
                 "batch": pd.Categorical([f"batch{b}"] * n),
             },
-            index=[f"cell{i}" for i in range(n)],
+            index=[f"batch{b}-cell{i}" for i in range(n)],
         )
         batches.append(AnnData(X, obs=obs, var=var.copy()))
     return batches

@@ -61,8 +61,10 @@ def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:
     ):
         old, new = (float(measure(e, values).mean()) for e in (before, after))
         lines.append(f"{what}  before {old:.3f}  after {new:.3f}")
-    shares = np.unique(batch, return_counts=True)[1] / len(batch)
-    lines.append(f"(batches mixed perfectly would give {float((shares**2).sum()):.3f} for the first)")
+    chance = np.mean(
+        [np.mean(batch[label == own_label] == own) for own, own_label in zip(batch, label, strict=True)]
+    )
+    lines.append(f"(cells of each type mixed at random would give {chance:.3f} for the first)")
     lines.append(f"picture: {picture}")
     return lines
 

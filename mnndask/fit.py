@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
 from mnndask.kernels.distances import Floats, Points, Tolerances, row_dots
 from mnndask.kernels.neighbors import Rows, mutual, nearest
 from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
 from mnndask.kernels.subspace import Span, SvdSolver
 from mnndask.kernels.variance import variance_factors
-from mnndask.model import Block, CorrectionModel, GeneSpaces, MergeStep
+from mnndask.model import CorrectionModel, GeneSpaces, MergeStep
 from mnndask.parallel import block_rows, map_blocks, row_blocks
+from mnndask.reference import MergeRecord, Sketch, Space
 
 logger = logging.getLogger(__name__)
 
@@ -43,58 +42,22 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """The cells that stand for a batch: their raw expression and their rows in it (ascending)."""
+class RemovedSpan:
+    """A span that was taken out of a step's anchor vectors.
 
-    X: Block
-    rows: Rows
-    n_cells: int
-
-
-@dataclass(frozen=True)
-class MergeRecord:
-    """Pairs of one merge step; they count sketched cells, of the accumulated reference and of the batch."""
-
-    batch: int
-    ref_rows: Rows
-    new_rows: Rows
-    n_reference: int
-
-    @property
-    def anchors(self) -> Rows:
-        """Sketched cells of the batch that have a partner."""
-        return np.unique(self.new_rows)
-
-
-class Space:
-    """Sketched cells in one of the two spaces, on the genes used for distances.
-
-    ``reference`` holds the accumulated, corrected cells in merge order: each step adds its batch's. ``scale``
-    is the largest norm among all cells before correction; what counts as equal is relative to it.
+    Parameters
+    ----------
+    span
+        The span, in *out* space.
+    along
+        How much of it each anchor's vector had, shape ``(n_anchors, n_dims)``.
+    ref_rows
+        The reference's cells that span it; None if it is the anchors'.
     """
 
-    def __init__(self, cells: dict[int, Floats], order: list[int], centre: Floats, dtype: np.dtype) -> None:
-        self.new = {b: Points.of((X - centre).astype(dtype)) for b, X in cells.items()}
-        self.scale = max(float(np.sqrt(row_dots(X, X).max())) for X in cells.values())
-        self.centre = centre
-        self.length = len(cells[order[0]])
-        self.reference = np.empty((sum(map(len, cells.values())), len(centre)), dtype)
-        self.squared = np.empty(len(self.reference), dtype)
-        self._put(0, self.new[order[0]])
-
-    def _put(self, at: int, points: Points) -> None:
-        self.reference[at : at + len(points)] = points.X
-        self.squared[at : at + len(points)] = points.squared
-
-    def ref(self) -> Points:
-        """Give the reference as it stands."""
-        return Points(self.reference[: self.length], self.squared[: self.length])
-
-    def grow(self, batch: int, corrections: Floats) -> None:
-        """Add a batch's corrected cells to the reference."""
-        corrected = self.new[batch].X + corrections
-        self._put(self.length, Points.of(corrected))
-        self.length += len(corrected)
+    span: Span
+    along: Floats
+    ref_rows: Rows | None
 
 
 class Fit:
@@ -122,27 +85,21 @@ class Fit:
     ) -> None:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.tolerances = Tolerances.of(spaces.dtype)
-        raw: dict[int, Floats] = {
-            b: _dense_columns(s.X, spaces.near, spaces.dtype) for b, s in enumerate(sketches)
-        }
+        raw = {b: sketch.dense(spaces.near, spaces.dtype) for b, sketch in enumerate(sketches)}
         self.lengths = {b: spaces.lengths(X) for b, X in raw.items()}
-        normalised: dict[int, Floats] = {}
-        if spaces.cos_norm_in or spaces.cos_norm_out:
-            normalised = {b: X / self.lengths[b] for b, X in raw.items()}
-        self.space_in = self._space(normalised if spaces.cos_norm_in else raw)
-        self.space_out = (
-            self.space_in if spaces.coincide else self._space(normalised if spaces.cos_norm_out else raw)
-        )
+        self.space_in = self._space(raw, normalise=spaces.cos_norm_in)
+        self.space_out = self.space_in if spaces.coincide else self._space(raw, normalise=spaces.cos_norm_out)
+        # Where the two coincide, all that follows is done once.
+        self.distinct = [self.space_in] if spaces.coincide else [self.space_in, self.space_out]
         self.model = CorrectionModel(
             spaces, options.sigma, names, order, self.space_in.centre, self.space_out.centre
         )
         self.records: list[MergeRecord] = []
-        self.spans: dict[int, list[tuple[Span, Floats, Rows | None]]] = {}
+        self.spans: dict[int, list[RemovedSpan]] = {}
 
-    def _space(self, cells: dict[int, Floats]) -> Space:
-        total = np.sum([X.sum(axis=0, dtype=np.float64) for X in cells.values()], axis=0)
-        centre = (total / sum(map(len, cells.values()))).astype(self.spaces.dtype)
-        return Space(cells, self.order, centre, self.spaces.dtype)
+    def _space(self, raw: dict[int, Floats], *, normalise: bool) -> Space:
+        cells = {b: X / self.lengths[b] if normalise else X.copy() for b, X in raw.items()}
+        return Space(cells, self.order[0])
 
     def run(self) -> CorrectionModel:
         """Merge all batches."""
@@ -164,8 +121,7 @@ class Fit:
             np.concatenate(self._map(len(anchors), rows, lambda s: density(anchors, s, self.options.sigma)))
         )
 
-        vectors_in = self._anchor_vectors(self.space_in, record)
-        vectors_out = vectors_in if self.spaces.coincide else self._anchor_vectors(self.space_out, record)
+        vectors = [self._anchor_vectors(space, record) for space in self.distinct]
         step = MergeStep(
             anchors=anchors,
             log_density=log_density,
@@ -176,20 +132,18 @@ class Fit:
             factors=np.full(self.sketches[batch].n_cells, np.nan if self.options.var_adj else 1.0),
         )
         if self.options.compute_angle:
-            step.angle_vectors = vectors_in
+            step.angle_vectors = vectors[0]
             step.angle_basis = Span.of(ref.X, 2, self.options.solver, self.space_in.scale).basis
         if self.options.svd_dim:
-            self.spans[batch], vectors_out_spanless = self._remove_spans(self.space_out, record, vectors_out)
-            vectors_in = (
-                vectors_out_spanless
-                if self.spaces.coincide
-                else self._remove_spans(self.space_in, record, vectors_in)[1]
-            )
-            vectors_out = vectors_out_spanless
-
-        step.vectors[:, self.spaces.near] = vectors_out
+            removed = [
+                self._remove_spans(space, record, v, self.options.svd_dim)
+                for space, v in zip(self.distinct, vectors, strict=True)
+            ]
+            vectors = [v for v, _ in removed]
+            self.spans[batch] = removed[-1][1]
+        step.vectors[:, self.spaces.near] = vectors[-1]
         self.model.steps[batch] = step
-        self._grow(batch, step, vectors_in, vectors_out)
+        self._grow(batch, step, vectors)
         logger.info(
             "batch %r: %d pairs, %d anchors", self.model.names[batch], len(record.new_rows), len(anchors)
         )
@@ -219,52 +173,44 @@ class Fit:
         return out
 
     def _remove_spans(
-        self, space: Space, record: MergeRecord, vectors: Floats
-    ) -> tuple[list[tuple[Span, Floats, Rows | None]], Floats]:
+        self, space: Space, record: MergeRecord, vectors: Floats, n_dims: int
+    ) -> tuple[Floats, list[RemovedSpan]]:
         """Take the paired cells' biology out of the anchors' vectors: as smoothing is linear, out of all."""
-        removed: list[tuple[Span, Floats, Rows | None]] = []
-        assert self.options.svd_dim is not None
-        paired_ref = np.unique(record.ref_rows)
-        for X, paired in (
-            (space.ref().X[paired_ref], paired_ref),
-            (space.new[record.batch].X[record.anchors], None),
-        ):
-            span = Span.of(X, self.options.svd_dim, self.options.solver, space.scale)
+        removed = []
+        paired = np.unique(record.ref_rows)
+        sides = (space.ref().X[paired], paired), (space.new[record.batch].X[record.anchors], None)
+        for X, rows in sides:
+            span = Span.of(X, n_dims, self.options.solver, space.scale)
             along = vectors @ span.basis
             vectors = vectors - along @ span.basis.T
-            removed.append((span, along, paired))
-        return removed, vectors
+            removed.append(RemovedSpan(span, along, rows))
+        return vectors, removed
 
-    def _grow(self, batch: int, step: MergeStep, vectors_in: Floats, vectors_out: Floats) -> None:
+    def _grow(self, batch: int, step: MergeStep, vectors: list[Floats]) -> None:
         """Correct the batch's sketched cells, and let the reference grow by them."""
-        space_in, space_out, sigma = self.space_in, self.space_out, self.options.sigma
-        cells = space_in.new[batch]
-        corrections = [np.empty_like(space_in.new[batch].X)]
-        if not self.spaces.coincide:
-            corrections.append(np.empty_like(space_out.new[batch].X))
+        cells, sigma = self.space_in.new[batch], self.options.sigma
+        corrections = [np.empty_like(space.new[batch].X) for space in self.distinct]
 
         def one(block: slice) -> None:
             weights = smoothing_weights(cells[block], step.anchors, step.log_density, sigma)
-            for space, vectors, target in zip(
-                (space_in, space_out), (vectors_in, vectors_out), corrections, strict=False
-            ):
-                own = weights @ vectors
+            for space, anchor_vectors, target in zip(self.distinct, vectors, corrections, strict=True):
+                own = weights @ anchor_vectors
                 if self.options.var_adj:
                     new = space.new[batch]
                     factors = variance_factors(new[block], own, new, space.ref(), sigma, space.scale)
                     own *= factors.astype(own.dtype)[:, None]
-                    if space is space_out:
+                    if space is self.space_out:
                         step.factors[self.sketches[batch].rows[block]] = factors
                 target[block] = own
 
         self._map(len(cells), step.block_rows(), one)
-        for space, correction in zip((space_in, space_out), corrections, strict=False):
+        for space, correction in zip(self.distinct, corrections, strict=True):
             space.grow(batch, correction)
 
     def _extend(self, genes: Rows) -> None:
         """Anchor vectors of a block of genes that were not used for distances."""
         dtype = self.spaces.dtype
-        reference = np.empty((len(self.space_out.reference), len(genes)), dtype)
+        reference = np.empty((sum(len(s.rows) for s in self.sketches), len(genes)), dtype)
         first = self._rest(self.order[0], genes)
         reference[: len(first)] = first
         for record in self.records:
@@ -273,8 +219,9 @@ class Fit:
             step = self.model.steps[record.batch]
             means = pair_means(record.ref_rows, record.new_rows, record.n_reference)
             vectors = (means @ ref - new[record.anchors]).astype(dtype)
-            for span, along, paired in self.spans.get(record.batch, []):
-                vectors -= along @ span.loadings(new[record.anchors] if paired is None else ref[paired]).T
+            for removed in self.spans.get(record.batch, []):
+                cells = new[record.anchors] if removed.ref_rows is None else ref[removed.ref_rows]
+                vectors -= removed.along @ removed.span.loadings(cells).T
             step.vectors[:, genes] = vectors
             if record is not self.records[-1]:
                 self._grow_rest(record, step, vectors, new, reference)
@@ -294,13 +241,8 @@ class Fit:
 
     def _rest(self, batch: int, genes: Rows) -> Floats:
         """Sketched cells of a batch in *out* space on other genes."""
-        X = _dense_columns(self.sketches[batch].X, genes, self.spaces.dtype)
+        X = self.sketches[batch].dense(genes, self.spaces.dtype)
         return X / self.lengths[batch] if self.spaces.cos_norm_out else X
 
     def _map(self, n_rows: int, rows: int, function: Callable[[slice], Any]) -> list[Any]:
         return map_blocks(function, row_blocks(n_rows, rows), self.options.n_jobs)
-
-
-def _dense_columns(X: Block, columns: Rows | slice, dtype: np.dtype) -> NDArray[np.floating]:
-    part = X[:, columns]
-    return np.ascontiguousarray(part.toarray() if sparse.issparse(part) else part, dtype=dtype)

@@ -18,8 +18,8 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from mnndask.fit import MergeRecord, Sketch
 from mnndask.inputs import Inputs
+from mnndask.reference import MergeRecord, Sketch
 from mnndask.sources import in_memory
 
 logger = logging.getLogger(__name__)

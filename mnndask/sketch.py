@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask.errors import InputError
-from mnndask.fit import Sketch
 from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather
 from mnndask.model import Block, check_finite
+from mnndask.reference import Sketch
 
 
 def draw_sketches(inputs: Inputs, restrict: Sequence[Any] | None, n_jobs: int | None) -> list[Sketch]:
