@@ -11,6 +11,7 @@ from typing import Any
 import click
 import dask
 import numpy as np
+from anndata import AnnData
 
 from mnndask.correct import mnn_correct
 from mnndask.demo import run_demo
@@ -150,16 +151,20 @@ def correct(
         what = "Both --hvg-key and --var-subset name the genes for distances."
         raise InputError(what, "Give one of them.")
     chosen = {key: value for key, value in options.items() if value is not None}
+    opened = [open_lazily(path, None, f"batch {i} ({path})") for i, path in enumerate(inputs)]
     if len(inputs) > 1 and options["batch_categories"] is None:
-        chosen["batch_categories"] = _stems_unless_named(inputs, options["batch_key"])
+        chosen["batch_categories"] = _stems_unless_named(inputs, opened, options["batch_key"])
     if hvg_key:
-        chosen["var_subset"] = _marked_genes(inputs, hvg_key)
+        chosen["var_subset"] = _marked_genes(inputs, opened, hvg_key)
     if var_subset:
         chosen["var_subset"] = _listed_genes(var_subset)
     if restrict:
-        chosen["restrict"] = _marked_cells(
-            inputs, restrict, options["batch_key"], options["batch_categories"]
-        )
+        flags = [_flags(a.obs, restrict, "obs", path) for a, path in zip(opened, inputs, strict=True)]
+        chosen["restrict"] = flags
+        if len(inputs) == 1 and options["batch_key"] in opened[0].obs:
+            batches = opened[0].obs[options["batch_key"]].astype(str)
+            names = options["batch_categories"] or batches.unique()
+            chosen["restrict"] = [flags[0][(batches == name).to_numpy()] for name in names]
     with dask.config.set({} if n_jobs is None else {"num_workers": n_jobs}):
         result, _, angles = mnn_correct(
             *inputs, index_unique=index_unique or None, compute_angle=compute_angle, n_jobs=n_jobs, **chosen
@@ -201,13 +206,9 @@ def demo(output: Path, n_cells: int, seed: int) -> None:
         click.echo(line)
 
 
-def _open_all(inputs: tuple[Path, ...]) -> list[Any]:
-    return [open_lazily(path, None, f"batch {i} ({path})") for i, path in enumerate(inputs)]
-
-
-def _stems_unless_named(inputs: tuple[Path, ...], batch_key: str) -> list[str] | None:
+def _stems_unless_named(inputs: tuple[Path, ...], opened: list[AnnData], batch_key: str) -> list[str] | None:
     """File stems, unless the inputs name their batches themselves."""
-    columns = [adata.obs.get(batch_key) for adata in _open_all(inputs)]
+    columns = [adata.obs.get(batch_key) for adata in opened]
     values = [column.iloc[0] for column in columns if column is not None and len(column)]
     if len(values) == len(inputs) and len(set(values)) == len(values):
         return None
@@ -219,12 +220,12 @@ def _stems_unless_named(inputs: tuple[Path, ...], batch_key: str) -> list[str] |
     return stems
 
 
-def _marked_genes(inputs: tuple[Path, ...], column: str) -> list[str]:
-    marked = None
-    for adata, path in zip(_open_all(inputs), inputs, strict=True):
-        own = adata.var_names[_flags(adata.var, column, "var", path)]
-        marked = own if marked is None else marked[marked.isin(own)]
-    if marked is None or len(marked) == 0:
+def _marked_genes(inputs: tuple[Path, ...], opened: list[AnnData], column: str) -> list[str]:
+    """Genes that a column of var marks in every input."""
+    marked = opened[0].var_names
+    for adata, path in zip(opened, inputs, strict=True):
+        marked = marked[marked.isin(adata.var_names[_flags(adata.var, column, "var", path)])]
+    if len(marked) == 0:
         what = f"No gene is marked by var[{column!r}] in every input."
         raise InputError(
             what, "Select highly variable genes over all batches, or name genes with --var-subset."
@@ -238,18 +239,6 @@ def _listed_genes(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         what = f"The gene list {path} cannot be read: {error}."
         raise InputError(what, "Give a text file with one gene name per line.") from error
-
-
-def _marked_cells(
-    inputs: tuple[Path, ...], column: str, batch_key: str, categories: list[str] | None
-) -> list[np.ndarray]:
-    """Marked cells of each batch, in the order in which the batches count."""
-    frames = [adata.obs for adata in _open_all(inputs)]
-    flags = [_flags(obs, column, "obs", path) for obs, path in zip(frames, inputs, strict=True)]
-    if len(inputs) > 1 or batch_key not in frames[0]:
-        return flags
-    batches = frames[0][batch_key].astype(str)
-    return [flags[0][(batches == name).to_numpy()] for name in categories or batches.unique()]
 
 
 def _flags(table: Any, column: str, slot: str, path: Path) -> np.ndarray:
