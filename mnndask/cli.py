@@ -17,6 +17,7 @@ from mnndask.correct import mnn_correct
 from mnndask.demo import run_demo
 from mnndask.errors import InputError, InputKeyError, MNNError
 from mnndask.kernels.subspace import SVD_MODES
+from mnndask.parallel import effective_n_jobs
 from mnndask.store import check_output, open_lazily, write_zarr
 
 
@@ -165,10 +166,13 @@ def correct(
             batches = opened[0].obs[options["batch_key"]].astype(str)
             names = options["batch_categories"] or batches.unique()
             chosen["restrict"] = [flags[0][(batches == name).to_numpy()] for name in names]
-    with dask.config.set({} if n_jobs is None else {"num_workers": n_jobs}):
-        result, _, angles = mnn_correct(
-            *inputs, index_unique=index_unique or None, compute_angle=compute_angle, n_jobs=n_jobs, **chosen
-        )
+    result, _, angles = mnn_correct(
+        *inputs, index_unique=index_unique or None, compute_angle=compute_angle, n_jobs=n_jobs, **chosen
+    )
+    if "mnn" not in result.uns:
+        what = f"{inputs[0]} holds one batch only, so there is nothing to correct."
+        raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")
+    with dask.config.set(num_workers=effective_n_jobs(n_jobs)):
         if angles is not None:
             result.obs["mnn_angle"] = _angle_column(result, angles, options["batch_key"])
         write_zarr(result, output, overwrite=overwrite)

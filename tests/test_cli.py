@@ -74,7 +74,7 @@ def test_every_option_reaches_the_call(files, tmp_path):
         "--random-state",
         3,
     ]
-    options += ["--batch-key", "plate", "--index-unique", "", "--n-jobs", 1]
+    options += ["--batch-key", "plate", "--index-unique", "", "--n-jobs", -1]
     assert run("correct", *files, *options, "-o", output) == 0
     result, batches = ad.read_zarr(output), [ad.read_h5ad(f) for f in files]
     expected, _, angles = mnn_correct(
@@ -130,6 +130,16 @@ def test_one_file_is_split_by_its_batch_key(files, tmp_path):
             call["restrict"] = [whole.obs["good"][whole.obs["sample"] == s].to_numpy() for s in order]
         expected, _, _ = mnn_correct(whole, batch_key="sample", **call)
         np.testing.assert_allclose(result.X, expected.X, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Only one batch:UserWarning")
+def test_one_batch_is_refused(files, tmp_path, capsys):
+    adata = ad.read_h5ad(files[0])
+    adata.obs["batch"] = "same"
+    adata.write_zarr(tmp_path / "one.zarr")
+    assert run("correct", tmp_path / "one.zarr", "-o", tmp_path / "out.zarr") == 2
+    assert "one batch only" in capsys.readouterr().err
+    assert not (tmp_path / "out.zarr").exists()
 
 
 def test_overwrite_replaces_the_output(files, tmp_path):
