@@ -31,14 +31,14 @@ def common_genes(sources: list[Source], kind: str, var_index: Sequence[Hashable]
         if len(given) != n_genes:
             what = f"var_index has {len(given)} names, the batches have {n_genes} genes."
             raise GenesError(what, "Give one name per column.")
-        _check_unique(given, "var_index")
+        _check_unique(given, "var_index", "Make them unique: give each column its own name.")
         return given
     named = [(source, names) for source in sources if (names := _gene_names(source)) is not None]
     if not named:
         return None
     first, reference = named[0]
     for source, names in named:
-        _check_unique(names, source.label)
+        _check_unique(names, source.label, "Make them unique first, e.g. adata.var_names_make_unique().")
         if names.equals(reference):
             continue
         if set(names) == set(reference):
@@ -65,11 +65,11 @@ def _gene_names(source: Source) -> pd.Index | None:
     return out
 
 
-def _check_unique(names: pd.Index, label: str) -> None:
+def _check_unique(names: pd.Index, label: str, remedy: str) -> None:
     if not names.is_unique:
         double = [str(g) for g in names[names.duplicated()].unique()[:3]]
         what = f"{label} has duplicate gene names, e.g. {', '.join(double)}."
-        raise GenesError(what, "Make them unique first: adata.var_names_make_unique().")
+        raise GenesError(what, remedy)
 
 
 def _names(given: Sequence[Hashable], label: str, remedy: str) -> pd.Index:

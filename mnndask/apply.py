@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from mnndask.errors import ResultTooLargeError
 from mnndask.inputs import Inputs
-from mnndask.lazy import ChunkCorrector, angles_lazily, correct_lazily
+from mnndask.lazy import ChunkCorrector, angles_lazily, as_lazy, correct_lazily
 from mnndask.model import CorrectionModel
 from mnndask.parallel import map_blocks, row_blocks
+from mnndask.reference import Sketch
+from mnndask.sources import check_finite
 
 ROWS_AT_ONCE = 4096  # handed to one thread
 
@@ -50,26 +52,35 @@ def _correct_in_memory(X: Any, corrector: ChunkCorrector, out: Any, n_jobs: int 
     map_blocks(one, row_blocks(len(out), ROWS_AT_ONCE), n_jobs)
 
 
-def angles_of_inputs(model: CorrectionModel, inputs: Inputs, n_jobs: int | None) -> list[Any]:
-    """Angle of each cell's correction, an array per batch; None for the reference. Lazy for lazy inputs."""
-    fitted = list(range(len(inputs.categories)))
-    by_source: list[Any] = []
-    for s, source in enumerate(inputs.sources):
-        corrector = _corrector(model, inputs, s, fitted, in_fit=True)
-        if source.lazy:
-            by_source.append(angles_lazily(source.X, corrector))
-        else:
-            by_source.append(_angles_in_memory(source.X, corrector, n_jobs))
-    out: list[Any] = [None] * len(fitted)
+def angles_of_inputs(
+    model: CorrectionModel, inputs: Inputs, sketches: list[Sketch], n_jobs: int | None
+) -> list[Any]:
+    """Angle of each cell's correction, an array per batch; None for the reference. Lazy for lazy inputs.
+
+    Those of cells that the fit has read are computed here; only a batch that was restricted is left to read.
+    """
+    out: list[Any] = [None] * len(sketches)
     for b in model.steps:
-        s, rows = inputs.rows(b)
-        out[b] = by_source[s] if rows is None else by_source[s][rows]
+        source, rows = inputs.rows(b)
+        X, lazy = inputs.sources[source].X, inputs.sources[source].lazy
+        if len(sketches[b].rows) == sketches[b].n_cells:
+            angles = _angles_in_memory(model, b, sketches[b].X, n_jobs)
+            out[b] = as_lazy(angles) if lazy else angles
+        elif lazy:
+            fitted = list(range(len(sketches)))
+            every = angles_lazily(X, _corrector(model, inputs, source, fitted, in_fit=True))
+            out[b] = every if rows is None else every[rows]
+        else:
+            out[b] = _angles_in_memory(model, b, X if rows is None else X[rows], n_jobs)
     return out
 
 
-def _angles_in_memory(X: Any, corrector: ChunkCorrector, n_jobs: int | None) -> NDArray[np.float64]:
-    blocks = row_blocks(X.shape[0], ROWS_AT_ONCE)
-    return np.concatenate(map_blocks(lambda block: corrector.angles(X[block], block.start), blocks, n_jobs))
+def _angles_in_memory(model: CorrectionModel, batch: int, X: Any, n_jobs: int | None) -> NDArray[np.float64]:
+    def one(block: slice) -> NDArray[np.float64]:
+        check_finite(X[block], f"batch {model.names[batch]!r}", block.start)
+        return model.angles(batch, X[block])
+
+    return np.concatenate(map_blocks(one, row_blocks(X.shape[0], ROWS_AT_ONCE), n_jobs))
 
 
 def _corrector(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import dask
 import numpy as np
 from anndata import AnnData
 
@@ -17,7 +16,6 @@ from mnndask.correct import mnn_correct
 from mnndask.demo import run_demo
 from mnndask.errors import InputError, InputKeyError, MNNError
 from mnndask.kernels.subspace import SVD_MODES
-from mnndask.parallel import effective_n_jobs
 from mnndask.store import check_output, open_lazily, write_zarr
 
 
@@ -172,10 +170,9 @@ def correct(
     if "mnn" not in result.uns:
         what = f"{inputs[0]} holds one batch only, so there is nothing to correct."
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")
-    with dask.config.set(num_workers=effective_n_jobs(n_jobs)):
-        if angles is not None:
-            result.obs["mnn_angle"] = _angle_column(result, angles, options["batch_key"])
-        write_zarr(result, output, overwrite=overwrite)
+    if angles is not None:
+        result.obs["mnn_angle"] = _angle_column(result, angles, options["batch_key"])
+    write_zarr(result, output, overwrite=overwrite, n_jobs=n_jobs)
     steps = result.uns["mnn"]["steps"]
     for row in steps.iloc[1:].itertuples():
         click.echo(
@@ -187,7 +184,7 @@ def correct(
     )
 
 
-@cli.command()
+@cli.command(short_help="Simulate batches, correct them, draw them.")
 @click.option(
     "-o",
     "--output",
@@ -258,9 +255,9 @@ def _flags(table: Any, column: str, slot: str, path: Path) -> np.ndarray:
 def _angle_column(result: Any, angles: list[Any], batch_key: str) -> np.ndarray:
     out = np.full(result.n_obs, np.nan)
     codes = result.obs[batch_key].cat.codes.to_numpy()
-    for batch, values in enumerate(dask.compute(*angles)):
+    for batch, values in enumerate(angles):
         if values is not None:
-            out[codes == batch] = values
+            out[codes == batch] = np.asarray(values)
     return out
 
 

@@ -85,8 +85,9 @@ def mnn_correct(
         Order in which batches merge, by their positions or names; the first is the reference. Default: as
         given.
     svd_mode
-        Solver for `svd_dim` and `compute_angle`: ``"svd"`` exact, ``"rsvd"`` randomised, ``"irlb"``
-        implicitly restarted Lanczos.
+        Solver for `svd_dim` and `compute_angle`: ``"svd"`` exact, ``"irlb"`` implicitly restarted Lanczos (as
+        exact), ``"rsvd"`` randomised: where singular values fall slowly, its result differs by up to some
+        thousandths of the largest value.
     do_concatenate
         Whether to return one object rather than a list in input order.
     save_raw

@@ -17,7 +17,7 @@ from mnndask.apply import angles_of_inputs, check_result_fits, correct_inputs
 from mnndask.errors import GenesError, InputError, InputKeyError
 from mnndask.fit import Fit, FitOptions
 from mnndask.inputs import Inputs, read_inputs
-from mnndask.kernels.subspace import SvdSolver
+from mnndask.kernels.subspace import SolverError, SvdSolver
 from mnndask.model import CorrectionModel, GeneSpaces
 from mnndask.parameters import check_parameters, merge_order
 from mnndask.reference import Sketch
@@ -221,7 +221,11 @@ random_state
         sketches = draw_sketches(inputs, self.restrict, self.n_jobs)
         self._warn_of_small(inputs, sketches)
         fit = Fit(sketches, inputs.names, order, spaces, options)
-        self.model_: CorrectionModel = fit.run()
+        try:
+            self.model_: CorrectionModel = fit.run()
+        except SolverError as error:
+            what = f"svds refused {', '.join(self.svd_options or {})}: {error}"
+            raise InputError(what, "See scipy.sparse.linalg.svds for what irlb takes.") from error
         self.mnns_ = pair_tables(fit.records, sketches, order)
         self.batches_, self.batch_categories_ = inputs.names, inputs.categories
         self.n_features_in_ = inputs.n_genes
@@ -229,7 +233,9 @@ random_state
             self.feature_names_in_ = np.asarray(inputs.genes)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        self.angles_ = angles_of_inputs(self.model_, inputs, self.n_jobs) if self.compute_angle else None
+        self.angles_ = None
+        if self.compute_angle:
+            self.angles_ = angles_of_inputs(self.model_, inputs, sketches, self.n_jobs)
         self.uns_ = summary(self._recorded(), inputs, fit.records, sketches, order)
 
     def _recorded(self) -> dict[str, Any]:

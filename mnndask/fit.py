@@ -8,13 +8,16 @@ tens of thousands of genes are never dense for all sketched cells at once.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mnndask.kernels.distances import Floats, Points, Tolerances, row_dots
+from mnndask.kernels.cosine import SHORTEST
+from mnndask.kernels.distances import Floats, Points, Tolerances, row_lengths
 from mnndask.kernels.neighbors import Rows, mutual, nearest
 from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
 from mnndask.kernels.subspace import Span, SvdSolver
@@ -87,6 +90,7 @@ class Fit:
         self.tolerances = Tolerances.of(spaces.dtype)
         raw = {b: sketch.dense(spaces.near, spaces.dtype) for b, sketch in enumerate(sketches)}
         self.lengths = {b: spaces.lengths(X) for b, X in raw.items()}
+        self._warn_of_empty_cells(names)
         self.space_in = self._space(raw, normalise=spaces.cos_norm_in)
         self.space_out = self.space_in if spaces.coincide else self._space(raw, normalise=spaces.cos_norm_out)
         # Where the two coincide, all that follows is done once.
@@ -100,6 +104,21 @@ class Fit:
     def _space(self, raw: dict[int, Floats], *, normalise: bool) -> Space:
         cells = {b: X / self.lengths[b] if normalise else X.copy() for b, X in raw.items()}
         return Space(cells, self.order[0])
+
+    def _warn_of_empty_cells(self, names: list[str]) -> None:
+        """Cells that express other genes only are divided by the least length there is."""
+        if self.spaces.subset is None or not self.spaces.cos_norm_out:
+            return
+        for b, lengths in self.lengths.items():
+            empty = np.flatnonzero(lengths[:, 0] <= SHORTEST * 1.01)
+            n_other = np.count_nonzero(abs(self.sketches[b].X[empty]).sum(axis=1)) if len(empty) else 0
+            if n_other:
+                message = (
+                    f"{n_other} cell(s) of batch {names[b]!r} express none of the genes used for distances, "
+                    "and are huge when divided by their length.\n"
+                    "Remove them, use more genes in var_subset, or set cos_norm_out=False."
+                )
+                warnings.warn(message, UserWarning, stacklevel=6)
 
     def run(self) -> CorrectionModel:
         """Merge all batches."""
@@ -149,10 +168,11 @@ class Fit:
         )
 
     def _pairs(self, batch: int, new: Points, ref: Points) -> MergeRecord:
-        tie = self.tolerances.squared_distance * self.space_in.scale**2
+        space = self.space_in
 
-        def search(queries: Points, others: Points) -> tuple[Rows, Rows]:
+        def search(queries: Points, sizes: NDArray[np.float64], others: Points) -> tuple[Rows, Rows]:
             def one(block: slice) -> tuple[Rows, Rows]:
+                tie = self.tolerances.squared_distance * sizes[block] ** 2
                 query, other = nearest(queries[block], others, self.options.k, tie)
                 return query + block.start, other
 
@@ -160,15 +180,16 @@ class Fit:
             found = self._map(len(queries), rows, one)
             return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
-        ref_rows, new_rows = mutual(search(new, ref), search(ref, new), (len(new), len(ref)))
+        of_new = search(new, space.sizes[batch], ref)
+        of_ref = search(ref, space.ref_sizes(), new)
+        ref_rows, new_rows = mutual(of_new, of_ref, (len(new), len(ref)))
         return MergeRecord(batch, ref_rows, new_rows, len(ref))
 
     def _anchor_vectors(self, space: Space, record: MergeRecord) -> Floats:
         """Mean difference of each anchor to its partners; exactly zero where it is only rounding."""
         means = pair_means(record.ref_rows, record.new_rows, record.n_reference)
         vectors = means @ space.ref().X - space.new[record.batch].X[record.anchors]
-        shortest = self.tolerances.vector * space.scale
-        vectors[row_dots(vectors, vectors) <= shortest**2] = 0
+        _drop_rounding(vectors, self.tolerances.vector * space.sizes[record.batch][record.anchors])
         out: Floats = vectors.astype(self.spaces.dtype)
         return out
 
@@ -181,8 +202,9 @@ class Fit:
         sides = (space.ref().X[paired], paired), (space.new[record.batch].X[record.anchors], None)
         for X, rows in sides:
             span = Span.of(X, n_dims, self.options.solver, space.scale)
-            along = vectors @ span.basis
+            along, before = vectors @ span.basis, row_lengths(vectors)
             vectors = vectors - along @ span.basis.T
+            _drop_rounding(vectors, 10 * self.tolerances.vector * before)
             removed.append(RemovedSpan(span, along, rows))
         return vectors, removed
 
@@ -246,3 +268,8 @@ class Fit:
 
     def _map(self, n_rows: int, rows: int, function: Callable[[slice], Any]) -> list[Any]:
         return map_blocks(function, row_blocks(n_rows, rows), self.options.n_jobs)
+
+
+def _drop_rounding(vectors: Floats, shortest: NDArray[np.float64]) -> None:
+    """Make vectors exactly zero that are no longer than rounding: variance adjustment would lengthen them."""
+    vectors[row_lengths(vectors) <= shortest] = 0

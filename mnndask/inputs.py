@@ -19,7 +19,8 @@ from scipy import sparse
 
 from mnndask.align import common_genes, name_batches, split_batches
 from mnndask.errors import InputError, InputKeyError, InputTypeError
-from mnndask.sources import Matrix, Source
+from mnndask.lazy import whole_rows
+from mnndask.sources import Matrix, Source, layer_names
 from mnndask.store import lazy_matrix, open_lazily
 
 Rows = NDArray[np.intp]
@@ -166,7 +167,8 @@ def _common_kind(datas: Sequence[Any]) -> str:
         raise InputTypeError(what, "Pass two or more batches, or one AnnData whose obs has the batch_key.")
     kinds = [_kind(data) for data in datas]
     if len(set(kinds)) > 1:
-        what = f"Batches are of mixed kinds: {', '.join(kinds)}."
+        odd = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
+        what = f"Batches are of mixed kinds: batch 0 is {kinds[0]}, batch {odd} is {kinds[odd]}."
         raise InputTypeError(what, "Convert them to one kind, e.g. all AnnData or all paths.")
     return {"anndata": "anndata", "path": "anndata", "dataarray": "dataarray"}.get(kinds[0], "array")
 
@@ -195,9 +197,9 @@ def _open(data: Any, label: str, layer: str | None) -> Source:
 def _from_anndata(adata: AnnData, label: str, layer: str | None) -> Source:
     if layer is not None and layer not in adata.layers:
         what = f"{label} has no layer {layer!r}."
-        raise InputKeyError(what, f"Its layers are: {', '.join(adata.layers) or 'none'}.")
+        raise InputKeyError(what, f"Its layers are: {', '.join(layer_names(adata)) or 'none'}.")
     if adata.isbacked:
-        X = _backed_matrix(adata, "X" if layer is None else f"layers/{layer}")
+        X = backed_matrix(adata, "X" if layer is None else f"layers/{layer}")
     else:
         X = adata.X if layer is None else adata.layers[layer]
     if X is None:
@@ -206,15 +208,15 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None) -> Source:
     return Source(_matrix(X, label), label, adata)
 
 
-def _backed_matrix(adata: AnnData, key: str) -> da.Array:
+def backed_matrix(adata: AnnData, key: str) -> da.Array:
     """Matrix of an AnnData backed by a file, left in it, also where the AnnData is a view."""
     X = lazy_matrix(adata.file[key])
     if not adata.is_view:
         return X
     # anndata has no public way to ask a view for its rows, and reads all of a backed view at once.
     base, rows, columns = adata._adata_ref, adata._oidx, adata._vidx
-    out: da.Array = X[np.arange(base.n_obs)[rows]][:, np.arange(base.n_vars)[columns]]
-    return out
+    out: da.Array = X[np.arange(base.n_obs)[rows]]
+    return out if key.startswith("raw/") else out[:, np.arange(base.n_vars)[columns]]
 
 
 def _matrix(X: Any, label: str) -> Matrix:
@@ -230,31 +232,8 @@ def _matrix(X: Any, label: str) -> Matrix:
         if np.isnan(X.shape).any():
             what = f"{label} is a dask array of unknown chunk sizes."
             raise InputError(what, "Call its compute_chunk_sizes() first.")
-        return _whole_rows(X)
+        return whole_rows(X)
     return X.tocsr() if sparse.issparse(X) else np.asarray(X)
-
-
-def _whole_rows(X: da.Array) -> da.Array:
-    """Join chunks along genes, so that each chunk holds whole cells."""
-    if X.numblocks[1] <= 1:
-        return X
-    out: da.Array = da.blockwise(
-        _join_columns,
-        "ik",
-        X,
-        "ij",
-        new_axes={"k": X.shape[1]},
-        concatenate=False,
-        dtype=X.dtype,
-        meta=X._meta,
-    )
-    return out
-
-
-def _join_columns(blocks: list[Any]) -> Any:
-    if sparse.issparse(blocks[0]):
-        return sparse.hstack(blocks, format="csr")
-    return np.concatenate(blocks, axis=1)
 
 
 def _check_dimensions(sources: list[Source]) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask.kernels.neighbors import Rows
-from mnndask.model import Block, CorrectionModel, check_finite
+from mnndask.model import Block, CorrectionModel
 from mnndask.parallel import effective_n_jobs, single_threaded_blas
+from mnndask.sources import check_finite
 
 CHUNK_BYTES = 32 * 2**20  # of one chunk of whole cells, dense
 
@@ -141,4 +142,52 @@ def angles_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
 
     name = f"mnn-angle-{uuid.uuid4().hex}"
     out: da.Array = da.map_blocks(chunk, X, name=name, dtype=np.float64, meta=np.empty(0), drop_axis=1)
+    return out
+
+
+def whole_rows(X: da.Array) -> da.Array:
+    """Join chunks along genes, so that each chunk holds whole cells."""
+    if X.numblocks[1] <= 1:
+        return X
+    out: da.Array = da.blockwise(
+        _join_columns,
+        "ik",
+        X,
+        "ij",
+        new_axes={"k": X.shape[1]},
+        concatenate=False,
+        dtype=X.dtype,
+        meta=X._meta,
+    )
+    return out
+
+
+def _join_columns(blocks: list[Any]) -> Any:
+    if sparse.issparse(blocks[0]):
+        return sparse.hstack(blocks, format="csr")
+    return np.concatenate(blocks, axis=1)
+
+
+def stack_cells(matrices: list[Any]) -> Any:
+    """Stack matrices along cells; sparse if any is, as CSR."""
+    lazy = any(isinstance(X, da.Array) for X in matrices)
+    if any(sparse.issparse(getattr(X, "_meta", X)) for X in matrices):
+        matrices = [_csr(X) for X in matrices]
+        if not lazy:
+            return sparse.vstack(matrices, format="csr")
+    if not lazy:
+        return np.concatenate(matrices)
+    return da.concatenate([da.asarray(X, asarray=False) for X in matrices])
+
+
+def _csr(X: Any) -> Any:
+    if isinstance(X, da.Array):
+        meta = sparse.csr_matrix((0, 0), dtype=X.dtype)
+        return da.map_blocks(sparse.csr_matrix, X, dtype=X.dtype, meta=meta)
+    return sparse.csr_matrix(X)
+
+
+def as_lazy(values: NDArray[Any]) -> da.Array:
+    """Computed values in the form of those that are not."""
+    out: da.Array = da.from_array(values, chunks=-1)
     return out

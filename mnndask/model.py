@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.errors import nonfinite
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Floats, Points
 from mnndask.kernels.neighbors import Rows
@@ -198,15 +197,3 @@ class CorrectionModel:
                 )
             vectors *= factors.astype(vectors.dtype)[:, None]
         out += vectors
-
-
-def check_finite(X: Block, name: str, first_row: int = 0, rows: Rows | None = None) -> None:
-    """Raise if a block of a batch holds NaN or infinity, naming the rows that do."""
-    values = X.data if sparse.issparse(X) else X
-    if values.dtype.kind != "f" or np.isfinite(values).all():
-        return
-    if sparse.issparse(X):
-        bad = np.unique(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))[~np.isfinite(values)])
-    else:
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    raise nonfinite(name, rows[bad] if rows is not None else bad + first_row)

@@ -16,11 +16,11 @@ import pandas as pd
 import xarray as xr
 from anndata import AnnData
 from anndata.utils import make_index_unique
-from scipy import sparse
 
-from mnndask.inputs import Inputs
+from mnndask.inputs import Inputs, backed_matrix
+from mnndask.lazy import stack_cells
 from mnndask.reference import MergeRecord, Sketch
-from mnndask.sources import in_memory
+from mnndask.sources import in_memory, layer_names
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def summary(
     """What ``uns["mnn"]`` records: parameters that were set, and a row per batch in merge order.
 
     Only what both file formats can hold: strings, numbers, flat arrays and one table. Parameters that are
-    None are left out.
+    None or empty are left out.
     """
     pairs = {record.batch: record for record in records}
     table = pd.DataFrame(
@@ -72,7 +72,8 @@ def summary(
         },
         index=pd.Index([str(i) for i in range(len(order))], name="step"),
     )
-    kept = {key: _storable(value) for key, value in parameters.items() if value is not None}
+    given = {key: _storable(value) for key, value in parameters.items() if value is not None}
+    kept = {key: value for key, value in given.items() if not isinstance(value, dict) or value}
     return {
         "version": version("mnndask"),
         "parameters": kept,
@@ -138,8 +139,8 @@ def pack_anndata(
             shells.append(_shell(source.frame, part))
             if save_raw:
                 shells[-1].raw = AnnData(_own(source.X), obs=shells[-1].obs[[]], var=shells[-1].var)
-            elif inputs.codes is not None and source.frame.raw is not None:
-                shells[-1].raw = source.frame.raw.to_adata()
+            elif inputs.codes is not None or not concatenate:
+                shells[-1].raw = _own_raw(source.frame, shells[-1].obs)
         if inputs.codes is not None:
             return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
         distinct = list(dict.fromkeys(inputs.categories))
@@ -158,12 +159,28 @@ def _shell(frame: AnnData, X: Any) -> AnnData:
         X,
         obs=_own(frame.obs),
         var=_own(frame.var),
-        uns=copy.deepcopy(dict(frame.uns)),
+        uns=_loaded(frame.uns),
+        layers={name: _own(frame.layers[name]) for name in layer_names(frame)},
         **{
             slot: {key: _own(value) for key, value in getattr(frame, slot).items()}
-            for slot in ("obsm", "varm", "layers", "obsp", "varp")
+            for slot in ("obsm", "varm", "obsp", "varp")
         },
     )
+
+
+def _own_raw(frame: AnnData, obs: pd.DataFrame) -> AnnData | None:
+    """The input's own ``raw``, left in its file where it is backed by one."""
+    if frame.raw is None:
+        return None
+    X = backed_matrix(frame, "raw/X") if frame.isbacked else _own(frame.raw.X)
+    return AnnData(X, obs=obs[[]], var=_own(frame.raw.var))
+
+
+def _loaded(value: Any) -> Any:
+    """``uns`` in memory, where even lazy AnnData may hold what no file takes back."""
+    if isinstance(value, Mapping):
+        return {key: _loaded(part) for key, part in value.items()}
+    return value.compute() if isinstance(value, da.Array) else copy.deepcopy(in_memory(value))
 
 
 def _own(value: Any) -> Any:
@@ -201,16 +218,16 @@ def _concatenated(
         shell.raw = None
     # obs of all columns; var and varm where all agree. As genes are the same, "outer" fills nothing else.
     out = ad.concat(shells, join="outer", merge="same", index_unique=index_unique, keys=inputs.names)
-    for column in out.obs.select_dtypes(object):
-        values = out.obs[column]
-        if len(set(map(type, values.dropna()))) > 1:  # of another type in each batch: no file could hold it
+    for column, values in list(out.obs.items()):
+        # Of another type in each batch: no file could hold it.
+        if values.dtype == object and len(set(map(type, values.dropna()))) > 1:
             out.obs[column] = values.astype(str).where(values.notna())
     if not out.obs_names.is_unique:
         out.obs_names = _unique_names(out.obs_names, index_unique)
     lazy = any(isinstance(part, da.Array) for part in parts)
     out.X = da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts))
     if save_raw:
-        out.raw = AnnData(_joined(raws), obs=out.obs[[]], var=out.var)
+        out.raw = AnnData(stack_cells(raws), obs=out.obs[[]], var=out.var)
     out.uns["mnn"] = uns
     return out
 
@@ -226,25 +243,6 @@ def _unique_names(names: pd.Index, separator: str | None) -> pd.Index:
         )
     warnings.warn(message, UserWarning, stacklevel=2)
     return names if separator is None else pd.Index(make_index_unique(names, join=separator))
-
-
-def _joined(matrices: list[Any]) -> Any:
-    """Stack matrices along cells; sparse if any is, as CSR."""
-    lazy = any(isinstance(X, da.Array) for X in matrices)
-    if any(sparse.issparse(getattr(X, "_meta", X)) for X in matrices):
-        matrices = [_csr(X) for X in matrices]
-        if not lazy:
-            return sparse.vstack(matrices, format="csr")
-    if not lazy:
-        return np.concatenate(matrices)
-    return da.concatenate([da.asarray(X, asarray=False) for X in matrices])
-
-
-def _csr(X: Any) -> Any:
-    if isinstance(X, da.Array):
-        meta = sparse.csr_matrix((0, 0), dtype=X.dtype)
-        return da.map_blocks(sparse.csr_matrix, X, dtype=X.dtype, meta=meta)
-    return sparse.csr_matrix(X)
 
 
 def _keep_shared(shells: list[AnnData], slot: str) -> None:

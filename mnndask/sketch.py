@@ -12,8 +12,9 @@ from mnndask.errors import InputError
 from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather
-from mnndask.model import Block, check_finite
+from mnndask.model import Block
 from mnndask.reference import Sketch
+from mnndask.sources import check_finite
 
 
 def draw_sketches(inputs: Inputs, restrict: Sequence[Any] | None, n_jobs: int | None) -> list[Sketch]:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import dask
 import dask.array as da
 import h5py
 import zarr
 from anndata import AnnData
 from anndata.experimental import read_elem_lazy
-from anndata.io import read_elem
+from anndata.io import read_elem, write_elem
 
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, OutputExistsError
 from mnndask.lazy import rows_per_chunk
+from mnndask.parallel import effective_n_jobs
+from mnndask.sources import layer_names
 
 
 def open_lazily(path: Path, layer: str | None, label: str) -> AnnData:
@@ -102,7 +105,7 @@ def _open_group(path: Path, label: str) -> Any:
             return zarr.open_group(path, mode="r")
         return h5py.File(path, "r")
     except (OSError, ValueError, KeyError) as error:
-        kind = "a zarr group" if path.is_dir() else "an HDF5 file"
+        kind = "a zarr group" if path.is_dir() or path.suffix == ".zarr" else "an HDF5 file"
         what = f"{label} is not {kind}."
         raise InputError(what, "Inputs are AnnData stores: .zarr directories or .h5ad files.") from error
 
@@ -132,7 +135,7 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
         what = f"The output {path} does not end in .zarr."
         raise InputError(what, "Results are written as zarr stores: give a path such as corrected.zarr.")
     target = path.resolve()
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     for source in inputs:
         real = source.resolve()
         if partial == real or partial in real.parents:
@@ -145,48 +148,75 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
     if path.exists() and not overwrite:
         what = f"The output {path} exists."
         raise OutputExistsError(what, "Remove it, choose another path, or overwrite it with --overwrite.")
+    if partial.exists() and not overwrite:
+        what = f"An unfinished output, {partial}, exists."
+        raise OutputExistsError(
+            what, "Another run is writing it, or one failed: remove it, or use --overwrite."
+        )
     if not target.parent.is_dir():
         what = f"The folder of the output, {target.parent}, does not exist."
         raise InputNotFoundError(what, "Create it first.")
 
 
-def write_zarr(adata: AnnData, path: Path, *, overwrite: bool = False) -> None:
+def write_zarr(adata: AnnData, path: Path, *, overwrite: bool = False, n_jobs: int | None = None) -> None:
     """Write a result as an AnnData zarr store, a block of cells at a time.
 
     The store grows beside its place as ``<path>.partial`` and takes it when complete. On failure the part
-    is removed, and an older store at `path` is left as it was.
+    is removed, and an older store at `path` is left as it was. Triggers a compute of all that is lazy.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     if partial.exists():
-        shutil.rmtree(partial)
+        _remove(partial)
     n_cells, n_genes = adata.shape
     rows = max(1, min(rows_per_chunk(n_genes, adata.X.dtype.itemsize), n_cells))
-    whole = AnnData(adata.X.rechunk((rows, n_genes)) if isinstance(adata.X, da.Array) else adata.X)
-    for slot in ("obs", "var", "obsm", "layers", "uns"):
+    X = adata.X.rechunk((rows, n_genes)) if isinstance(adata.X, da.Array) else adata.X
+    whole = AnnData(X, layers={name: adata.layers[name] for name in layer_names(adata)})
+    for slot in ("obs", "var", "obsm", "varm", "obsp", "varp", "uns"):
         setattr(whole, slot, getattr(adata, slot))
-    if adata.raw is not None:
-        whole.raw = AnnData(adata.raw.X, obs=adata.obs[[]], var=adata.raw.var)
     try:
         # A chunk of zeros that is not written could not be told from one that was lost.
-        with zarr.config.set({"array.write_empty_chunks": True}), _zarr_v3():
+        always = {"array.write_empty_chunks": True}
+        with zarr.config.set(always), _zarr_v3(), dask.config.set(num_workers=effective_n_jobs(n_jobs)):
             whole.write_zarr(partial, chunks=(rows, n_genes))
+            if adata.raw is not None:  # by itself, for `chunks` would be taken for its X too
+                write_elem(zarr.open_group(partial, use_consolidated=False), "raw", adata.raw)
+                zarr.consolidate_metadata(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    if overwrite and path.exists():
-        _remove(path)
-    os.replace(partial, path)
+    _take_place(partial, path, overwrite=overwrite)
+
+
+def partial_of(path: Path) -> Path:
+    """Where the store at `path` grows."""
+    return path.with_name(path.name + ".partial")
+
+
+def _take_place(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename a complete store into place; one that it replaces goes only after."""
+    old = path.with_name(path.name + ".replaced")
+    replaced = overwrite and path.exists()
+    if replaced:
+        os.replace(path, old)
+    try:
+        os.replace(partial, path)
+    except OSError:
+        if replaced:
+            os.replace(old, path)
+        raise
+    if replaced:
+        _remove(old)
 
 
 @contextmanager
 def _zarr_v3() -> Iterator[None]:
     """Have anndata write zarr format 3, chunks unsharded, without its remarks on both choices."""
-    with (
-        ad.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False),
-        warnings.catch_warnings(),
-    ):
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
-        yield
+        # anndata 0.13 still needs the setting of which it says that 0.14 will do without it
+        warnings.filterwarnings("ignore", "This setting will be removed in 0.14", DeprecationWarning)
+        with ad.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
+            yield
 
 
 def _remove(path: Path) -> None:

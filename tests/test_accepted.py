@@ -272,6 +272,7 @@ def test_views_of_one_anndata():
     assert snapshot(whole) == before
 
 
+@pytest.mark.filterwarnings("ignore:.*express none of the genes:UserWarning")
 def test_subset_order_and_container_do_not_matter():
     parts = as_anndata(A), as_anndata(B, "b")
     plain = mnn_correct(*parts, k=5, var_subset=["g1", "g5", "g9"])[0].X
@@ -293,3 +294,14 @@ def test_result_shares_no_memory_with_the_input():
             out.obs["depth"] = -1
             out.var["new"] = 1
         assert snapshot(parts) == before
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_matrix])
+def test_cells_without_the_genes_used_for_distances_are_told_of(layout):
+    batches = make_batches()
+    batches[1][3:5, :10] = 0
+    batches[1][6] = 0
+    options = {"k": 5, "var_index": range(40), "var_subset": range(10)}
+    with pytest.warns(UserWarning, match="2 cell.s. of batch '1' express none"):
+        mnn_correct(*map(layout, batches), **options)
+    mnn_correct(*map(layout, batches), **options, cos_norm_out=False)

@@ -7,7 +7,9 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+import zarr
 from helpers import as_anndata, make_batches
+from scipy import sparse
 
 from mnndask import mnn_correct
 from mnndask.cli import main
@@ -102,6 +104,17 @@ def test_every_option_reaches_the_call(files, tmp_path):
     assert list(result.obs["plate"].cat.categories) == ["plate0", "plate1", "plate2"]
 
 
+def test_an_unfinished_output_is_not_removed_unasked(files, tmp_path, capsys):
+    (tmp_path / "out.zarr.partial").mkdir()
+    kept = tmp_path / "out.zarr.partial" / "mine"
+    kept.write_text("")
+    assert run("correct", *files, "-o", tmp_path / "out.zarr") == 2
+    assert "out.zarr.partial" in capsys.readouterr().err
+    assert kept.exists()
+    assert run("correct", *files, "-o", tmp_path / "out.zarr", "--overwrite") == 0
+    assert not kept.exists()
+
+
 def test_one_file_is_split_by_its_batch_key(files, tmp_path):
     parts = [ad.read_h5ad(f) for f in files]
     whole = ad.concat(parts, keys=["x", "y", "z"], label="sample", merge="same")
@@ -130,6 +143,31 @@ def test_one_file_is_split_by_its_batch_key(files, tmp_path):
             call["restrict"] = [whole.obs["good"][whole.obs["sample"] == s].to_numpy() for s in order]
         expected, _, _ = mnn_correct(whole, batch_key="sample", **call)
         np.testing.assert_allclose(result.X, expected.X, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("save_raw", [True, False])
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_raw_is_written(layout, save_raw, n_files, tmp_path):
+    """Scanpy's usual files have a raw of their own; one of several files has no place for it."""
+    paths = []
+    for i, X in enumerate(make_batches()[:n_files]):
+        adata = as_anndata(layout(X), f"c{i}_")
+        adata.raw = adata.copy()
+        adata.X = adata.X * 0.5
+        adata.obs["batch"] = ["x", "y"] * 30 if n_files == 1 else f"b{i}"
+        adata.uns = {"batch_colors": np.array(["red", "blue"], dtype=object), "table": adata.obs[["depth"]]}
+        paths.append(tmp_path / f"{i}.h5ad")
+        adata.write_h5ad(paths[-1])
+    assert run("correct", *paths, *["--save-raw"] * save_raw, "-o", tmp_path / "out.zarr") == 0
+    raw = ad.read_zarr(tmp_path / "out.zarr").raw
+    if not save_raw and n_files == 2:
+        assert raw is None
+        return
+    stored = raw.X.toarray() if sparse.issparse(raw.X) else raw.X
+    np.testing.assert_array_equal(stored, np.concatenate(make_batches()[:n_files]) * (0.5 if save_raw else 1))
+    zarr_chunks = zarr.open_group(tmp_path / "out.zarr")["X"].chunks
+    assert zarr_chunks == stored.shape
 
 
 @pytest.mark.filterwarnings("ignore:Only one batch:UserWarning")
@@ -163,7 +201,9 @@ def test_help_names_every_command_and_option(command, capsys):
 
 def test_demo_prints_mixing_and_draws(tmp_path, capsys):
     assert run("demo", "-o", tmp_path / "demo", "--n-cells", 240) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert said.err == ""
+    lines = said.out.splitlines()
     before, after = (
         float(part.split()[0])
         for part in lines[1].replace("before", "|").replace("after", "|").split("|")[1:]

@@ -10,7 +10,10 @@ from transcription import DOUBLE, SINGLE, transcribe
 
 from mnndask import mnn_correct
 
-pytestmark = pytest.mark.filterwarnings("ignore:k=:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:k=:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*express none of the genes:UserWarning"),
+]
 SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 

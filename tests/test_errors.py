@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import traceback
 from types import SimpleNamespace
 
@@ -117,8 +118,10 @@ def zarr_without_chunks(folder):
     as_anndata(A).write_zarr(folder / "a.zarr")
     as_anndata(B, "b").write_zarr(folder / "b.zarr")
     for file in (folder / "b.zarr" / "X").iterdir():
-        if file.name[0].isdigit() or file.name == "c":
+        if file.name[0].isdigit():  # zarr format 2
             file.unlink()
+        elif file.name == "c":  # zarr format 3
+            shutil.rmtree(file)
     return folder / "a.zarr", folder / "b.zarr"
 
 
@@ -216,8 +219,9 @@ bad("no-X", InputError, "batch 0 has no X", "layer=",
     pair(lambda X: ad.AnnData(obs=pd.DataFrame(index=map(str, range(len(X)))))))
 
 # kinds
-bad("mixed", InputTypeError, "mixed kinds: anndata, array", "one kind", lambda _: (as_anndata(A), B))
-bad("mixed-sparse", InputTypeError, "mixed kinds: sparse, array", "one kind",
+bad("mixed", InputTypeError, "mixed kinds: batch 0 is anndata, batch 1 is array", "one kind",
+    lambda _: (as_anndata(A), B))
+bad("mixed-sparse", InputTypeError, "mixed kinds: batch 0 is sparse, batch 1 is array", "one kind",
     lambda _: (sparse.csr_matrix(A), B))
 bad("list", InputTypeError, "A batch is an object of type list", "mnn_correct(*batches)", lambda _: ([A, B],))
 bad("frame", InputTypeError, "A batch is an object of type pandas", "as one of: AnnData", pair(pd.DataFrame))

@@ -15,6 +15,10 @@ def points(*rows, dtype=np.float64):
     return Points.of(np.array(rows, dtype=dtype))
 
 
+def neighbours(queries, others, k, tie):
+    return nearest(queries, others, k, np.full(len(queries), tie))
+
+
 def test_lengths_of_zero_cells_are_not_zero():
     assert cosine_lengths(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [5.0, 1e-8]
 
@@ -26,26 +30,26 @@ def test_distances_never_fall_below_zero():
 
 def test_ties_go_to_the_lower_index():
     others = points([1.0], [-1.0], [1.0], [-1.0], [5.0])
-    assert nearest(points([0.0]), others, 2, 1e-10)[1].tolist() == [0, 1]
-    assert nearest(points([0.1]), others, 3, 1e-10)[1].tolist() == [0, 1, 2]
+    assert neighbours(points([0.0]), others, 2, 1e-10)[1].tolist() == [0, 1]
+    assert neighbours(points([0.1]), others, 3, 1e-10)[1].tolist() == [0, 1, 2]
 
 
 def test_ties_are_within_the_tolerance():
     others = points([1.0 + 1e-9], [1.0], [1.0 - 1e-9])
-    assert nearest(points([0.0]), others, 1, 1e-6)[1].tolist() == [0]
-    assert nearest(points([0.0]), others, 1, 1e-12)[1].tolist() == [2]
+    assert neighbours(points([0.0]), others, 1, 1e-6)[1].tolist() == [0]
+    assert neighbours(points([0.0]), others, 1, 1e-12)[1].tolist() == [2]
 
 
 @pytest.mark.parametrize("k", [3, 4, 100])
 def test_all_are_neighbours_when_k_is_large(k):
-    rows, cols = nearest(points([0.0], [9.0]), points([1.0], [2.0], [3.0]), k, 1e-10)
+    rows, cols = neighbours(points([0.0], [9.0]), points([1.0], [2.0], [3.0]), k, 1e-10)
     assert rows.tolist() == [0, 0, 0, 1, 1, 1]
     assert cols.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_pairs_are_mutual():
     new, ref = points([0.0], [1.0], [1.1]), points([1.04], [0.2])
-    ref_rows, new_rows = mutual(nearest(new, ref, 1, 0), nearest(ref, new, 1, 0), (3, 2))
+    ref_rows, new_rows = mutual(neighbours(new, ref, 1, 0), neighbours(ref, new, 1, 0), (3, 2))
     assert list(zip(ref_rows.tolist(), new_rows.tolist(), strict=True)) == [(1, 0), (0, 1)]
 
 

@@ -98,6 +98,7 @@ def sparse_batches():
         yield sp.random_array((N_CELLS, N_GENES), density=0.01, format="csr", dtype=np.float32, rng=rng)
 
 
+@pytest.mark.filterwarnings("ignore:.*express none of the genes:UserWarning")
 def test_no_dense_matrix_of_all_cells(tmp_path):
     datas = [da.from_array(X, chunks=(500, -1), asarray=False) for X in sparse_batches()]
     options = {

@@ -122,3 +122,16 @@ def test_mixing_improves_and_types_stay_together():
 def test_any_sigma_gives_numbers(sigma, dtype):
     for corrected in correct(make_batches(dtype=dtype), sigma=sigma)[0]:
         assert np.isfinite(corrected).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("times", [30, 1000])
+def test_one_huge_cell_does_not_touch_the_others_pairs(times, dtype):
+    """What counts as a tie is relative to each cell: the largest must not blur the rest."""
+    batches = make_batches((150, 150), 30, dtype=dtype)
+    options = {"cos_norm_in": False, "cos_norm_out": False, "sigma": 50.0, "k": 10}
+    pairs = correct(batches, **options)[1][1]
+    batches[1][7] *= times
+    blurred = correct(batches, **options)[1][1]
+    kept = {tuple(p) for p in pairs.to_numpy() if p[0] != 7} & {tuple(p) for p in blurred.to_numpy()}
+    assert len(kept) > 0.98 * len(pairs[pairs["new cell"] != 7])

@@ -15,7 +15,7 @@ import numpy as np
 class Precision:
     """What counts as equal (part of the definition), and how far rounding may carry an implementation."""
 
-    pair_tie: float  # of the squared scale
+    pair_tie: float  # of the cell's squared norm (or the median norm)
     projection_tie: float  # of the scale
     rounding: float  # of the scale, in differences and projections
     allowed: float  # of the largest value, in the result
@@ -69,12 +69,17 @@ def transcribe(
     corrected = [o.copy() for o in outs]
     undecided = [np.zeros(len(b), dtype=bool) for b in batches]
     ref_in, ref_out, ref_row = ins[first][used[first]], outs[first][used[first]], used[first]
+    norms = [np.linalg.norm(ins[b][used[b]], axis=1) for b in range(len(batches))]
+    sizes = [
+        np.maximum(norm, np.median(np.concatenate(norms))) for norm in norms
+    ]  # what rounding is relative to
+    ref_size = sizes[first]
     n_before = len(batches[first])
     pairs, angles, doubt = {}, {}, False
 
     for b in order[1:]:
         new_in, new_out = ins[b][used[b]], outs[b][used[b]]
-        found, pairs_in_doubt = mutual_pairs(ref_in, new_in, k, scale_in, precision)  # step 3
+        found, pairs_in_doubt = mutual_pairs(ref_in, ref_size, new_in, sizes[b], k, precision)  # step 3
         doubt |= pairs_in_doubt
         pairs[b] = {(int(ref_row[r]), int(used[b][t])) for r, t in found}
 
@@ -116,6 +121,9 @@ def transcribe(
 
         corrected[b] = outs[b] + V_out  # step 9
         ref_in = np.vstack([ref_in, (ins[b] + V_in)[used[b]]])
+        ref_size = np.concatenate(
+            [ref_size, np.maximum(sizes[b], np.linalg.norm((ins[b] + V_in)[used[b]], axis=1))]
+        )
         ref_out = np.vstack([ref_out, corrected[b][used[b]]])
         ref_row = np.concatenate([ref_row, n_before + used[b]])
         n_before += len(batches[b])
@@ -134,10 +142,14 @@ def nearest(query, others, k, tie, rounding):
     return set(sure + tied[: k - len(sure)]), bool(in_doubt)
 
 
-def mutual_pairs(ref, new, k, scale, precision):
-    tie, rounding = precision.pair_tie * scale**2, precision.rounding * scale**2
-    of_new = [nearest(t, ref, k, tie, rounding) for t in new]
-    of_ref = [nearest(r, new, k, tie, rounding) for r in ref]
+def mutual_pairs(ref, ref_size, new, new_size, k, precision):
+    def neighbours(queries, sizes, others):
+        return [
+            nearest(q, others, k, precision.pair_tie * size**2, precision.rounding * size**2)
+            for q, size in zip(queries, sizes, strict=True)
+        ]
+
+    of_new, of_ref = neighbours(new, new_size, ref), neighbours(ref, ref_size, new)
     found = [(r, t) for t in range(len(new)) for r in sorted(of_new[t][0]) if t in of_ref[r][0]]
     return found, any(in_doubt for _, in_doubt in of_new + of_ref)
 
@@ -169,14 +181,18 @@ def remove_span(V, cells, genes, svd_dim, scale):
     in_doubt = 0 < kept < len(s) and s[kept - 1] - s[kept] < 1e-3 * s[0]
     loadings = centred @ Wt[:kept].T / s[:kept]
     loadings[genes] = U[:, :kept]
-    return V - (V[:, genes] @ U[:, :kept]) @ loadings.T, bool(in_doubt)
+    out = V - (V[:, genes] @ U[:, :kept]) @ loadings.T
+    nothing = np.linalg.norm(out[:, genes], axis=1) <= 1e-12 * np.linalg.norm(V[:, genes], axis=1)
+    out[np.ix_(nothing, genes)] = 0
+    return out, bool(in_doubt)
 
 
 def adjust(cells, V, V_all, ref, new, sigma, scale, precision):
     """Lengthen each row of `V_all` by the factor that its part `V`, on the genes of `cells`, asks for."""
     out, undecided = V_all.copy(), np.zeros(len(cells), dtype=bool)
     for i, (c, v) in enumerate(zip(cells, V, strict=True)):
-        length = np.linalg.norm(v)
+        largest = np.abs(v).max()
+        length = largest and largest * np.linalg.norm(v / largest)  # squares of what is tiny would vanish
         if length == 0:
             continue
         g = v / length

@@ -44,6 +44,12 @@ def row_dots(A: Floats, B: Floats) -> NDArray[np.float64]:
     return out
 
 
+def row_lengths(A: Floats) -> NDArray[np.float64]:
+    """Norms of rows, shape ``(n_cells,)``."""
+    out: NDArray[np.float64] = np.sqrt(row_dots(A, A))
+    return out
+
+
 def squared_distances(A: Points, B: Points) -> Floats:
     """Squared distances, shape ``(len(A), len(B))``; rounding below zero is cut off."""
     out: Floats = A.X @ B.X.T
@@ -65,14 +71,16 @@ def to_log_weights(squared: Floats, sigma: float) -> Floats:
 class Tolerances:
     """How near two numbers must be to count as equal, relative to the data's scale.
 
+    That is, to a cell's norm (or the median norm if that is more), or to the largest norm of all cells.
+
     Without them, duplicated cells would make the result hang on the order in which a product is summed.
     """
 
-    squared_distance: float  # of scale²
-    projection: float  # of scale
-    doubtful: float  # of scale: a projection difference this small is taken again in double precision
+    squared_distance: float  # of the cell's norm, squared
+    projection: float  # of the largest norm
+    doubtful: float  # of the largest norm: so small a difference is taken again in double precision
     reach: float  # of the total weight
-    vector: float  # of scale: an anchor vector shorter than this is rounding
+    vector: float  # of the cell's norm: an anchor vector shorter than this is rounding
 
     @classmethod
     def of(cls, dtype: np.dtype) -> Tolerances:

@@ -11,10 +11,11 @@ from mnndask.kernels.distances import Points, squared_distances
 Rows = NDArray[np.intp]
 
 
-def nearest(queries: Points, others: Points, k: int, tie: float) -> tuple[Rows, Rows]:
+def nearest(queries: Points, others: Points, k: int, tie: NDArray[np.float64]) -> tuple[Rows, Rows]:
     """Find the `k` nearest of `others` for each query.
 
-    Squared distances within `tie` of the k-th smallest count as tied with it, and ties go to the lower index.
+    Squared distances within the query's `tie` of the k-th smallest count as tied with it, and ties go to the
+    lower index.
 
     Returns
     -------
@@ -26,8 +27,9 @@ def nearest(queries: Points, others: Points, k: int, tie: float) -> tuple[Rows, 
         return rows, cols
     squared = squared_distances(queries, others)
     kth = np.partition(squared, k - 1, axis=1)[:, k - 1, None]
-    chosen = squared < kth - tie
-    tied = np.abs(squared - kth) <= tie
+    margin = tie.astype(squared.dtype)[:, None]
+    chosen = squared < kth - margin
+    tied = np.abs(squared - kth) <= margin
     free = k - chosen.sum(axis=1, keepdims=True)
     crowded = np.flatnonzero(tied.sum(axis=1) > free[:, 0])  # only here does the order decide
     tied[crowded] &= np.cumsum(tied[crowded], axis=1) <= free[crowded]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 from sklearn.utils.extmath import randomized_svd
 
-from mnndask.errors import InputError
 from mnndask.kernels.distances import Floats
 from mnndask.kernels.variance import unit_rows
 
@@ -21,6 +20,10 @@ LANCZOS_OPTIONS = ("ncv", "tol", "maxiter", "v0")
 
 OVERSAMPLES = 20
 POWER_ITERATIONS = 12
+
+
+class SolverError(ValueError):
+    """Options that the Lanczos solver refuses."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class SvdSolver:
     def __call__(self, X: Floats, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
         """First `n` singular triplets of `X`, fewer where the rest is rounding of data of that scale."""
         n = min(n, *X.shape)
-        rounding = np.sqrt(X.shape[1]) * max(X.shape) * np.finfo(X.dtype).eps * scale
+        rounding = 10 * np.sqrt(max(X.shape)) * np.finfo(X.dtype).eps * scale
         if n == 0 or np.linalg.norm(X) <= rounding:
             U, s, Wt = (
                 np.zeros((X.shape[0], 0), X.dtype),
@@ -62,10 +65,7 @@ class SvdSolver:
             try:
                 U, s, Wt = svds(X, n, solver="arpack", **options)
             except (ValueError, TypeError) as error:
-                what = f"svds refused {', '.join(self.options or {})}: {error}"
-                raise InputError(
-                    what, "See scipy.sparse.linalg.svds for what svd_mode='irlb' takes."
-                ) from error
+                raise SolverError(str(error)) from error
             U, s, Wt = U[:, ::-1], s[::-1], Wt[::-1]
         else:
             U, s, Wt = np.linalg.svd(X, full_matrices=False)
