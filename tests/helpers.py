@@ -16,6 +16,8 @@ import xarray as xr
 import zarr
 from scipy import sparse as sp
 
+from mnndask import mnn_correct
+
 GENES = [f"g{i}" for i in range(40)]
 
 
@@ -140,3 +142,31 @@ def counted(X, chunks):
 
     lazy = da.from_array(X, chunks=chunks).map_blocks(read, dtype=X.dtype, meta=np.empty((0, 0), X.dtype))
     return lazy, reads
+
+
+SIZES = (60, 70, 50)
+EXPECTED = {}
+
+
+def expected(**options):
+    """Corrected values of the plain matrices."""
+    key = repr(options)
+    if key not in EXPECTED:
+        EXPECTED[key] = mnn_correct(*make_batches(), k=10, **options)[0]
+    return EXPECTED[key]
+
+
+def batches(kind="anndata", folder=None):
+    return [KINDS[kind](X, folder, f"b{i}") for i, X in enumerate(make_batches())]
+
+
+def one_anndata(labels, *, shuffled=True):
+    """All batches in one AnnData, in mixed order; and the rows of each batch in it."""
+    order = np.random.default_rng(1).permutation(sum(SIZES)) if shuffled else np.arange(sum(SIZES))
+    adata = as_anndata(np.vstack(make_batches())[order])
+    batch = np.repeat(np.arange(3), SIZES)[order]
+    adata.obs["sample"] = np.asarray(labels)[batch]
+    adata.uns["colours"] = {"sample": ["red", "blue"]}
+    adata.obsp["near"] = sp.eye_array(adata.n_obs, format="csr")
+    adata.var["mean"] = np.asarray(adata.X.mean(axis=0))
+    return adata, batch

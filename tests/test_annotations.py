@@ -9,38 +9,11 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import GENES, KINDS, as_anndata, make_batches, values
+from helpers import GENES, SIZES, batches, expected, make_batches, one_anndata, values
 from scipy import sparse as sp
 
 from mnndask import mnn_correct
 from mnndask.errors import InputKeyError
-
-SIZES = (60, 70, 50)
-EXPECTED = {}
-
-
-def expected(**options):
-    """Corrected values of the plain matrices."""
-    key = repr(options)
-    if key not in EXPECTED:
-        EXPECTED[key] = mnn_correct(*make_batches(), k=10, **options)[0]
-    return EXPECTED[key]
-
-
-def batches(kind="anndata", folder=None):
-    return [KINDS[kind](X, folder, f"b{i}") for i, X in enumerate(make_batches())]
-
-
-def one_anndata(labels, *, shuffled=True):
-    """All batches in one AnnData, in mixed order; and the rows of each batch in it."""
-    order = np.random.default_rng(1).permutation(sum(SIZES)) if shuffled else np.arange(sum(SIZES))
-    adata = as_anndata(np.vstack(make_batches())[order])
-    batch = np.repeat(np.arange(3), SIZES)[order]
-    adata.obs["sample"] = np.asarray(labels)[batch]
-    adata.uns["colours"] = {"sample": ["red", "blue"]}
-    adata.obsp["near"] = sp.eye_array(adata.n_obs, format="csr")
-    adata.var["mean"] = np.asarray(adata.X.mean(axis=0))
-    return adata, batch
 
 
 def assert_values(result, wanted):
