@@ -12,9 +12,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
+from mnndask.kernels.neighbors import Rows
 from mnndask.sources import Source, in_memory
-
-Rows = NDArray[np.intp]
 
 
 def common_genes(sources: list[Source], kind: str, var_index: Sequence[Hashable] | None) -> pd.Index | None:

@@ -158,12 +158,9 @@ def correct(
     if var_subset:
         chosen["var_subset"] = _listed_genes(var_subset)
     if restrict:
-        flags = [_flags(a.obs, restrict, "obs", path) for a, path in zip(opened, inputs, strict=True)]
-        chosen["restrict"] = flags
-        if len(inputs) == 1 and options["batch_key"] in opened[0].obs:
-            batches = opened[0].obs[options["batch_key"]].astype(str)
-            names = options["batch_categories"] or batches.unique()
-            chosen["restrict"] = [flags[0][(batches == name).to_numpy()] for name in names]
+        chosen["restrict"] = _marked_cells(
+            inputs, opened, restrict, options["batch_key"], options["batch_categories"]
+        )
     result, _, angles = mnn_correct(
         *inputs, index_unique=index_unique or None, compute_angle=compute_angle, n_jobs=n_jobs, **chosen
     )
@@ -232,6 +229,21 @@ def _marked_genes(inputs: tuple[Path, ...], opened: list[AnnData], column: str) 
             what, "Select highly variable genes over all batches, or name genes with --var-subset."
         )
     return list(marked)
+
+
+def _marked_cells(
+    inputs: tuple[Path, ...],
+    opened: list[AnnData],
+    column: str,
+    batch_key: str,
+    categories: list[str] | None,
+) -> list[np.ndarray]:
+    """Which cells a column of obs marks in each batch, in the order in which the batches count."""
+    flags = [_flags(adata.obs, column, "obs", path) for adata, path in zip(opened, inputs, strict=True)]
+    if len(inputs) > 1 or batch_key not in opened[0].obs:
+        return flags
+    batches = opened[0].obs[batch_key].astype(str)
+    return [flags[0][(batches == name).to_numpy()] for name in categories or batches.unique()]
 
 
 def _listed_genes(path: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +22,6 @@ from mnndask.parameters import check_parameters, merge_order
 from mnndask.reference import Sketch
 from mnndask.results import pack_anndata, pack_matrices, pair_tables, summary
 from mnndask.sketch import draw_sketches
-
-logger = logging.getLogger(__name__)
 
 
 class MNNCorrector(BaseEstimator):

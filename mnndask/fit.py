@@ -88,7 +88,7 @@ class Fit:
     ) -> None:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.tolerances = Tolerances.of(spaces.dtype)
-        raw = {b: sketch.dense(spaces.near, spaces.dtype) for b, sketch in enumerate(sketches)}
+        raw = {b: spaces.dense(sketch.X[:, spaces.near]) for b, sketch in enumerate(sketches)}
         self.lengths = {b: spaces.lengths(X) for b, X in raw.items()}
         self._warn_of_empty_cells(names)
         self.space_in = self._space(raw, normalise=spaces.cos_norm_in)
@@ -263,7 +263,7 @@ class Fit:
 
     def _rest(self, batch: int, genes: Rows) -> Floats:
         """Sketched cells of a batch in *out* space on other genes."""
-        X = self.sketches[batch].dense(genes, self.spaces.dtype)
+        X = self.spaces.dense(self.sketches[batch].X[:, genes])
         return X / self.lengths[batch] if self.spaces.cos_norm_out else X
 
     def _map(self, n_rows: int, rows: int, function: Callable[[slice], Any]) -> list[Any]:

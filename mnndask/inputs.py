@@ -19,11 +19,10 @@ from scipy import sparse
 
 from mnndask.align import common_genes, name_batches, split_batches
 from mnndask.errors import InputError, InputKeyError, InputTypeError
+from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import whole_rows
 from mnndask.sources import Matrix, Source, layer_names
 from mnndask.store import lazy_matrix, open_lazily
-
-Rows = NDArray[np.intp]
 
 ACCEPTED = (
     "AnnData, numpy.ndarray, scipy sparse matrix, dask array, zarr array, xarray.DataArray, "

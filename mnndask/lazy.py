@@ -42,8 +42,15 @@ def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int 
             elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
                 tasks.append(read(block, own - start))
         parts.append(tasks)
-    options = {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
-    return [_stack(blocks) for blocks in dask.compute(*parts, **options)]
+    return [
+        blocks[0] if len(blocks) == 1 else stack_cells(blocks)
+        for blocks in dask.compute(*parts, **threads(n_jobs))
+    ]
+
+
+def threads(n_jobs: int | None) -> dict[str, int]:
+    """What `n_jobs` means to dask; nothing, if None: its own configuration holds."""
+    return {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
 
 
 def _read(block: Any, rows: Rows | None) -> Block:
@@ -51,21 +58,9 @@ def _read(block: Any, rows: Rows | None) -> Block:
     return X if rows is None else X[rows]
 
 
-def _stack(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    if sparse.issparse(blocks[0]):
-        return sparse.vstack(blocks, format="csr")
-    return np.concatenate(blocks)
-
-
 def plain(block: Any) -> Block:
     """Give a chunk as a NumPy array or a CSR matrix, whatever array it is."""
-    if sparse.issparse(block):
-        return block.tocsr()
-    if hasattr(block, "tocsr"):  # pydata/sparse
-        return block.tocsr()
-    return np.asarray(block)
+    return block.tocsr() if hasattr(block, "tocsr") else np.asarray(block)  # SciPy's or pydata's sparse
 
 
 @dataclass(frozen=True)

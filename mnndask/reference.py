@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from mnndask.kernels.distances import Floats, Points, row_lengths
 from mnndask.kernels.neighbors import Rows
@@ -21,12 +19,6 @@ class Sketch:
     X: Block
     rows: Rows
     n_cells: int
-
-    def dense(self, genes: Rows | slice, dtype: np.dtype) -> Floats:
-        """Raw expression of some genes."""
-        part: Any = self.X[:, genes]
-        out: Floats = np.ascontiguousarray(part.toarray() if sparse.issparse(part) else part, dtype=dtype)
-        return out
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from anndata.experimental import read_elem_lazy
 from anndata.io import read_elem, write_elem
 
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, OutputExistsError
-from mnndask.lazy import rows_per_chunk
-from mnndask.parallel import effective_n_jobs
+from mnndask.lazy import rows_per_chunk, threads
 from mnndask.sources import layer_names
 
 
@@ -176,7 +175,7 @@ def write_zarr(adata: AnnData, path: Path, *, overwrite: bool = False, n_jobs: i
     try:
         # A chunk of zeros that is not written could not be told from one that was lost.
         always = {"array.write_empty_chunks": True}
-        with zarr.config.set(always), _zarr_v3(), dask.config.set(num_workers=effective_n_jobs(n_jobs)):
+        with zarr.config.set(always), _zarr_v3(), dask.config.set(threads(n_jobs)):
             whole.write_zarr(partial, chunks=(rows, n_genes))
             if adata.raw is not None:  # by itself, for `chunks` would be taken for its X too
                 write_elem(zarr.open_group(partial, use_consolidated=False), "raw", adata.raw)
