@@ -42,8 +42,20 @@ class InputNotFoundError(MNNError, FileNotFoundError, ValueError):
     """A path to nothing."""
 
 
+class InputReadError(InputError, OSError):
+    """An input that is damaged, or cannot be read."""
+
+
+class ScratchError(MNNError, OSError):
+    """A scratch folder that cannot be used, or has lost what was put there."""
+
+
 class OutputExistsError(MNNError, FileExistsError, ValueError):
     """An output path that is taken."""
+
+
+class OutputError(MNNError, OSError):
+    """An output that could not be written to its end."""
 
 
 class ResultTooLargeError(MNNError, MemoryError):

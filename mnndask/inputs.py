@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask.align import common_genes, name_batches, split_batches
+from mnndask.budget import Budget
+from mnndask.chunks import moderate
 from mnndask.errors import InputError, InputKeyError, InputTypeError
+from mnndask.guard import guarded
 from mnndask.kernels.neighbors import Rows
-from mnndask.lazy import whole_rows
+from mnndask.reading import lazy_matrix
 from mnndask.sources import Matrix, Source, layer_names
-from mnndask.store import lazy_matrix, open_lazily
+from mnndask.store import open_lazily
 
 ACCEPTED = (
     "AnnData, numpy.ndarray, scipy sparse matrix, dask array, zarr array, xarray.DataArray, "
@@ -74,9 +77,8 @@ class Inputs:
 
     @property
     def dtype(self) -> np.dtype:
-        """Precision to compute in: single unless a batch is double."""
-        double = any(s.X.dtype.kind == "f" and s.X.dtype.itemsize > 4 for s in self.sources)
-        return np.dtype(np.float64 if double else np.float32)
+        """Precision to compute in."""
+        return _precision(self.sources)
 
     @property
     def n_cells(self) -> list[int]:
@@ -98,10 +100,12 @@ def read_inputs(
     layer: str | None = None,
     var_index: Sequence[Hashable] | None = None,
     batches: Sequence[Hashable] | None = None,
+    budget: Budget,
 ) -> Inputs:
     """Open, check and align all batches; nothing lazy is read but annotations.
 
-    With `batches`, each of `datas` is the batch so named, whatever it holds.
+    With `batches`, each of `datas` is the batch so named, whatever it holds. Chunks of lazy data are sized by
+    the budget.
 
     Raises
     ------
@@ -109,11 +113,12 @@ def read_inputs(
         Naming the input and the remedy.
     """
     kind = _common_kind(datas)
-    sources = [_open(data, _label(i, data), layer) for i, data in enumerate(datas)]
+    sources = [_open(data, _label(i, data), layer, budget) for i, data in enumerate(datas)]
     for source in sources:
         _check_matrix(source)
     _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
+    sources = _moderate(sources, budget)
     if batches is not None:
         if len(batches) != len(sources):
             what = f"batches names {len(batches)} batch(es) for {len(sources)} data set(s)."
@@ -126,6 +131,18 @@ def read_inputs(
         return Inputs(kind, sources, genes, ["0"], None, named=False)
     categories, codes = split_batches(sources[0], batch_key, batch_categories)
     return Inputs(kind, sources, genes, categories, codes, named=True)
+
+
+def _precision(sources: list[Source]) -> np.dtype:
+    """Single unless a batch is double."""
+    double = any(s.X.dtype.kind == "f" and s.X.dtype.itemsize > 4 for s in sources)
+    return np.dtype(np.float64 if double else np.float32)
+
+
+def _moderate(sources: list[Source], budget: Budget) -> list[Source]:
+    """Size the chunks of lazy sources."""
+    itemsize = _precision(sources).itemsize
+    return [replace(s, X=moderate(s.X, s.label, budget, itemsize)) if s.lazy else s for s in sources]
 
 
 def _kind(data: Any) -> str:
@@ -176,7 +193,7 @@ def _label(i: int, data: Any) -> str:
     return f"batch {i} ({os.fspath(data)})" if isinstance(data, str | os.PathLike) else f"batch {i}"
 
 
-def _open(data: Any, label: str, layer: str | None) -> Source:
+def _open(data: Any, label: str, layer: str | None, budget: Budget) -> Source:
     if layer is not None and not isinstance(data, AnnData | str | os.PathLike):
         what = f"layer={layer!r} was asked for, but {label} is a matrix."
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
@@ -185,7 +202,8 @@ def _open(data: Any, label: str, layer: str | None) -> Source:
             if not os.fspath(data):
                 what = f"{label} is an empty path."
                 raise InputError(what, "Give the path of a .zarr or .h5ad.")
-            return _from_anndata(open_lazily(Path(data).expanduser(), layer, label), label, layer)
+            opened = open_lazily(Path(data).expanduser(), layer, label, budget.chunk_bytes)
+            return _from_anndata(opened, label, layer)
         case AnnData():
             return _from_anndata(data, label, layer)
         case xr.DataArray():
@@ -198,7 +216,7 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None) -> Source:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layer_names(adata)) or 'none'}.")
     if adata.isbacked:
-        X = backed_matrix(adata, "X" if layer is None else f"layers/{layer}")
+        X = backed_matrix(adata, "X" if layer is None else f"layers/{layer}", label)
     else:
         X = adata.X if layer is None else adata.layers[layer]
     if X is None:
@@ -207,9 +225,9 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None) -> Source:
     return Source(_matrix(X, label), label, adata)
 
 
-def backed_matrix(adata: AnnData, key: str) -> da.Array:
+def backed_matrix(adata: AnnData, key: str, label: str | None = None) -> da.Array:
     """Matrix of an AnnData backed by a file, left in it, also where the AnnData is a view."""
-    X = lazy_matrix(adata.file[key])
+    X = lazy_matrix(adata.file[key], label and f"{label} ({adata.filename})")
     if not adata.is_view:
         return X
     # anndata has no public way to ask a view for its rows, and reads all of a backed view at once.
@@ -220,7 +238,7 @@ def backed_matrix(adata: AnnData, key: str) -> da.Array:
 
 def _matrix(X: Any, label: str) -> Matrix:
     if isinstance(X, zarr.Array):
-        X = da.from_zarr(X)
+        X = lazy_matrix(X, label)
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         what = f"{label} is a masked array, and masked values have no meaning here."
         raise InputTypeError(what, "Say what they are: X.filled(0), or remove these cells or genes.")
@@ -231,7 +249,7 @@ def _matrix(X: Any, label: str) -> Matrix:
         if np.isnan(X.shape).any():
             what = f"{label} is a dask array of unknown chunk sizes."
             raise InputError(what, "Call its compute_chunk_sizes() first.")
-        return whole_rows(X)
+        return guarded(X, label)
     return X.tocsr() if sparse.issparse(X) else np.asarray(X)
 
 

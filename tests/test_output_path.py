@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 
 import anndata as ad
 import numpy as np
@@ -217,26 +218,42 @@ def test_overwrite_replaces(run, folder):
     assert ad.read_zarr(folder / "out.zarr").shape == (44, 40)
 
 
-@pytest.mark.parametrize("when", ["fitting", "writing"])
-def test_interrupt(when, run, folder, monkeypatch):
+def test_interrupt(run, folder, monkeypatch):
     (folder / "out.zarr").mkdir()
     (folder / "out.zarr" / "older").write_text("kept")
     before = contents(folder)
 
-    def interrupted(*args, original=ad.AnnData.write_zarr, **kwargs):
-        if when == "writing":
-            original(*args, **kwargs)
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    target = {"fitting": "mnndask.cli.mnn_correct", "writing": "anndata.AnnData.write_zarr"}[when]
-    monkeypatch.setattr(target, interrupted)
+    monkeypatch.setattr("mnndask.cli_correct.mnn_correct", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
     status, out, err = run("a.h5ad b.h5ad -o out.zarr --overwrite")
+    signal.signal(signal.SIGINT, handler)
     assert status == 130
     assert out == []
-    assert [line for line in err if line] == [
-        "mnndask: interrupted; nothing was written"
-    ]  # after the line of the ^C
-    assert {path: file for path, file in contents(folder).items() if ".partial" not in str(path)} == before
-    for path in folder.glob("*.partial"):
-        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever anndata raises, it must not open
-            ad.read_zarr(path)
+    # after the line of the ^C
+    assert [line for line in err if line] == ["mnndask: interrupted; nothing was written"]
+    assert contents(folder) == before
+
+
+def test_bug_is_not_taken_for_wrong_use(run, folder, monkeypatch):
+    def broken(*_, **__):
+        raise AssertionError
+
+    before = contents(folder)
+    monkeypatch.setattr("mnndask.cli_correct.mnn_correct", broken)
+    status, _, err = run("a.h5ad b.h5ad -o out.zarr")
+    assert status == 1
+    assert err[0].startswith("Traceback")
+    assert err[-1].startswith("mnndask: this is a bug")
+    assert contents(folder) == before
+
+
+def test_an_older_output_left_by_a_stopped_run_is_not_lost(run, folder):
+    (folder / "out.zarr.replaced").mkdir()
+    (folder / "out.zarr.replaced" / "older").write_text("kept")
+    before = contents(folder)
+    for overwrite in ("", "--overwrite"):
+        refused(run, f"a.h5ad b.h5ad -o out.zarr {overwrite}", "out.zarr.replaced", "Rename it")
+    assert contents(folder) == before

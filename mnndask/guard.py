@@ -1,0 +1,76 @@
+"""Lazy matrices that users opened: their stores are read as ours are, so that what is lost is not zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import h5py
+import zarr
+from dask.array.core import getter, getter_inline, getter_nofancy
+from dask.blockwise import Blockwise
+from dask.highlevelgraph import HighLevelGraph
+
+from mnndask.reading import lazy_matrix, path_of
+
+GETTERS = (getter, getter_inline, getter_nofancy)  # what da.from_array reads with
+
+
+def guarded(X: da.Array, label: str) -> da.Array:
+    """Same array; where it is read by anndata's ``read_lazy`` or ``dask.array.from_zarr``, read by us.
+
+    Such a layer is replaced by one of the same name and chunks that refuses lost chunks (now, and when it is
+    computed) and names input, matrix and rows where it cannot read. All other layers are left as they are.
+
+    Raises
+    ------
+    InputError
+        If a store lost chunks.
+    """
+    layers, dependencies = dict(X.dask.layers), dict(X.dask.dependencies)
+    for name, layer in X.dask.layers.items():
+        with _read_by(layer, layers) as stored:
+            if stored is None:
+                continue
+            whose = f"{'' if name == X.name else 'the file of '}{label} ({path_of(stored)})"
+            chunks = next(part.chunks for part in layer.io_deps.values())
+            layers[name] = lazy_matrix(stored, whose, chunks=chunks, name=name).dask.layers[name]
+            dependencies[name] = set()
+    graph = HighLevelGraph(layers, dependencies)
+    return da.Array(graph, X.name, X.chunks, meta=X._meta)
+
+
+@contextmanager
+def _read_by(layer: Any, layers: dict[str, Any]) -> Iterator[Any]:
+    """Matrix of a store that a layer reads; None if it is no such layer."""
+    stored, chunked = None, isinstance(layer, Blockwise) and len(layer.io_deps) == 1
+    for argument, index in layer.indices if chunked else ():
+        value = None if index is not None else _value(argument, layers)
+        if isinstance(value, zarr.Array) and layer.task.func in GETTERS:
+            stored = value
+        elif isinstance(value, partial) and _name(value.func) == "make_dask_chunk":  # anndata's
+            source, matrix = value.args
+            if isinstance(source, Path):
+                with h5py.File(source, "r") as file:
+                    yield file[matrix]
+                return
+            stored = getattr(source, "group", source)
+    yield stored if isinstance(stored, zarr.Array | zarr.Group) else None
+
+
+def _value(argument: Any, layers: dict[str, Any]) -> Any:
+    """An argument of a layer's function, also where another layer holds nothing else."""
+    key = getattr(argument, "key", None)
+    other = layers.get(key) if isinstance(key, str) else None
+    if other is not None and not isinstance(other, Blockwise) and len(other) == 1:
+        argument = other[key]
+    return getattr(argument, "value", argument)
+
+
+def _name(function: Any) -> str | None:
+    """Name of a function; None of other things that can be called."""
+    return getattr(function, "__name__", None)

@@ -1,0 +1,194 @@
+"""Reading matrices of stores block by block; what cannot be read is named."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import h5py
+import numpy as np
+import zarr
+from anndata.io import sparse_dataset
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mnndask.budget import CHUNK_BYTES
+from mnndask.errors import InputReadError, MNNError
+from mnndask.lazy import rows_per_chunk
+from mnndask.stored_chunks import WRITE_AGAIN, LostChunkError, check_chunks, checked, chunk_key, stored_chunks
+
+COLUMNS_PER_CHUNK = 1000  # of a matrix stored by columns
+
+
+@contextmanager
+def reading(label: str, name: str) -> Iterator[None]:
+    """Name the input and the element in whatever reading it raises."""
+    try:
+        yield
+    except MNNError:
+        raise
+    except Exception as error:
+        raise damaged(label, f"{name} cannot be read", error) from error
+
+
+def damaged(label: str, problem: str, error: Exception) -> InputReadError:
+    """Error of an input that is there but cannot be read."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    what = f"{label} is damaged: {problem} ({said})."
+    return InputReadError(what, WRITE_AGAIN)
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """Reads blocks of one matrix of a store.
+
+    Parameters
+    ----------
+    source
+        The zarr array (dense) or group (sparse); or the path of an HDF5 file, which each task opens.
+    name
+        Name of the matrix in its store.
+    label
+        How messages call the input.
+    format
+        ``"dense"``, ``"csr"`` or ``"csc"``.
+    shape
+        Shape of the matrix.
+    """
+
+    source: Any
+    name: str
+    label: str
+    format: str
+    shape: tuple[int, ...]
+
+    def __call__(self, block_info: Any = None) -> Any:
+        """Read the block at which dask is."""
+        region = [slice(start, stop) for start, stop in block_info[None]["array-location"]]
+        with reading(self.label, f"{self.name}, {_described(region, self.format)},"):
+            if not isinstance(self.source, Path):
+                return self._read(self.source, region)
+            with h5py.File(self.source, "r") as file:
+                return self._read(file[self.name], region)
+
+    def _read(self, stored: Any, region: list[slice]) -> Any:
+        if self.format == "dense":
+            return self._part(stored, region, region)
+        major = region[self.format == "csc"]
+        indptr = self._part(stored["indptr"], [slice(major.start, major.stop + 1)], region)
+        if len(indptr) != major.stop - major.start + 1 or (indptr[1:] < indptr[:-1]).any():
+            what = "indptr does not ascend"
+            raise ValueError(what)
+        inside = [slice(int(indptr[0]), int(indptr[-1]))]
+        data, indices = (self._part(stored[part], inside, region) for part in ("data", "indices"))
+        kind = sparse.csc_matrix if self.format == "csc" else sparse.csr_matrix
+        block = kind((data, indices, indptr - indptr[0]), shape=[r.stop - r.start for r in region])
+        block.check_format(full_check=True)  # what lies outside the matrix would be written outside of memory
+        return block
+
+    def _part(self, array: Any, part: list[slice], region: list[slice]) -> NDArray[Any]:
+        """Part of a stored array; where that fails, names the chunk."""
+        try:
+            return np.asarray(array[tuple(part)])
+        except Exception as error:
+            where = _described(region, self.format)
+            chunk, cause = _culprit(array, part) or (array.name.lstrip("/") or "its data", error)
+            if isinstance(cause, LostChunkError):
+                what = f"{self.label} lacks the chunk {cause} (of {where})."
+                raise InputReadError(what, WRITE_AGAIN) from error
+            raise damaged(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
+
+
+def _described(region: list[slice], format_: str) -> str:
+    axis, unit = (1, "genes") if format_ == "csc" else (0, "rows")
+    return f"{unit} {region[axis].start} to {region[axis].stop - 1}"
+
+
+def _culprit(array: Any, part: list[slice]) -> tuple[str, Exception] | None:
+    """First chunk of a part of a zarr array that cannot be read, and why."""
+    if not isinstance(array, zarr.Array):
+        return None
+    sizes = stored_chunks(array)
+    grid = [range(p.start // n, -(-p.stop // n)) for p, n in zip(part, sizes, strict=True)]
+    for at in itertools.product(*grid):
+        try:
+            array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, sizes, strict=True))]
+        except Exception as error:
+            return chunk_key(array, at), error
+    return None
+
+
+def lazy_matrix(
+    stored: Any,
+    label: str | None = None,
+    *,
+    chunks: Any = None,
+    name: str | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> da.Array:
+    """Matrix of an open store as a dask array of whole rows, each block of moderate size when dense.
+
+    Nothing is read but the list of its chunks.
+
+    Parameters
+    ----------
+    stored
+        Array or sparse group of an open zarr store or HDF5 file.
+    label
+        How messages call the input; by default, its path.
+    chunks
+        Chunks of dask, where not those.
+    name
+        Name in the graph, where another array is replaced.
+    chunk_bytes
+        Size of a moderate block.
+
+    Raises
+    ------
+    InputError
+        If chunks are missing which the store does not say are empty.
+    """
+    is_sparse = isinstance(stored, zarr.Group | h5py.Group)
+    label = label or path_of(stored)
+    slot = stored.name.strip("/") or "its data"
+    with reading(label, slot):
+        matrix: Any = sparse_dataset(stored, should_cache_indptr=False) if is_sparse else stored
+        format_, shape = (matrix.format if is_sparse else "dense"), tuple(int(n) for n in matrix.shape)
+        dtype = np.dtype(matrix.dtype)
+        empty = check_chunks(stored, label)
+        own = Path(stored.file.filename) if hasattr(stored, "file") else checked(stored, frozenset(empty))
+    block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
+    return da.map_blocks(  # type: ignore[no-any-return]
+        BlockReader(own, slot, label, format_, shape),
+        name=name or f"mnn-read-{uuid.uuid4().hex}",
+        chunks=chunks or da.core.normalize_chunks(block_shape, shape),
+        dtype=dtype,
+        meta=np.empty((0,) * len(shape), dtype)
+        if format_ == "dense"
+        else {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[format_]((0, 0), dtype=dtype),
+    )
+
+
+def path_of(stored: Any) -> str:
+    """Path of the file or store that an array or group is in."""
+    if hasattr(stored, "file"):
+        return str(stored.file.filename)
+    store = stored.store
+    return str(getattr(store, "root", None) or getattr(store, "path", None) or store)
+
+
+def _block_shape(
+    stored: Any, format_: str, shape: tuple[int, ...], dtype: np.dtype, chunk_bytes: int
+) -> tuple[int, ...]:
+    if format_ == "csc":
+        return shape[0], max(1, min(COLUMNS_PER_CHUNK, shape[1]))
+    # Whole chunks of the file, so that none is read twice.
+    at_least = (stored.chunks or (1,))[0] if format_ == "dense" else 1
+    rows = max(1, rows_per_chunk(int(np.prod(shape[1:])), dtype.itemsize, chunk_bytes) // at_least) * at_least
+    return max(1, min(rows, shape[0])), *shape[1:]
