@@ -2,34 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.coordinates import coordinates
 from mnndask.errors import InputError
 from mnndask.inputs import Inputs
+from mnndask.kernels.covering import cover
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather
-from mnndask.model import Block
-from mnndask.reference import Sketch
+from mnndask.model import Block, GeneSpaces
+from mnndask.reference import HeldSketch, Sketch
+from mnndask.runstore import RunStore
 from mnndask.sources import check_finite
+from mnndask.spill import Spiller
+
+WORK = 5e11  # multiply-adds of a fit; about a minute on a laptop of two cores
+AUTO_SIZE = 5_000
+RANDOM_SHARE = 0.5  # of a mixed sketch
 
 
-def draw_sketches(inputs: Inputs, restrict: Sequence[Any] | None, n_jobs: int | None) -> list[Sketch]:
-    """Cells that stand for each batch: all, or those of `restrict`; lazy ones are read here, in one pass."""
+@dataclass(frozen=True)
+class Choice:
+    """Which cells to fit on.
+
+    Parameters
+    ----------
+    rows
+        Rows of each batch, ascending; None for all.
+    size
+        Most cells of a batch, where that leaves cells out; else None.
+    bounded
+        Whether merge steps may use a part of a long reference.
+    """
+
+    rows: list[Rows | None]
+    size: int | None
+    bounded: bool
+
+
+def choose_cells(inputs: Inputs, spaces: GeneSpaces, order: list[int], given: Mapping[str, Any]) -> Choice:
+    """Cells that stand for each batch: those of `restrict`, a sketch, or all.
+
+    Only a sketch that is not random reads lazy data: see :func:`mnndask.coordinates.coordinates`.
+
+    Parameters
+    ----------
+    inputs, spaces, order
+        What came in, its genes, and the order in which batches merge.
+    given
+        The parameters of :class:`mnndask.MNNCorrector`, checked.
+    """
     n_cells = inputs.n_cells
-    chosen = restricted_rows(restrict, n_cells, inputs.names)
+    if given["restrict"] is not None:
+        restricted = restricted_rows(given["restrict"], n_cells, inputs.names)
+        return Choice(restricted, None, bounded=given["sketch_size"] is not None)
+    rows: list[Rows | None] = [None] * len(n_cells)
+    size = sketch_size(given["sketch_size"], [n_cells[b] for b in order], spaces.n_near)
+    if size is None:
+        return Choice(rows, None, bounded=False)
+    large = [b for b, n in enumerate(n_cells) if n > size]
+    if large:
+        for b, own in zip(large, _draw(inputs, spaces, large, size, given), strict=True):
+            rows[b] = own
+    return Choice(rows, size if large else None, bounded=True)
+
+
+def sketch_size(asked: int | str | None, n_cells: Sequence[int], n_genes: int) -> int | None:
+    """Most cells of each batch to fit on, None for all.
+
+    Parameters
+    ----------
+    asked
+        The parameter: ``"auto"`` is all cells while that is at most :data:`WORK`, else :data:`AUTO_SIZE`.
+    n_cells
+        Cells of each batch, in merge order.
+    n_genes
+        Number of genes used for distances.
+    """
+    if asked != "auto":
+        return None if asked is None else int(asked)
+    reference, work = n_cells[0], 0
+    for n in n_cells[1:]:
+        work += n * (reference + n) * n_genes
+        reference += n
+    return None if work <= WORK else AUTO_SIZE
+
+
+def _draw(
+    inputs: Inputs, spaces: GeneSpaces, batches: list[int], size: int, given: Mapping[str, Any]
+) -> list[Rows]:
+    """Draw a sketch of each batch.
+
+    It depends on the seed and on the batch alone: not on its name, its place or the other batches.
+    """
+    n_cells, method = [inputs.n_cells[b] for b in batches], given["sketch_method"]
+    seeds = [[int(given["random_state"]), n] for n in n_cells]
+    rngs = [np.random.default_rng([*seed, 1]) for seed in seeds]
+    n_random = {"random": size, "geometric": 0}.get(method, int(RANDOM_SHARE * size))
+    at_random = [rng.choice(n, n_random, replace=False) for rng, n in zip(rngs, n_cells, strict=True)]
+    if n_random == size:
+        return [np.sort(rows).astype(np.intp) for rows in at_random]
+    out = []
+    points = coordinates(inputs, spaces, batches, [[*seed, 0] for seed in seeds], given["n_jobs"])
+    for rows, X, rng in zip(at_random, points, rngs, strict=True):
+        taken = np.zeros(len(X), bool)
+        taken[rows] = True
+        taken[cover(X, size - n_random, rng, taken)] = True
+        out.append(np.flatnonzero(taken))
+    return out
+
+
+def read_sketches(
+    inputs: Inputs,
+    chosen: Sequence[Rows | None],
+    spaces: GeneSpaces,
+    store: RunStore | None,
+    n_jobs: int | None,
+) -> list[Sketch]:
+    """Read the chosen cells of each batch: lazy ones in one pass, and onto disk if given a store."""
     wanted = []
     for b, rows in enumerate(chosen):
         source, own = inputs.rows(b)
         wanted.append((source, rows if own is None else own if rows is None else own[rows]))
-    sketches = []
+    batch_rows = [
+        np.arange(n) if rows is None else rows for rows, n in zip(chosen, inputs.n_cells, strict=True)
+    ]
+    if store is not None and all(source.lazy for source in inputs.sources):
+        arrays = [source.X for source in inputs.sources]
+        spiller = Spiller(store, spaces)
+        return list(spiller.sketches(arrays, wanted, batch_rows, inputs.n_cells, inputs.names, n_jobs))
+    sketches: list[Sketch] = []
     parts = _read(inputs, wanted, n_jobs)
-    for (_, at), rows, X, n, name in zip(wanted, chosen, parts, n_cells, inputs.names, strict=True):
+    for (_, at), rows, X, n, name in zip(
+        wanted, batch_rows, parts, inputs.n_cells, inputs.names, strict=True
+    ):
         check_finite(X, f"batch {name!r}", rows=at)
-        sketches.append(Sketch(X, np.arange(n) if rows is None else rows, n))
+        sketches.append(HeldSketch(X, rows, n))
     return sketches
 
 
