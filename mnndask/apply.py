@@ -12,7 +12,7 @@ from mnndask.errors import ResultTooLargeError
 from mnndask.inputs import Inputs
 from mnndask.lazy import ChunkCorrector, angles_lazily, as_lazy, correct_lazily
 from mnndask.model import CorrectionModel
-from mnndask.parallel import map_blocks, row_blocks
+from mnndask.parallel import block_rows, map_blocks, row_blocks
 from mnndask.reference import Sketch
 from mnndask.sources import check_finite
 
@@ -64,7 +64,7 @@ def angles_of_inputs(
         source, rows = inputs.rows(b)
         X, lazy = inputs.sources[source].X, inputs.sources[source].lazy
         if len(sketches[b].rows) == sketches[b].n_cells:
-            angles = _angles_in_memory(model, b, sketches[b].X, n_jobs)
+            angles = _angles_of_sketch(model, b, sketches[b], n_jobs)
             out[b] = as_lazy(angles) if lazy else angles
         elif lazy:
             fitted = list(range(len(sketches)))
@@ -73,6 +73,16 @@ def angles_of_inputs(
         else:
             out[b] = _angles_in_memory(model, b, X if rows is None else X[rows], n_jobs)
     return out
+
+
+def _angles_of_sketch(
+    model: CorrectionModel, batch: int, sketch: Sketch, n_jobs: int | None
+) -> NDArray[np.float64]:
+    def one(block: slice) -> NDArray[np.float64]:
+        return model.angles_near(batch, sketch.near(model.spaces, block))
+
+    rows = min(ROWS_AT_ONCE, block_rows(model.steps[batch].columns, 8, model.block_bytes))
+    return np.concatenate(map_blocks(one, row_blocks(len(sketch.rows), rows), n_jobs))
 
 
 def _angles_in_memory(model: CorrectionModel, batch: int, X: Any, n_jobs: int | None) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -11,17 +12,15 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from mnndask.align import resolve_subset
-from mnndask.apply import angles_of_inputs, check_result_fits, correct_inputs
+from mnndask.apply import check_result_fits, correct_inputs
+from mnndask.budget import Budget
 from mnndask.errors import GenesError, InputError, InputKeyError
-from mnndask.fit import Fit, FitOptions
+from mnndask.fitting import fit_inputs
 from mnndask.inputs import Inputs, read_inputs
-from mnndask.kernels.subspace import SolverError, SvdSolver
-from mnndask.model import CorrectionModel, GeneSpaces
-from mnndask.parameters import check_parameters, merge_order
-from mnndask.reference import Sketch
-from mnndask.results import pack_anndata, pack_matrices, pair_tables, summary
-from mnndask.sketch import draw_sketches
+from mnndask.model import CorrectionModel
+from mnndask.parameters import check_parameters
+from mnndask.reference import HeldSketch
+from mnndask.results import pack_anndata, pack_matrices, pair_tables
 
 
 class MNNCorrector(BaseEstimator):
@@ -31,7 +30,7 @@ class MNNCorrector(BaseEstimator):
     ----------
     var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
 svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, n_jobs, layer, restrict, \
-random_state
+sketch_size, sketch_method, random_state, memory_limit, scratch
         As in :func:`mnndask.mnn_correct`.
     svd_options
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
@@ -44,6 +43,9 @@ random_state
         Table of pairs of each batch, as :func:`mnndask.mnn_correct` returns them.
     angles_
         Angles, as :func:`mnndask.mnn_correct` returns them.
+    sketch_
+        Rows of each batch that the correction was fitted on, ascending, in input order: given as `restrict`,
+        they give the same correction.
     batches_, batch_categories_
         Names of the batches in input order, and the values of ``obs[batch_key]`` that they come from.
     n_features_in_
@@ -86,7 +88,11 @@ random_state
         n_jobs: int | None = None,
         layer: str | None = None,
         restrict: Sequence[Any] | None = None,
+        sketch_size: int | str | None = "auto",
+        sketch_method: str = "mixed",
         random_state: int = 0,
+        memory_limit: int | str | None = None,
+        scratch: str | os.PathLike[str] | None = None,
         svd_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.var_index = var_index
@@ -108,11 +114,15 @@ random_state
         self.n_jobs = n_jobs
         self.layer = layer
         self.restrict = restrict
+        self.sketch_size = sketch_size
+        self.sketch_method = sketch_method
         self.random_state = random_state
+        self.memory_limit = memory_limit
+        self.scratch = scratch
         self.svd_options = svd_options
 
     def fit(self, datas: Sequence[Any], y: None = None) -> MNNCorrector:
-        """Find pairs and correction vectors; of lazy data, reads the cells it uses, once.
+        """Find pairs and correction vectors; of lazy data, reads the cells it uses, and what a sketch needs.
 
         Parameters
         ----------
@@ -181,6 +191,7 @@ random_state
             layer=self.layer,
             var_index=self.var_index,
             batches=batches,
+            budget=Budget.of(self.memory_limit, self.n_jobs),
         )
 
     def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
@@ -189,65 +200,24 @@ random_state
             "Pass two or more batches, or one AnnData whose obs[batch_key] has several values."
         )
         warnings.warn(message, UserWarning, stacklevel=4)
-        self.mnns_ = pair_tables([], [Sketch(np.empty((0, 0)), np.empty(0, np.intp), inputs.n_cells[0])], [0])
+        self.mnns_ = pair_tables(
+            [], [HeldSketch(np.empty((0, 0)), np.empty(0, np.intp), inputs.n_cells[0])], [0]
+        )
         self.angles_: list[Any] | None = None
         data = inputs.sources[0].frame if inputs.kind == "anndata" else datas[0]
         return data if self.do_concatenate else [data]
 
     def _fit(self, inputs: Inputs) -> None:
-        order = merge_order(self.mnn_order, inputs.names)
-        if len(order) < 2:
-            what = "Only one batch was given."
-            raise InputError(what, "Fit two or more, or one AnnData whose obs[batch_key] has several values.")
-        spaces = GeneSpaces(
-            inputs.n_genes,
-            resolve_subset(inputs.genes, self.var_subset),
-            bool(self.cos_norm_in),
-            bool(self.cos_norm_out),
-            inputs.dtype,
-        )
-        options = FitOptions(
-            k=int(self.k),
-            sigma=float(self.sigma),
-            svd_dim=self.svd_dim,
-            var_adj=bool(self.var_adj),
-            compute_angle=bool(self.compute_angle),
-            solver=SvdSolver(self.svd_mode, self.random_state, self.svd_options),
-            n_jobs=self.n_jobs,
-        )
-        sketches = draw_sketches(inputs, self.restrict, self.n_jobs)
-        self._warn_of_small(inputs, sketches)
-        fit = Fit(sketches, inputs.names, order, spaces, options)
-        try:
-            self.model_: CorrectionModel = fit.run()
-        except SolverError as error:
-            what = f"svds refused {', '.join(self.svd_options or {})}: {error}"
-            raise InputError(what, "See scipy.sparse.linalg.svds for what irlb takes.") from error
-        self.mnns_ = pair_tables(fit.records, sketches, order)
+        fitted = fit_inputs(inputs, self.get_params())
+        self.model_: CorrectionModel = fitted.model
+        self.mnns_, self.angles_, self.uns_ = fitted.mnns, fitted.angles, fitted.uns
+        self.sketch_ = fitted.sketch
         self.batches_, self.batch_categories_ = inputs.names, inputs.categories
         self.n_features_in_ = inputs.n_genes
         if inputs.genes is not None:
             self.feature_names_in_ = np.asarray(inputs.genes)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        self.angles_ = None
-        if self.compute_angle:
-            self.angles_ = angles_of_inputs(self.model_, inputs, sketches, self.n_jobs)
-        self.uns_ = summary(self._recorded(), inputs, fit.records, sketches, order)
-
-    def _recorded(self) -> dict[str, Any]:
-        skipped = {"restrict", "n_jobs", "var_index", "do_concatenate", "save_raw", "index_unique"}
-        return {key: value for key, value in self.get_params().items() if key not in skipped}
-
-    def _warn_of_small(self, inputs: Inputs, sketches: list[Sketch]) -> None:
-        smallest = min(range(len(sketches)), key=lambda b: len(sketches[b].rows))
-        if self.k > len(sketches[smallest].rows):
-            message = (
-                f"k={self.k} is more than the {len(sketches[smallest].rows)} cells used of batch "
-                f"{inputs.names[smallest]!r}; all of them count as neighbours there.\n"
-                "Give a smaller k if that batch should pair with its nearest cells only."
-            )
-            warnings.warn(message, UserWarning, stacklevel=5)
 
     def _pack(self, inputs: Inputs, parts: list[Any]) -> Any:
         if inputs.kind != "anndata":

@@ -1,39 +1,47 @@
 """Fitting: merge the sketched cells of the batches one by one, and keep what correcting a cell needs.
 
 Genes used for distances and the others are treated apart. Everything that decides (pairs, weights, factors)
-comes from the first; the others only need anchor vectors, which are made a block of genes at a time, so that
-tens of thousands of genes are never dense for all sketched cells at once.
+comes from the first; the others only need anchor vectors (see :mod:`mnndask.other_genes`).
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnndask.kernels.cosine import SHORTEST
-from mnndask.kernels.distances import Floats, Points, Tolerances, row_lengths
+from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces
 from mnndask.kernels.neighbors import Rows, mutual, nearest
-from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
+from mnndask.kernels.smoothing import density, pair_means, smooth
 from mnndask.kernels.subspace import Span, SvdSolver
-from mnndask.kernels.variance import variance_factors
-from mnndask.model import CorrectionModel, GeneSpaces, MergeStep
-from mnndask.parallel import block_rows, map_blocks, row_blocks
+from mnndask.model import CorrectionModel, GeneSpaces, MergeStep, tile_of
+from mnndask.other_genes import OtherGenes
 from mnndask.reference import MergeRecord, Sketch, Space
+from mnndask.runstore import InMemory, RunStore
+from mnndask.spans import RemovedSpan, drop_rounding, remove_span
+from mnndask.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-GENES_PER_BLOCK = 2048
+REFERENCE_CELLS = 20_000  # of the accumulated reference that a step uses, where batches are sketched
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What the definition leaves open; see :func:`mnndask.mnn_correct`."""
+    """What the definition leaves open; see :func:`mnndask.mnn_correct`.
+
+    Parameters
+    ----------
+    bounded_reference
+        Whether steps may use a part of a reference of more than ``REFERENCE_CELLS``.
+    rest_bytes
+        Memory for a block of the other genes.
+    """
 
     k: int
     sigma: float
@@ -41,26 +49,8 @@ class FitOptions:
     var_adj: bool
     compute_angle: bool
     solver: SvdSolver
-    n_jobs: int | None
-
-
-@dataclass(frozen=True)
-class RemovedSpan:
-    """A span that was taken out of a step's anchor vectors.
-
-    Parameters
-    ----------
-    span
-        The span, in *out* space.
-    along
-        How much of it each anchor's vector had, shape ``(n_anchors, n_dims)``.
-    ref_rows
-        The reference's cells that span it; None if it is the anchors'.
-    """
-
-    span: Span
-    along: Floats
-    ref_rows: Rows | None
+    bounded_reference: bool
+    rest_bytes: int
 
 
 class Fit:
@@ -76,34 +66,64 @@ class Fit:
         Order in which they merge.
     spaces, options
         What to compute.
+    work
+        Where cells live, and what is made of them.
+    rest_arena
+        Where correction vectors of the other genes live.
     """
 
     def __init__(
         self,
-        sketches: list[Sketch],
+        sketches: Sequence[Sketch],
         names: list[str],
         order: list[int],
         spaces: GeneSpaces,
         options: FitOptions,
+        work: Workspace,
+        rest_arena: InMemory | RunStore,
     ) -> None:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
+        self.work, self.rest_arena = work, rest_arena
         self.tolerances = Tolerances.of(spaces.dtype)
-        raw = {b: spaces.dense(sketch.X[:, spaces.near]) for b, sketch in enumerate(sketches)}
-        self.lengths = {b: spaces.lengths(X) for b, X in raw.items()}
+        matrices = self._normalised()
         self._warn_of_empty_cells(names)
-        self.space_in = self._space(raw, normalise=spaces.cos_norm_in)
-        self.space_out = self.space_in if spaces.coincide else self._space(raw, normalise=spaces.cos_norm_out)
+        self.space_in = Space(matrices[0], order[0], work)
+        self.space_out = self.space_in if spaces.coincide else Space(matrices[1], order[0], work)
         # Where the two coincide, all that follows is done once.
         self.distinct = [self.space_in] if spaces.coincide else [self.space_in, self.space_out]
         self.model = CorrectionModel(
-            spaces, options.sigma, names, order, self.space_in.centre, self.space_out.centre
+            spaces,
+            options.sigma,
+            names,
+            order,
+            self.space_in.centre,
+            self.space_out.centre,
+            work.block_bytes,
         )
         self.records: list[MergeRecord] = []
         self.spans: dict[int, list[RemovedSpan]] = {}
 
-    def _space(self, raw: dict[int, Floats], *, normalise: bool) -> Space:
-        cells = {b: X / self.lengths[b] if normalise else X.copy() for b, X in raw.items()}
-        return Space(cells, self.order[0])
+    def _normalised(self) -> list[dict[int, Matrix]]:
+        """Each batch's cells on the genes used for distances, in each distinct space; notes their lengths."""
+        spaces = self.spaces
+        normalise = [spaces.cos_norm_in] if spaces.coincide else [spaces.cos_norm_in, spaces.cos_norm_out]
+        self.lengths: dict[int, Floats] = {}
+        matrices: list[dict[int, Matrix]] = [{} for _ in normalise]
+        for b, sketch in enumerate(self.sketches):
+            shape = (len(sketch.rows), spaces.n_near)
+            targets = [self.work.matrix(f"cells-{s}-{b}", shape) for s in range(len(normalise))]
+
+            def one(at: slice, sketch: Sketch = sketch, targets: list[Matrix] = targets) -> Floats:
+                near = sketch.near(spaces, at)
+                lengths = spaces.lengths(near)
+                for divide, target in zip(normalise, targets, strict=True):
+                    target[at] = near / lengths if divide else near
+                return lengths
+
+            self.lengths[b] = np.concatenate(self.work.map("cosine", shape[0], shape[1], one))
+            for space, target in zip(matrices, targets, strict=True):
+                space[b] = target
+        return matrices
 
     def _warn_of_empty_cells(self, names: list[str]) -> None:
         """Cells that express other genes only are divided by the least length there is."""
@@ -111,165 +131,160 @@ class Fit:
             return
         for b, lengths in self.lengths.items():
             empty = np.flatnonzero(lengths[:, 0] <= SHORTEST * 1.01)
-            n_other = np.count_nonzero(abs(self.sketches[b].X[empty]).sum(axis=1)) if len(empty) else 0
+            n_other = self.sketches[b].express_rest(self.spaces, empty).sum() if len(empty) else 0
             if n_other:
                 message = (
                     f"{n_other} cell(s) of batch {names[b]!r} express none of the genes used for distances, "
                     "and are huge when divided by their length.\n"
                     "Remove them, use more genes in var_subset, or set cos_norm_out=False."
                 )
-                warnings.warn(message, UserWarning, stacklevel=6)
+                warnings.warn(message, UserWarning, stacklevel=7)
 
     def run(self) -> CorrectionModel:
         """Merge all batches."""
         for batch in self.order[1:]:
             self._merge(batch)
-        rest = self.spaces.rest
-        for start in range(0, len(rest), GENES_PER_BLOCK):
-            self._extend(rest[start : start + GENES_PER_BLOCK])
+        if len(self.spaces.rest):
+            OtherGenes(self, self.options.rest_bytes).run()
         return self.model
 
     def _merge(self, batch: int) -> None:
         """Definition, steps 3 to 9, on the genes used for distances."""
         new, ref = self.space_in.new[batch], self.space_in.ref()
-        record = self._pairs(batch, new, ref)
+        used = self._used_reference(len(ref))
+        refs = [self._reference(batch, space, used) for space in self.distinct]
+        record = self._pairs(batch, refs[0], used)
         self.records.append(record)
-        anchors = new[record.anchors]
-        rows = block_rows(2 * len(anchors), anchors.X.itemsize)
+        anchors = self.work.gather(f"anchors-{batch}", new, record.anchors)
         log_density = np.log(
-            np.concatenate(self._map(len(anchors), rows, lambda s: density(anchors, s, self.options.sigma)))
+            np.concatenate(
+                self.work.map(
+                    "density",
+                    len(anchors),
+                    2 * tile_of(anchors),
+                    lambda at: density(anchors[at], at.start, anchors, self.options.sigma),
+                )
+            )
         )
-
-        vectors = [self._anchor_vectors(space, record) for space in self.distinct]
+        vectors = [
+            self._anchor_vectors(f"vectors-{s}-{batch}", space, record)
+            for s, space in enumerate(self.distinct)
+        ]
         step = MergeStep(
             anchors=anchors,
             log_density=log_density,
-            vectors=np.empty((len(anchors), self.spaces.n_genes), self.spaces.dtype),
+            near_vectors=vectors[-1],
+            rest_vectors=np.empty((len(anchors), 0), self.spaces.dtype),  # if any, OtherGenes makes them
             new=self.space_out.new[batch] if self.options.var_adj else None,
-            ref=self.space_out.ref() if self.options.var_adj else None,
+            ref=refs[-1] if self.options.var_adj else None,
             scale=self.space_out.scale,
             factors=np.full(self.sketches[batch].n_cells, np.nan if self.options.var_adj else 1.0),
         )
         if self.options.compute_angle:
-            step.angle_vectors = vectors[0]
-            step.angle_basis = Span.of(ref.X, 2, self.options.solver, self.space_in.scale).basis
+            step.angle_vectors = self.work.copy(f"angles-{batch}", vectors[0])
+            step.angle_basis = self._span(refs[0].X, 2, self.space_in.scale).basis
         if self.options.svd_dim:
-            removed = [
-                self._remove_spans(space, record, v, self.options.svd_dim)
-                for space, v in zip(self.distinct, vectors, strict=True)
-            ]
-            vectors = [v for v, _ in removed]
-            self.spans[batch] = removed[-1][1]
-        step.vectors[:, self.spaces.near] = vectors[-1]
+            for space, v in zip(self.distinct, vectors, strict=True):
+                self.spans[batch] = self._remove_spans(space, record, v, self.options.svd_dim)
         self.model.steps[batch] = step
-        self._grow(batch, step, vectors)
+        self._grow(batch, step, vectors, refs)
         logger.info(
             "batch %r: %d pairs, %d anchors", self.model.names[batch], len(record.new_rows), len(anchors)
         )
 
-    def _pairs(self, batch: int, new: Points, ref: Points) -> MergeRecord:
+    def _used_reference(self, n_reference: int) -> Rows | None:
+        """Cells of the accumulated reference that a step uses, None for all; so steps cost the same."""
+        if not self.options.bounded_reference or n_reference <= REFERENCE_CELLS:
+            return None
+        rng = np.random.default_rng([self.options.solver.seed, n_reference])
+        return np.sort(rng.choice(n_reference, REFERENCE_CELLS, replace=False))
+
+    def _reference(self, batch: int, space: Space, used: Rows | None) -> Points:
+        """Reference cells that a step uses."""
+        if used is None:
+            return space.ref()
+        return self.work.gather(f"reference-{self.distinct.index(space)}-{batch}", space.ref(), used)
+
+    def _pairs(self, batch: int, ref: Points, used: Rows | None) -> MergeRecord:
         space = self.space_in
+        new, ref_sizes = space.new[batch], space.ref_sizes()
 
         def search(queries: Points, sizes: NDArray[np.float64], others: Points) -> tuple[Rows, Rows]:
-            def one(block: slice) -> tuple[Rows, Rows]:
-                tie = self.tolerances.squared_distance * sizes[block] ** 2
-                query, other = nearest(queries[block], others, self.options.k, tie)
-                return query + block.start, other
+            def one(at: slice) -> tuple[Rows, Rows]:
+                tie = self.tolerances.squared_distance * sizes[at] ** 2
+                query, other = nearest(queries[at], others, self.options.k, tie)
+                return query + at.start, other
 
-            rows = block_rows(3 * len(others), others.X.itemsize)
-            found = self._map(len(queries), rows, one)
+            found = self.work.map("neighbours", len(queries), 3 * tile_of(others), one)
             return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
         of_new = search(new, space.sizes[batch], ref)
-        of_ref = search(ref, space.ref_sizes(), new)
+        of_ref = search(ref, ref_sizes if used is None else ref_sizes[used], new)
         ref_rows, new_rows = mutual(of_new, of_ref, (len(new), len(ref)))
-        return MergeRecord(batch, ref_rows, new_rows, len(ref))
+        if used is not None:
+            ref_rows = used[ref_rows]
+        return MergeRecord(batch, ref_rows, new_rows, len(ref_sizes), len(ref))
 
-    def _anchor_vectors(self, space: Space, record: MergeRecord) -> Floats:
+    def _anchor_vectors(self, name: str, space: Space, record: MergeRecord) -> Matrix:
         """Mean difference of each anchor to its partners; exactly zero where it is only rounding."""
         means = pair_means(record.ref_rows, record.new_rows, record.n_reference)
-        vectors = means @ space.ref().X - space.new[record.batch].X[record.anchors]
-        _drop_rounding(vectors, self.tolerances.vector * space.sizes[record.batch][record.anchors])
-        out: Floats = vectors.astype(self.spaces.dtype)
+        anchors, new, ref = record.anchors, space.new[record.batch], space.ref()
+        shortest = self.tolerances.vector * space.sizes[record.batch][anchors]
+        out = self.work.matrix(name, (len(anchors), new.X.shape[1]))
+
+        def one(at: slice) -> None:
+            vectors = -new.X[anchors[at]].astype(np.float64)
+            for tile in pieces(len(ref), ref.tile):
+                own = means[at][:, tile]
+                partners = np.unique(own.indices)
+                if len(partners):
+                    vectors += own[:, partners] @ ref.X[tile][partners]
+            drop_rounding(vectors, shortest[at])
+            out[at] = vectors
+
+        self.work.map("vectors", len(anchors), out.shape[1], one)
         return out
 
-    def _remove_spans(
-        self, space: Space, record: MergeRecord, vectors: Floats, n_dims: int
-    ) -> tuple[Floats, list[RemovedSpan]]:
-        """Take the paired cells' biology out of the anchors' vectors: as smoothing is linear, out of all."""
-        removed = []
-        paired = np.unique(record.ref_rows)
-        sides = (space.ref().X[paired], paired), (space.new[record.batch].X[record.anchors], None)
-        for X, rows in sides:
-            span = Span.of(X, n_dims, self.options.solver, space.scale)
-            along, before = vectors @ span.basis, row_lengths(vectors)
-            vectors = vectors - along @ span.basis.T
-            _drop_rounding(vectors, 10 * self.tolerances.vector * before)
-            removed.append(RemovedSpan(span, along, rows))
-        return vectors, removed
+    def _span(self, X: Matrix, n_dims: int, scale: float) -> Span:
+        return Span.of(X, n_dims, self.options.solver, scale, self.work.tile)
 
-    def _grow(self, batch: int, step: MergeStep, vectors: list[Floats]) -> None:
+    def _remove_spans(
+        self, space: Space, record: MergeRecord, vectors: Matrix, n_dims: int
+    ) -> list[RemovedSpan]:
+        """Take the paired cells' biology out of the anchors' vectors: as smoothing is linear, out of all."""
+        paired = np.unique(record.ref_rows)
+        sides = (space.ref(), paired, paired), (space.new[record.batch], record.anchors, None)
+        removed = []
+        for side, (points, cells, rows) in enumerate(sides):
+            name = f"paired-{side}-{self.distinct.index(space)}-{record.batch}"
+            span = self._span(self.work.gather(name, points, cells).X, n_dims, space.scale)
+            along = remove_span(self.work, span, vectors, 10 * self.tolerances.vector)
+            removed.append(RemovedSpan(span, along, rows))
+        return removed
+
+    def _grow(self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]) -> None:
         """Correct the batch's sketched cells, and let the reference grow by them."""
         cells, sigma = self.space_in.new[batch], self.options.sigma
-        corrections = [np.empty_like(space.new[batch].X) for space in self.distinct]
+        own = [self.work.matrix(f"corrected-{s}-{batch}", cells.X.shape) for s in range(len(self.distinct))]
 
-        def one(block: slice) -> None:
-            weights = smoothing_weights(cells[block], step.anchors, step.log_density, sigma)
-            for space, anchor_vectors, target in zip(self.distinct, vectors, corrections, strict=True):
-                own = weights @ anchor_vectors
-                if self.options.var_adj:
-                    new = space.new[batch]
-                    factors = variance_factors(new[block], own, new, space.ref(), sigma, space.scale)
-                    own *= factors.astype(own.dtype)[:, None]
-                    if space is self.space_out:
-                        step.factors[self.sketches[batch].rows[block]] = factors
-                target[block] = own
+        def smoothed(at: slice) -> None:
+            parts = smooth(cells[at], step.anchors, step.log_density, vectors, sigma)
+            for target, part in zip(own, parts, strict=True):
+                target[at] = part
 
-        self._map(len(cells), step.block_rows(), one)
-        for space, correction in zip(self.distinct, corrections, strict=True):
-            space.grow(batch, correction)
+        self.work.map("smooth", len(cells), 3 * tile_of(step.anchors), smoothed)
+        for space, corrected, ref in zip(self.distinct, own, refs, strict=True):
+            new = space.new[batch]
+            factors = np.ones(len(new))
+            if self.options.var_adj:
+                factors = self.work.factors(new, corrected, ref, sigma, space.scale)
+                if space is self.space_out:
+                    step.factors[self.sketches[batch].rows] = factors
 
-    def _extend(self, genes: Rows) -> None:
-        """Anchor vectors of a block of genes that were not used for distances."""
-        dtype = self.spaces.dtype
-        reference = np.empty((sum(len(s.rows) for s in self.sketches), len(genes)), dtype)
-        first = self._rest(self.order[0], genes)
-        reference[: len(first)] = first
-        for record in self.records:
-            new = self._rest(record.batch, genes)
-            ref = reference[: record.n_reference]
-            step = self.model.steps[record.batch]
-            means = pair_means(record.ref_rows, record.new_rows, record.n_reference)
-            vectors = (means @ ref - new[record.anchors]).astype(dtype)
-            for removed in self.spans.get(record.batch, []):
-                cells = new[record.anchors] if removed.ref_rows is None else ref[removed.ref_rows]
-                vectors -= removed.along @ removed.span.loadings(cells).T
-            step.vectors[:, genes] = vectors
-            if record is not self.records[-1]:
-                self._grow_rest(record, step, vectors, new, reference)
+            def moved(
+                at: slice, new: Points = new, corrected: Matrix = corrected, factors: Floats = factors
+            ) -> None:
+                corrected[at] = new.X[at] + factors[at].astype(new.squared.dtype)[:, None] * corrected[at]
 
-    def _grow_rest(
-        self, record: MergeRecord, step: MergeStep, vectors: Floats, new: Floats, reference: Floats
-    ) -> None:
-        cells = self.space_in.new[record.batch]
-        factors = step.factors[self.sketches[record.batch].rows].astype(vectors.dtype)[:, None]
-
-        def one(block: slice) -> None:
-            weights = smoothing_weights(cells[block], step.anchors, step.log_density, self.options.sigma)
-            at = slice(record.n_reference + block.start, record.n_reference + block.stop)
-            reference[at] = new[block] + factors[block] * (weights @ vectors)
-
-        self._map(len(cells), step.block_rows(), one)
-
-    def _rest(self, batch: int, genes: Rows) -> Floats:
-        """Sketched cells of a batch in *out* space on other genes."""
-        X = self.spaces.dense(self.sketches[batch].X[:, genes])
-        return X / self.lengths[batch] if self.spaces.cos_norm_out else X
-
-    def _map(self, n_rows: int, rows: int, function: Callable[[slice], Any]) -> list[Any]:
-        return map_blocks(function, row_blocks(n_rows, rows), self.options.n_jobs)
-
-
-def _drop_rounding(vectors: Floats, shortest: NDArray[np.float64]) -> None:
-    """Make vectors exactly zero that are no longer than rounding: variance adjustment would lengthen them."""
-    vectors[row_lengths(vectors) <= shortest] = 0
+            self.work.map("grow", len(corrected), corrected.shape[1], moved)
+            space.grow(batch, corrected)

@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mnndask.budget import CHUNK_BYTES
 from mnndask.kernels.neighbors import Rows
 from mnndask.model import Block, CorrectionModel
-from mnndask.parallel import effective_n_jobs, single_threaded_blas
+from mnndask.parallel import single_threaded_blas
+from mnndask.reduce import threads
 from mnndask.sources import check_finite
 
-CHUNK_BYTES = 32 * 2**20  # of one chunk of whole cells, dense
 
-
-def rows_per_chunk(n_genes: int, itemsize: int) -> int:
+def rows_per_chunk(n_genes: int, itemsize: int, chunk_bytes: int = CHUNK_BYTES) -> int:
     """Rows of a chunk of moderate size."""
-    return max(1, CHUNK_BYTES // max(1, n_genes * itemsize))
+    return max(1, chunk_bytes // max(1, n_genes * itemsize))
 
 
 def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int | None) -> list[Block]:
@@ -46,11 +46,6 @@ def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int 
         blocks[0] if len(blocks) == 1 else stack_cells(blocks)
         for blocks in dask.compute(*parts, **threads(n_jobs))
     ]
-
-
-def threads(n_jobs: int | None) -> dict[str, int]:
-    """What `n_jobs` means to dask; nothing, if None: its own configuration holds."""
-    return {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
 
 
 def _read(block: Any, rows: Rows | None) -> Block:

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask.kernels.cosine import cosine_lengths
-from mnndask.kernels.distances import Floats, Points
+from mnndask.kernels.distances import Floats, Matrix, Points
 from mnndask.kernels.neighbors import Rows
-from mnndask.kernels.smoothing import smoothing_weights
+from mnndask.kernels.smoothing import smooth
 from mnndask.kernels.subspace import angles_to_span
 from mnndask.kernels.variance import variance_factors
 from mnndask.parallel import block_rows, row_blocks
 
 # Dense NumPy or CSR rows: the stubs give scipy's two sparse families no type in common with either.
 Block: TypeAlias = Any
+
+PAIR_COPIES = 3  # values that a cell's pair with another takes while factors are made
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class GeneSpaces:
         return slice(None) if self.subset is None else self.subset
 
     @property
+    def n_near(self) -> int:
+        """Number of genes used for distances."""
+        return self.n_genes if self.subset is None else len(self.subset)
+
+    @property
     def rest(self) -> Rows:
         """Columns that are corrected but not used for distances."""
         return np.setdiff1d(np.arange(self.n_genes), np.arange(self.n_genes)[self.near])
@@ -72,14 +79,17 @@ class GeneSpaces:
 class MergeStep:
     """What correcting one batch needs.
 
+    Matrices are in memory, or stored where blocks of them are read.
+
     Parameters
     ----------
     anchors
         Cells of the batch that take part in a pair, in *in* space.
     log_density
         Logarithm of the anchors' density at each of them.
-    vectors
-        Their correction vectors in *out* space, shape ``(n_anchors, n_genes)``.
+    near_vectors, rest_vectors
+        Their correction vectors in *out* space, on the genes used for distances and on the others; shapes
+        ``(n_anchors, n_genes)``.
     new, ref
         Sketched cells of the batch and of the reference before it, in the space that `factors` come from;
         None without variance adjustment.
@@ -94,18 +104,28 @@ class MergeStep:
 
     anchors: Points
     log_density: NDArray[np.float64]
-    vectors: Floats
+    near_vectors: Matrix
+    rest_vectors: Matrix
     new: Points | None
     ref: Points | None
     scale: float
     factors: NDArray[np.float64]
-    angle_vectors: Floats | None = None
+    angle_vectors: Matrix | None = None
     angle_basis: Floats | None = None
 
-    def block_rows(self) -> int:
-        """Rows of a block whose temporaries stay small."""
-        sides = (len(p) for p in (self.new, self.ref) if p is not None)
-        return block_rows(3 * max(len(self.anchors), *sides, 1), self.anchors.X.itemsize)
+    @property
+    def columns(self) -> int:
+        """Values that correcting a cell makes: its pairs with other cells, and copies of its genes."""
+        sides = [3 * tile_of(self.anchors)]
+        sides += [PAIR_COPIES * tile_of(points) for points in (self.new, self.ref) if points is not None]
+        rest: int = self.rest_vectors.shape[1]
+        near: int = self.near_vectors.shape[1]
+        return max(sides) + 4 * near + 2 * rest
+
+
+def tile_of(points: Points) -> int:
+    """Cells that are looked at together."""
+    return min(len(points), points.tile or len(points))
 
 
 @dataclass
@@ -124,6 +144,8 @@ class CorrectionModel:
         Batches in the order in which they were merged; the first is the reference.
     centre_in, centre_out
         Origins to which distances in the two spaces are taken.
+    block_bytes
+        Memory that a block of cells may take while it is corrected.
     steps
         Merge step of each batch but the reference.
     """
@@ -134,6 +156,7 @@ class CorrectionModel:
     order: list[int]
     centre_in: Floats
     centre_out: Floats
+    block_bytes: int
     steps: dict[int, MergeStep] = field(default_factory=dict)
 
     def correct(self, batch: int, X: Block, rows: Rows | None = None) -> Floats:
@@ -154,7 +177,7 @@ class CorrectionModel:
         """
         step = self.steps.get(batch)
         out = np.empty(X.shape, self.spaces.dtype)
-        for block in row_blocks(X.shape[0], step.block_rows() if step else max(1, X.shape[0])):
+        for block in row_blocks(X.shape[0], self._block_rows(step)):
             raw = self.spaces.dense(X[block])
             near = raw[:, self.spaces.near]
             lengths = self.spaces.lengths(near)
@@ -166,34 +189,43 @@ class CorrectionModel:
 
     def angles(self, batch: int, X: Block) -> NDArray[np.float64]:
         """Angle of each cell's correction to the reference's biology, in degrees."""
+        out = np.empty(X.shape[0])
+        for block in row_blocks(X.shape[0], self._block_rows(self.steps[batch])):
+            out[block] = self.angles_near(batch, self.spaces.dense(X[block])[:, self.spaces.near])
+        return out
+
+    def angles_near(self, batch: int, near: Floats) -> NDArray[np.float64]:
+        """The same, from raw expression of the genes used for distances."""
         step = self.steps[batch]
         assert step.angle_vectors is not None
         assert step.angle_basis is not None
-        out = np.empty(X.shape[0])
-        for block in row_blocks(X.shape[0], step.block_rows()):
-            near = self.spaces.dense(X[block])[:, self.spaces.near]
-            weights = self._weights(step, self._points_in(near, self.spaces.lengths(near)))
-            out[block] = angles_to_span(weights @ step.angle_vectors, step.angle_basis)
-        return out
+        cells = self._points_in(near, self.spaces.lengths(near))
+        (vectors,) = smooth(cells, step.anchors, step.log_density, [step.angle_vectors], self.sigma)
+        return angles_to_span(vectors, step.angle_basis)
+
+    def _block_rows(self, step: MergeStep | None) -> int:
+        columns = step.columns if step else 3 * self.spaces.n_genes
+        return block_rows(columns, self.spaces.dtype.itemsize, self.block_bytes)
 
     def _points_in(self, near: Floats, lengths: Floats) -> Points:
         return Points.of((near / lengths if self.spaces.cos_norm_in else near) - self.centre_in)
 
-    def _weights(self, step: MergeStep, cells: Points) -> Floats:
-        return smoothing_weights(cells, step.anchors, step.log_density, self.sigma)
-
     def _add_correction(
         self, step: MergeStep, out: Floats, cells: Points, known: NDArray[np.float64] | None
     ) -> None:
-        vectors = self._weights(step, cells) @ step.vectors
+        near, rest = smooth(
+            cells, step.anchors, step.log_density, [step.near_vectors, step.rest_vectors], self.sigma
+        )
         if step.new is not None and step.ref is not None:
             factors = np.full(len(out), np.nan) if known is None else known.copy()
             todo = np.flatnonzero(np.isnan(factors))
             if len(todo):
-                near = (slice(None), self.spaces.near)
-                own = cells if self.spaces.coincide else Points.of(out[near] - self.centre_out)
+                own = cells if self.spaces.coincide else Points.of(out[:, self.spaces.near] - self.centre_out)
                 factors[todo] = variance_factors(
-                    own[todo], vectors[near][todo], step.new, step.ref, self.sigma, step.scale
+                    own[todo], near[todo], step.new, step.ref, self.sigma, step.scale
                 )
-            vectors *= factors.astype(vectors.dtype)[:, None]
-        out += vectors
+            for vectors in (near, rest):
+                vectors *= factors.astype(out.dtype)[:, None]
+        out[:, self.spaces.near] += near
+        if rest.shape[1]:
+            out[:, self.spaces.rest] += rest

@@ -14,7 +14,6 @@ from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
-BLOCK_BYTES = 64 * 2**20  # temporaries of one block of rows
 FEWEST_ROWS = 64
 
 
@@ -23,9 +22,9 @@ def effective_n_jobs(n_jobs: int | None) -> int:
     return int(joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs))
 
 
-def block_rows(columns: int, itemsize: int) -> int:
-    """Rows of a block whose temporaries have `columns` columns in all."""
-    return max(FEWEST_ROWS, BLOCK_BYTES // max(1, columns * itemsize))
+def block_rows(columns: int, itemsize: int, n_bytes: int) -> int:
+    """Rows of a block whose temporaries have `columns` columns in all and take so many bytes."""
+    return max(FEWEST_ROWS, n_bytes // max(1, columns * itemsize))
 
 
 def row_blocks(n_rows: int, rows: int) -> list[slice]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mnndask.errors import InputError, InputTypeError
+from mnndask.budget import parse_memory
+from mnndask.errors import InputError, InputNotFoundError, InputTypeError
 from mnndask.kernels.subspace import LANCZOS_OPTIONS, SVD_MODES
 
+SKETCH_METHODS = ("mixed", "geometric", "random")
 FLAGS = ("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle", "do_concatenate", "save_raw")
 
 
@@ -25,6 +29,9 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     _check_numbers(given)
     _check_kinds(given)
     _check_solver(given["svd_mode"], given["svd_options"] or {})
+    _check_sketch(given["sketch_size"], given["sketch_method"], given["restrict"])
+    parse_memory(given["memory_limit"])
+    _check_scratch(given["scratch"])
 
 
 def merge_order(mnn_order: Any, names: list[str]) -> list[int]:
@@ -38,6 +45,17 @@ def merge_order(mnn_order: Any, names: list[str]) -> list[int]:
         remedy = f"Name each once, by position (0 to {len(names) - 1}) or by name: {', '.join(names)}."
         raise InputError(what, remedy)
     return [int(b) for b in order]
+
+
+def _check_scratch(folder: object) -> None:
+    if folder is None:
+        return
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        what = f"scratch is {folder!r}."
+        raise InputTypeError(what, "Give the path of a folder, or None for the system's.")
+    if not Path(folder).is_dir():
+        what = f"The scratch folder {folder} does not exist."
+        raise InputNotFoundError(what, "Create it first, or leave scratch out.")
 
 
 def _whole(number: object) -> bool:
@@ -63,6 +81,19 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     if not _whole(seed) or not 0 <= seed < 2**32:
         what = f"random_state is {seed!r}."
         raise InputError(what, "Give a seed: a whole number from 0 to 4294967295.")
+
+
+def _check_sketch(size: Any, method: Any, restrict: Any) -> None:
+    named = size is None or (isinstance(size, str) and size == "auto")
+    if not named and (not _whole(size) or size <= 0):
+        what = f"sketch_size is {size!r}."
+        raise InputError(what, "Give the most cells to fit on per batch, None for all, or 'auto'.")
+    if not isinstance(method, str) or method not in SKETCH_METHODS:
+        what = f"sketch_method is {method!r}."
+        raise InputError(what, f"Give one of: {', '.join(SKETCH_METHODS)}.")
+    if not named and restrict is not None:
+        what = f"Both restrict and sketch_size={size} say which cells to fit on."
+        raise InputError(what, "Give one of them; with restrict, leave sketch_size out.")
 
 
 def _check_kinds(given: Mapping[str, Any]) -> None:

@@ -3,32 +3,85 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from mnndask.kernels.distances import Floats, Points, row_lengths
+from mnndask.kernels.distances import Floats, Matrix, Points, row_dots, row_lengths
 from mnndask.kernels.neighbors import Rows
-from mnndask.model import Block
+from mnndask.model import Block, GeneSpaces
+from mnndask.runstore import Stacked
+from mnndask.workspace import Workspace
+
+
+class Sketch(Protocol):
+    """The cells that stand for a batch, and their rows in it (ascending)."""
+
+    @property
+    def rows(self) -> Rows:
+        """Row of each in the batch."""
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the whole batch."""
+
+    def near(self, spaces: GeneSpaces, block: slice) -> Floats:
+        """Raw expression of the genes used for distances, dense."""
+
+    def rest(self, spaces: GeneSpaces, cells: Rows, genes: slice) -> Floats:
+        """Raw expression of some of the other genes, dense."""
+
+    def express_rest(self, spaces: GeneSpaces, cells: Rows) -> NDArray[np.bool_]:
+        """Whether some of the other genes are expressed."""
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """The cells that stand for a batch: their raw expression and their rows in it (ascending)."""
+class HeldSketch:
+    """A sketch whose raw expression is in memory, dense or CSR."""
 
     X: Block
     rows: Rows
     n_cells: int
 
+    def near(self, spaces: GeneSpaces, block: slice) -> Floats:
+        """Raw expression of the genes used for distances, dense."""
+        return spaces.dense(self.X[block][:, spaces.near])
+
+    def rest(self, spaces: GeneSpaces, cells: Rows, genes: slice) -> Floats:
+        """Raw expression of some of the other genes, dense."""
+        columns = spaces.rest[genes]
+        # Of a dense matrix, rows of all genes would be a copy of most of it.
+        sliced = self.X[cells][:, columns] if sparse.issparse(self.X) else self.X[np.ix_(cells, columns)]
+        return spaces.dense(sliced)
+
+    def express_rest(self, spaces: GeneSpaces, cells: Rows) -> NDArray[np.bool_]:
+        """Whether some of the other genes are expressed."""
+        return np.asarray(abs(self.X[cells][:, spaces.rest]).sum(axis=1)).ravel() > 0
+
 
 @dataclass(frozen=True)
 class MergeRecord:
-    """Pairs of one merge step; they count sketched cells, of the accumulated reference and of the batch."""
+    """Pairs of one merge step; they count sketched cells, of the accumulated reference and of the batch.
+
+    Parameters
+    ----------
+    batch
+        The new batch.
+    ref_rows, new_rows
+        The cells of each pair.
+    n_reference
+        Cells of the accumulated reference.
+    n_reference_used
+        How many of them were used.
+    """
 
     batch: int
     ref_rows: Rows
     new_rows: Rows
     n_reference: int
+    n_reference_used: int
 
     @property
     def anchors(self) -> Rows:
@@ -45,6 +98,8 @@ class Space:
         Each batch's, shape ``(n_cells, n_genes)``. Moved to their common centre in place.
     first
         Batch that is the reference to begin with.
+    work
+        Where they live.
 
     Attributes
     ----------
@@ -56,46 +111,97 @@ class Space:
         Largest norm.
     """
 
-    def __init__(self, cells: dict[int, Floats], first: int) -> None:
-        dtype, n_genes = cells[first].dtype, cells[first].shape[1]
-        norms = {b: row_lengths(X) for b, X in cells.items()}
+    def __init__(self, cells: dict[int, Matrix], first: int, work: Workspace) -> None:
+        self.work = work
+        dtype = cells[first].dtype
+        norms = {b: self._norms(X) for b, X in cells.items()}
         every = np.concatenate(list(norms.values()))
         typical = float(np.median(every))
         self.sizes = {b: np.maximum(own, typical) for b, own in norms.items()}
         self.scale = float(every.max())
-        self.centre = _centre(cells, self.sizes, typical).astype(dtype)
-        for X in cells.values():
-            X -= self.centre
-        self.new = {b: Points.of(X) for b, X in cells.items()}
-        self._cells = Points(np.empty((len(every), n_genes), dtype), np.empty(len(every), dtype))
-        self._sizes = np.empty(len(every))
-        self._length = 0
-        self._append(self.new[first], self.sizes[first])
+        self.centre = self._centre(cells, typical).astype(dtype)
+        self.new = {b: self._around_centre(X) for b, X in cells.items()}
+        self._reference = _reference(self.new[first], len(every))
+        self._sizes = [self.sizes[first]]
 
-    def _append(self, points: Points, sizes: NDArray[np.float64]) -> None:
-        at = slice(self._length, self._length + len(points))
-        self._cells.X[at], self._cells.squared[at], self._sizes[at] = points.X, points.squared, sizes
-        self._length = at.stop
+    def _norms(self, X: Matrix) -> NDArray[np.float64]:
+        return np.concatenate(self.work.map("norms", len(X), X.shape[1], lambda at: row_lengths(X[at])))
+
+    def _centre(self, cells: dict[int, Matrix], typical: float) -> Floats:
+        """Mean of all cells, those of more than typical size shortened to it: a few must not drag it away."""
+        total = np.zeros(next(iter(cells.values())).shape[1])
+        for b, X in cells.items():
+            size = self.sizes[b]
+            weights = np.divide(typical, size, out=np.ones(len(size)), where=size > 0).astype(X.dtype)
+
+            def one(at: slice, X: Matrix = X, weights: Floats = weights) -> Floats:
+                out: Floats = weights[at] @ X[at]
+                return out
+
+            for part in self.work.map("centre", len(X), X.shape[1], one):
+                total += part
+        return total / sum(map(len, cells.values()))
+
+    def _around_centre(self, X: Matrix) -> Points:
+        def one(at: slice) -> Floats:
+            moved = X[at] - self.centre
+            X[at] = moved
+            return row_dots(moved, moved).astype(moved.dtype)
+
+        return Points(X, np.concatenate(self.work.map("centre", len(X), X.shape[1], one)), self.work.tile)
 
     def ref(self) -> Points:
         """Give the reference as it stands: corrected cells in merge order."""
-        return self._cells[: self._length]
+        return self._reference.points()
 
     def ref_sizes(self) -> NDArray[np.float64]:
         """``sizes`` of the reference's cells."""
-        return self._sizes[: self._length]
+        return np.concatenate(self._sizes)
 
-    def grow(self, batch: int, corrections: Floats) -> None:
+    def grow(self, batch: int, corrected: Matrix) -> None:
         """Add a batch's corrected cells to the reference."""
-        corrected = self.new[batch].X + corrections
-        sizes = np.maximum(self.sizes[batch], row_lengths(corrected + self.centre))
-        self._append(Points.of(corrected), sizes)
+
+        def one(at: slice) -> tuple[Floats, NDArray[np.float64]]:
+            X = corrected[at]
+            return row_dots(X, X).astype(X.dtype), row_lengths(X + self.centre)
+
+        squared, norms = zip(*self.work.map("grow", len(corrected), corrected.shape[1], one), strict=True)
+        self._sizes.append(np.maximum(self.sizes[batch], np.concatenate(norms)))
+        self._reference.append(Points(corrected, np.concatenate(squared)))
 
 
-def _centre(cells: dict[int, Floats], sizes: dict[int, NDArray[np.float64]], typical: float) -> Floats:
-    """Mean of all cells, those of more than typical size shortened to it: a few must not drag it away."""
-    total = np.zeros(next(iter(cells.values())).shape[1])
-    for b, X in cells.items():
-        weights = np.divide(typical, sizes[b], out=np.ones(len(X)), where=sizes[b] > 0)
-        total += weights.astype(X.dtype) @ X
-    return total / sum(map(len, cells.values()))
+class _Reference:
+    """Corrected cells in merge order, in memory: one array, so that products with all of them are one."""
+
+    def __init__(self, first: Points, n_cells: int) -> None:
+        self.cells = Points(
+            np.empty((n_cells, first.X.shape[1]), first.X.dtype), np.empty(n_cells, first.X.dtype)
+        )
+        self.length = 0
+        self.append(first)
+
+    def append(self, points: Points) -> None:
+        at = slice(self.length, self.length + len(points))
+        self.cells.X[at], self.cells.squared[at] = points.X, points.squared
+        self.length = at.stop
+
+    def points(self) -> Points:
+        return self.cells[: self.length]
+
+
+class _StoredReference:
+    """The same on disk, where each batch's stay in a matrix of their own."""
+
+    def __init__(self, first: Points) -> None:
+        self.parts, self.tile = [first], first.tile
+
+    def append(self, points: Points) -> None:
+        self.parts.append(points)
+
+    def points(self) -> Points:
+        matrices = tuple(part.X for part in self.parts)
+        return Points(Stacked(matrices), np.concatenate([part.squared for part in self.parts]), self.tile)
+
+
+def _reference(first: Points, n_cells: int) -> _Reference | _StoredReference:
+    return _Reference(first, n_cells) if first.tile is None else _StoredReference(first)

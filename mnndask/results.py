@@ -17,6 +17,7 @@ import xarray as xr
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
+from mnndask.guard import guarded
 from mnndask.inputs import Inputs, backed_matrix
 from mnndask.lazy import stack_cells
 from mnndask.reference import MergeRecord, Sketch
@@ -53,11 +54,14 @@ def summary(
     records: Sequence[MergeRecord],
     sketches: Sequence[Sketch],
     order: Sequence[int],
+    *,
+    sketch_size: int | None,
 ) -> dict[str, Any]:
     """What ``uns["mnn"]`` records: parameters that were set, and a row per batch in merge order.
 
     Only what both file formats can hold: strings, numbers, flat arrays and one table. Parameters that are
-    None or empty are left out.
+    None or empty are left out. ``"sketch"`` is there only if the fit used one: the most cells of a batch, and
+    how they were drawn.
     """
     pairs = {record.batch: record for record in records}
     table = pd.DataFrame(
@@ -66,6 +70,7 @@ def summary(
             "n_cells": [sketches[b].n_cells for b in order],
             "n_used": [len(sketches[b].rows) for b in order],
             "n_reference": [pairs[b].n_reference if b in pairs else 0 for b in order],
+            "n_reference_used": [pairs[b].n_reference_used if b in pairs else 0 for b in order],
             "n_pairs": [len(pairs[b].new_rows) if b in pairs else 0 for b in order],
             "n_paired_cells": [len(pairs[b].anchors) if b in pairs else 0 for b in order],
             "n_paired_reference": [len(np.unique(pairs[b].ref_rows)) if b in pairs else 0 for b in order],
@@ -74,12 +79,15 @@ def summary(
     )
     given = {key: _storable(value) for key, value in parameters.items() if value is not None}
     kept = {key: value for key, value in given.items() if not isinstance(value, dict) or value}
-    return {
+    out = {
         "version": version("mnndask"),
         "parameters": kept,
         "batches": np.array(inputs.names),
         "steps": table,
     }
+    if sketch_size is not None:
+        out["sketch"] = {"size": sketch_size, "method": parameters["sketch_method"]}
+    return out
 
 
 def _storable(value: Any) -> Any:
@@ -136,11 +144,13 @@ def pack_anndata(
         shells = []
         for source, part in zip(inputs.sources, parts, strict=True):
             assert isinstance(source.frame, AnnData)
-            shells.append(_shell(source.frame, part))
+            shells.append(_shell(source.frame, part, source.label))
             if save_raw:
-                shells[-1].raw = AnnData(_own(source.X), obs=shells[-1].obs[[]], var=shells[-1].var)
+                shells[-1].raw = AnnData(
+                    _own(source.X, source.label), obs=shells[-1].obs[[]], var=shells[-1].var
+                )
             elif inputs.codes is not None or not concatenate:
-                shells[-1].raw = _own_raw(source.frame, shells[-1].obs)
+                shells[-1].raw = _own_raw(source.frame, shells[-1].obs, source.label)
         if inputs.codes is not None:
             return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
         distinct = list(dict.fromkeys(inputs.categories))
@@ -153,27 +163,27 @@ def pack_anndata(
         return _concatenated(inputs, shells, parts, uns, index_unique=index_unique, save_raw=save_raw)
 
 
-def _shell(frame: AnnData, X: Any) -> AnnData:
+def _shell(frame: AnnData, X: Any, label: str) -> AnnData:
     """Annotations of an AnnData in memory, copies of its other matrices, around other values."""
     return AnnData(
         X,
-        obs=_own(frame.obs),
-        var=_own(frame.var),
+        obs=_own(frame.obs, label),
+        var=_own(frame.var, label),
         uns=_loaded(frame.uns),
-        layers={name: _own(frame.layers[name]) for name in layer_names(frame)},
+        layers={name: _own(frame.layers[name], label) for name in layer_names(frame)},
         **{
-            slot: {key: _own(value) for key, value in getattr(frame, slot).items()}
+            slot: {key: _own(value, label) for key, value in getattr(frame, slot).items()}
             for slot in ("obsm", "varm", "obsp", "varp")
         },
     )
 
 
-def _own_raw(frame: AnnData, obs: pd.DataFrame) -> AnnData | None:
+def _own_raw(frame: AnnData, obs: pd.DataFrame, label: str) -> AnnData | None:
     """The input's own ``raw``, left in its file where it is backed by one."""
     if frame.raw is None:
         return None
-    X = backed_matrix(frame, "raw/X") if frame.isbacked else _own(frame.raw.X)
-    return AnnData(X, obs=obs[[]], var=_own(frame.raw.var))
+    X = backed_matrix(frame, "raw/X", label) if frame.isbacked else _own(frame.raw.X, label)
+    return AnnData(X, obs=obs[[]], var=_own(frame.raw.var, label))
 
 
 def _loaded(value: Any) -> Any:
@@ -183,9 +193,9 @@ def _loaded(value: Any) -> Any:
     return value.compute() if isinstance(value, da.Array) else copy.deepcopy(in_memory(value))
 
 
-def _own(value: Any) -> Any:
-    """A copy that is ours to change; lazy arrays, which nobody changes, as they are."""
-    return value if isinstance(value, da.Array) else in_memory(value).copy()
+def _own(value: Any, label: str) -> Any:
+    """A copy that is ours to change; of lazy arrays, which nobody changes, one that reads no lost chunks."""
+    return guarded(value, label) if isinstance(value, da.Array) else in_memory(value).copy()
 
 
 def _pack_split(

@@ -1,25 +1,34 @@
 """The fit does each piece of work once."""
 
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 from helpers import make_batches
 
-from mnndask import fit, mnn_correct
+from mnndask import fit, mnn_correct, workspace
+from mnndask.model import GeneSpaces
+from mnndask.reference import HeldSketch
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """How often the fit calls each kernel; small data is one block a call."""
     counted = Counter()
-    for name in ("nearest", "density", "smoothing_weights", "variance_factors"):
-        kernel = getattr(fit, name)
+    for module, name in (
+        (fit, "nearest"),
+        (fit, "density"),
+        (fit, "smooth"),
+        (workspace, "variance_factors"),
+    ):
+        kernel = getattr(module, name)
 
         def counting(*args, kernel=kernel, name=name):
             counted[name] += 1
             return kernel(*args)
 
-        monkeypatch.setattr(fit, name, counting)
+        monkeypatch.setattr(module, name, counting)
     return counted
 
 
@@ -37,7 +46,7 @@ def test_spaces_that_coincide_are_computed_once(calls, flags, subset):
 def test_spaces_that_differ_share_pairs_and_weights(calls, flags):
     mnn_correct(*make_batches(), k=5, cos_norm_in=flags[0], cos_norm_out=flags[1])
     assert calls["nearest"] == 2 * 2
-    assert calls["density"] == calls["smoothing_weights"] == 2
+    assert calls["density"] == calls["smooth"] == 2
     assert calls["variance_factors"] == 2 * 2
 
 
@@ -48,3 +57,15 @@ def test_factors_of_fitted_cells_are_not_computed_again(monkeypatch):
     mnn_correct(*make_batches(), k=5)
     with pytest.raises(TypeError, match="NoneType"):
         mnn_correct(*make_batches(), k=5, restrict=[None, range(30), None])
+
+
+def test_a_block_of_other_genes_is_all_that_is_copied_of_a_dense_matrix():
+    X = np.ones((300, 4000), np.float32)
+    spaces = GeneSpaces(4000, np.arange(10), True, True, X.dtype)
+    sketch = HeldSketch(X, np.arange(300), 300)
+    tracemalloc.start()
+    part = sketch.rest(spaces, np.arange(299), slice(5, 25))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert part.shape == (299, 20)
+    assert peak < X.nbytes / 10

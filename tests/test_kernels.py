@@ -6,9 +6,10 @@ import pytest
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Points, squared_distances
 from mnndask.kernels.neighbors import mutual, nearest
-from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
+from mnndask.kernels.quantiles import weighted_quantiles
+from mnndask.kernels.smoothing import density, pair_means, smooth
 from mnndask.kernels.subspace import Span, SvdSolver, angles_to_span
-from mnndask.kernels.variance import unit_rows, variance_factors, weighted_quantiles
+from mnndask.kernels.variance import unit_rows, variance_factors
 
 
 def points(*rows, dtype=np.float64):
@@ -60,20 +61,19 @@ def test_pair_means_average_over_partners():
 
 def test_far_cells_follow_their_nearest_anchor():
     anchors = points([0.0], [1.0])
-    weights = smoothing_weights(
-        points([1e6], [-1e6]), anchors, np.log(density(anchors, slice(0, 2), 1.0)), 1e-3
-    )
+    log_density = np.log(density(anchors, 0, anchors, 1.0))
+    (weights,) = smooth(points([1e6], [-1e6]), anchors, log_density, [np.eye(2)], 1e-3)
     np.testing.assert_array_equal(weights, [[0, 1], [1, 0]])
 
 
 def test_density_counts_the_anchor_itself_however_small_sigma():
     anchors = Points.of(np.random.default_rng(0).normal(100, 1, (9, 30)).astype(np.float32))
-    assert density(anchors, slice(4, 9), 1e-300).tolist() == [1.0] * 5
+    assert density(anchors[4:9], 4, anchors, 1e-300).tolist() == [1.0] * 5
 
 
 def test_crowded_anchors_weigh_less():
     anchors = points([1.0], [1.0], [1.0], [-1.0])
-    weights = smoothing_weights(points([0.0]), anchors, np.log(density(anchors, slice(0, 4), 0.1)), 0.1)
+    (weights,) = smooth(points([0.0]), anchors, np.log(density(anchors, 0, anchors, 0.1)), [np.eye(4)], 0.1)
     np.testing.assert_allclose(weights[0], [1 / 6, 1 / 6, 1 / 6, 1 / 2])
 
 

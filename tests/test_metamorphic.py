@@ -108,7 +108,7 @@ def test_restricted_fit_equals_fitting_those_cells_alone(seed):
 
 
 def test_mixing_improves_and_types_stay_together():
-    batches = simulate(600, 200, 3, seed=1)
+    batches = simulate(600, 400, 3)
     raw = np.concatenate([b.X.toarray() for b in batches])
     result, _, _ = mnn_correct(*batches)
     before, after = embed(raw / cosine_lengths(raw)[:, None]), embed(result.X)

@@ -47,9 +47,13 @@ def transcribe(
     var_adj=True,
     compute_angle=False,
     mnn_order=None,
+    reference_rows=None,
     precision=DOUBLE,
 ):
-    """Correct `batches` (cells × genes) by the definition; `subset` and `restrict` are columns and rows."""
+    """Correct `batches` (cells × genes) by the definition; `subset` and `restrict` are columns and rows.
+
+    `reference_rows` are the rows of the accumulated reference (of restricted cells) that a batch's step uses.
+    """
     batches = [np.asarray(b, dtype=np.float64) for b in batches]
     genes = np.arange(batches[0].shape[1]) if subset is None else np.sort(subset)
     order = list(range(len(batches))) if mnn_order is None else list(mnn_order)
@@ -79,6 +83,11 @@ def transcribe(
 
     for b in order[1:]:
         new_in, new_out = ins[b][used[b]], outs[b][used[b]]
+        all_in, all_out, all_size, all_row = ref_in, ref_out, ref_size, ref_row
+        if b in (reference_rows or {}):
+            ref_in, ref_out, ref_size, ref_row = (
+                whole[reference_rows[b]] for whole in (all_in, all_out, all_size, all_row)
+            )
         found, pairs_in_doubt = mutual_pairs(ref_in, ref_size, new_in, sizes[b], k, precision)  # step 3
         doubt |= pairs_in_doubt
         pairs[b] = {(int(ref_row[r]), int(used[b][t])) for r, t in found}
@@ -120,12 +129,12 @@ def transcribe(
             doubt |= bool((unsure_in | unsure_out)[used[b]].any())  # of all that this batch is reference to
 
         corrected[b] = outs[b] + V_out  # step 9
-        ref_in = np.vstack([ref_in, (ins[b] + V_in)[used[b]]])
+        ref_in = np.vstack([all_in, (ins[b] + V_in)[used[b]]])
         ref_size = np.concatenate(
-            [ref_size, np.maximum(sizes[b], np.linalg.norm((ins[b] + V_in)[used[b]], axis=1))]
+            [all_size, np.maximum(sizes[b], np.linalg.norm((ins[b] + V_in)[used[b]], axis=1))]
         )
-        ref_out = np.vstack([ref_out, corrected[b][used[b]]])
-        ref_row = np.concatenate([ref_row, n_before + used[b]])
+        ref_out = np.vstack([all_out, corrected[b][used[b]]])
+        ref_row = np.concatenate([all_row, n_before + used[b]])
         n_before += len(batches[b])
     return Transcript(corrected, undecided, pairs, angles)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+CACHED_VALUES = 2**16
+
+# A NumPy array, or a stored matrix that gives one when it is sliced.
+Matrix: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -17,14 +23,18 @@ class Points:
     Parameters
     ----------
     X
-        Coordinates, shape ``(n_cells, n_genes)``. Distances do not depend on the origin; one near the cells'
-        mean keeps ``|x|² + |y|² - 2xy`` from cancelling in single precision.
+        Coordinates, shape ``(n_cells, n_genes)``: a NumPy array, or a stored matrix that gives one when it is
+        sliced. Distances do not depend on the origin; one near the cells' mean keeps ``|x|² + |y|² - 2xy``
+        from cancelling in single precision.
     squared
         Squared norms, shape ``(n_cells,)``.
+    tile
+        Number of cells to hold at once; None where all are in memory.
     """
 
-    X: Floats
+    X: Matrix
     squared: Floats
+    tile: int | None = None
 
     @classmethod
     def of(cls, X: Floats) -> Points:
@@ -32,10 +42,27 @@ class Points:
         return cls(X, row_dots(X, X).astype(X.dtype))
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.squared)
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> Points:
+        """Some of the cells, in memory."""
         return Points(self.X[rows], self.squared[rows])
+
+    def tiles(self) -> Iterator[tuple[slice, Points]]:
+        """All cells, as many at once as may be in memory; and which these are."""
+        for at in pieces(len(self), self.tile):
+            yield at, self[at]
+
+
+def pieces(n: int, most: int | None) -> Iterator[slice]:
+    """Cut ``range(n)`` into slices of at most `most`; one slice for None."""
+    for start in range(0, n, most or max(1, n)):
+        yield slice(start, min(start + (most or n), n))
+
+
+def strips(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Rows of a matrix, few enough for the processor's cache to keep them from one operation to the next."""
+    return pieces(n_rows, max(1, CACHED_VALUES // max(1, n_columns)))
 
 
 def row_dots(A: Floats, B: Floats) -> NDArray[np.float64]:
@@ -53,10 +80,13 @@ def row_lengths(A: Floats) -> NDArray[np.float64]:
 def squared_distances(A: Points, B: Points) -> Floats:
     """Squared distances, shape ``(len(A), len(B))``; rounding below zero is cut off."""
     out: Floats = A.X @ B.X.T
-    out *= -2
-    out += A.squared[:, None]
-    out += B.squared
-    return np.maximum(out, 0, out=out)
+    for rows in strips(*out.shape):
+        own = out[rows]
+        own *= -2
+        own += A.squared[rows, None]
+        own += B.squared
+        np.maximum(own, 0, out=own)
+    return out
 
 
 def to_log_weights(squared: Floats, sigma: float) -> Floats:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.kernels.distances import Floats, Points, squared_distances, to_log_weights
+from mnndask.kernels.distances import Floats, Matrix, Points, pieces, squared_distances, to_log_weights
+
+GENES_AT_ONCE = 2048
 
 
 def pair_means(ref_rows: NDArray[np.intp], new_rows: NDArray[np.intp], n_ref: int) -> sparse.csr_array:
@@ -21,36 +25,74 @@ def pair_means(ref_rows: NDArray[np.intp], new_rows: NDArray[np.intp], n_ref: in
     return sparse.csr_array((weight, (anchor, ref_rows)), shape=(len(partners), n_ref))
 
 
-def density(anchors: Points, block: slice, sigma: float) -> NDArray[np.float64]:
-    """Gaussian density of all anchors at those of a block, themselves included; at least 1."""
-    kernel = to_log_weights(squared_distances(anchors[block], anchors), sigma)
-    np.exp(kernel, out=kernel)
-    own = np.arange(len(kernel))
-    kernel[own, own + block.start] = 1  # whatever rounding made of its distance to itself
-    out: NDArray[np.float64] = kernel.sum(axis=1, dtype=np.float64)
-    return out
+def density(cells: Points, first: int, anchors: Points, sigma: float) -> NDArray[np.float64]:
+    """Gaussian density of all anchors at some of them, themselves included; at least 1.
+
+    Parameters
+    ----------
+    cells
+        Anchors ``first, first + 1, ...``, in memory.
+    first
+        Where they begin.
+    anchors
+        All.
+    sigma
+        Divisor of the squared distance.
+    """
+    total = np.zeros(len(cells))
+    for at, tile in anchors.tiles():
+        kernel = to_log_weights(squared_distances(cells, tile), sigma)
+        np.exp(kernel, out=kernel)
+        own = np.arange(max(first, at.start), min(first + len(cells), at.stop))
+        kernel[own - first, own - at.start] = 1  # whatever rounding made of its distance to itself
+        total += kernel.sum(axis=1, dtype=np.float64)
+    return total
 
 
-def smoothing_weights(cells: Points, anchors: Points, log_density: Floats, sigma: float) -> Floats:
-    """Weight of each anchor's vector in each cell's correction.
+def smooth(
+    cells: Points,
+    anchors: Points,
+    log_density: NDArray[np.float64],
+    vectors: Sequence[Matrix],
+    sigma: float,
+) -> list[Floats]:
+    """Weighted mean of the anchors' vectors at each cell.
+
+    Anchors are visited tile by tile. Weights are taken relative to the largest so far, so that a cell far
+    from all anchors follows its nearest one.
 
     Parameters
     ----------
     cells, anchors
-        Points of the *in* space.
+        Points of the *in* space; `cells` in memory.
     log_density
         Logarithm of the anchors' density at each anchor, shape ``(n_anchors,)``.
+    vectors
+        Matrices of shape ``(n_anchors, n_genes)``; blocks of genes are read.
     sigma
         Divisor of the squared distance.
 
     Returns
     -------
-    Rows that sum to 1, shape ``(n_cells, n_anchors)``. They are taken relative to the largest, so that a cell
-    far from all anchors follows its nearest one.
+    One matrix of shape ``(n_cells, n_genes)`` for each of `vectors`.
     """
-    weights = to_log_weights(squared_distances(cells, anchors), sigma)
-    weights -= log_density.astype(weights.dtype)
-    weights -= weights.max(axis=1, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=1, keepdims=True, dtype=np.float64).astype(weights.dtype)
-    return weights
+    dtype = cells.squared.dtype
+    out = [np.zeros((len(cells), v.shape[1]), dtype) for v in vectors]
+    total = np.zeros(len(cells))
+    top = np.full(len(cells), -np.inf, dtype)
+    for at, tile in anchors.tiles():
+        weights = to_log_weights(squared_distances(cells, tile), sigma)
+        weights -= log_density[at].astype(dtype)
+        before, top = top, np.maximum(top, weights.max(axis=1))
+        weights -= top[:, None]
+        np.exp(weights, out=weights)
+        shrink = np.exp(before - top)
+        total = total * shrink + weights.sum(axis=1, dtype=np.float64)
+        for sums, v in zip(out, vectors, strict=True):
+            if at.start:
+                sums *= shrink[:, None]
+            for genes in pieces(v.shape[1], GENES_AT_ONCE):
+                sums[:, genes] += weights @ v[at, genes]
+    for sums in out:
+        sums /= total.astype(dtype)[:, None]
+    return out

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 from sklearn.utils.extmath import randomized_svd
 
-from mnndask.kernels.distances import Floats
+from mnndask.kernels.distances import Floats, Matrix, pieces
 from mnndask.kernels.variance import unit_rows
 
 SvdMode = Literal["svd", "rsvd", "irlb"]
@@ -23,7 +23,7 @@ POWER_ITERATIONS = 12
 
 
 class SolverError(ValueError):
-    """Options that the Lanczos solver refuses."""
+    """The Lanczos solver refuses its options, or does not converge with them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SvdSolver:
     def __call__(self, X: Floats, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
         """First `n` singular triplets of `X`, fewer where the rest is rounding of data of that scale."""
         n = min(n, *X.shape)
-        rounding = 10 * np.sqrt(max(X.shape)) * np.finfo(X.dtype).eps * scale
+        rounding = _rounding(X, scale)
         if n == 0 or np.linalg.norm(X) <= rounding:
             U, s, Wt = (
                 np.zeros((X.shape[0], 0), X.dtype),
@@ -60,17 +60,59 @@ class SvdSolver:
                 X, n, n_oversamples=OVERSAMPLES, n_iter=POWER_ITERATIONS, random_state=self.seed
             )
         elif self.mode == "irlb" and n < min(X.shape):
-            start = np.random.default_rng(self.seed).uniform(size=min(X.shape)).astype(X.dtype)
-            options = {"v0": start, **(self.options or {})}
-            try:
-                U, s, Wt = svds(X, n, solver="arpack", **options)
-            except (ValueError, TypeError) as error:
-                raise SolverError(str(error)) from error
-            U, s, Wt = U[:, ::-1], s[::-1], Wt[::-1]
+            return self.lanczos(X, n, scale)
         else:
             U, s, Wt = np.linalg.svd(X, full_matrices=False)
         kept = s[:n] > rounding
         return U[:, :n][:, kept], s[:n][kept], Wt[:n][kept]
+
+    def lanczos(self, X: Floats | LinearOperator, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
+        """The same by implicitly restarted Lanczos, for fewer triplets than there are."""
+        start = np.random.default_rng(self.seed).uniform(size=min(X.shape)).astype(X.dtype)
+        options = {"v0": start, **(self.options or {})}
+        try:
+            U, s, Wt = svds(X, n, solver="arpack", **options)
+        except (ValueError, TypeError, ArpackError) as error:
+            raise SolverError(str(error)) from error
+        kept = s[::-1] > _rounding(X, scale)
+        return U[:, ::-1][:, kept], s[::-1][kept], Wt[::-1][kept]
+
+
+def _rounding(X: Floats | LinearOperator, scale: float) -> float:
+    """Singular values up to this are rounding of data of that scale."""
+    return float(10 * np.sqrt(max(X.shape)) * np.finfo(X.dtype).eps * scale)
+
+
+class CentredRows(LinearOperator):
+    """Genes × cells, each gene around its mean over the cells, of which a tile is in memory at once."""
+
+    def __init__(self, X: Matrix, tile: int) -> None:
+        super().__init__(np.dtype(X.dtype), X.shape[::-1])
+        self.X, self.blocks = X, list(pieces(X.shape[0], tile))
+        total = np.zeros(X.shape[1])
+        for at in self.blocks:
+            total += X[at].sum(axis=0, dtype=np.float64)
+        self.mean = (total / X.shape[0]).astype(self.dtype)
+
+    def norm(self) -> float:
+        """Frobenius norm."""
+        return float(np.sqrt(sum(np.linalg.norm(self.X[at] - self.mean) ** 2 for at in self.blocks)))
+
+    def none(self) -> tuple[Floats, Floats, Floats]:
+        """No singular triplets."""
+        n_genes, n_cells = self.shape
+        return np.zeros((n_genes, 0), self.dtype), np.zeros(0, self.dtype), np.zeros((0, n_cells), self.dtype)
+
+    def _matvec(self, of_cells: Floats) -> Floats:
+        v = of_cells.ravel()
+        out = np.zeros(self.shape[0], self.dtype)
+        for at in self.blocks:
+            out += (self.X[at] - self.mean).T @ v[at]
+        return out
+
+    def _rmatvec(self, of_genes: Floats) -> Floats:
+        v = of_genes.ravel()
+        return np.concatenate([(self.X[at] - self.mean) @ v for at in self.blocks])
 
 
 @dataclass(frozen=True)
@@ -89,9 +131,21 @@ class Span:
     cell_loadings: Floats
 
     @classmethod
-    def of(cls, X: Floats, n_dims: int, solver: SvdSolver, scale: float) -> Span:
-        """Span of cells, shape ``(n_cells, n_genes)``, whose norms are up to `scale`."""
-        U, s, Wt = solver((X - X.mean(axis=0)).T, n_dims, scale)
+    def of(cls, X: Matrix, n_dims: int, solver: SvdSolver, scale: float, tile: int | None = None) -> Span:
+        """Span of cells, shape ``(n_cells, n_genes)``, whose norms are up to `scale`.
+
+        With a `tile`, no more cells than that are in memory at once, and the solver is Lanczos' whatever was
+        asked for: it needs nothing but products with vectors.
+        """
+        few = min(X.shape) <= n_dims
+        if tile is None or few:
+            cells = X[: X.shape[0]]
+            U, s, Wt = solver((cells - cells.mean(axis=0)).T, n_dims, scale)
+        else:
+            rows = CentredRows(X, tile)
+            U, s, Wt = (
+                solver.lanczos(rows, n_dims, scale) if rows.norm() > _rounding(rows, scale) else rows.none()
+            )
         return cls(U, Wt.T / s)
 
     def loadings(self, X_rest: Floats) -> Floats:

@@ -1,6 +1,15 @@
-"""Variance adjustment (definition, step 8): how far a correction must reach to keep a cell's rank."""
+"""Variance adjustment (definition, step 8): how far a correction must reach to keep a cell's rank.
+
+For one block of cells it is a reduction over tiles of the two sides: a small partial for each tile, partials
+that add up in any order, and a last step that makes the factors. :func:`variance_factors` does it all in one
+process; a scheduler may spread the partials.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +18,15 @@ from mnndask.kernels.distances import (
     Floats,
     Points,
     Tolerances,
+    pieces,
     row_dots,
-    squared_distances,
+    strips,
     to_log_weights,
 )
+from mnndask.kernels.quantiles import QuantileSearch, Tally, add_tallies, weighted_quantiles
 
 PAIRS_AT_ONCE = 4096
+SAMPLED = 256  # reference cells by whose projections a search of the quantile begins
 
 
 def variance_factors(
@@ -48,19 +60,148 @@ def variance_factors(
     Haghverdi et al. (2018), Methods, "Variance adjustment"; with the two undefined cases settled: a vector of
     no length keeps it, and a cell below all of its batch aims at the reference's lowest projection.
     """
-    tolerances = Tolerances.of(vectors.dtype)
-    directions, lengths = unit_rows(vectors)
-    own = row_dots(cells.X, directions)
+    lines = Lines.of(cells, vectors, sigma, scale)
+    share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
+    if ref.tile is None:
+        ahead, weights, _ = lines.look_at(ref)
+        return lines.factors(weighted_quantiles(ahead, weights, lines.sought(share)))
+    search = lines.search(share, ref)
+    while not search.done:
+        search = search.after(add_tallies(_tallies(lines, search, ref), sigma))
+    return lines.factors(search.found)
 
-    ahead, weights = projections_and_weights(cells, directions, own, new, sigma)
-    _settle(ahead, cells, directions, new, tolerances.doubtful * scale)
-    below = ahead <= tolerances.projection * scale
-    total = weights.sum(axis=1, dtype=np.float64)
-    share = np.where(below, weights, 0).sum(axis=1, dtype=np.float64) / total
 
-    ahead, weights = projections_and_weights(cells, directions, own, ref, sigma)
-    reach = weighted_quantiles(ahead, weights, share - tolerances.reach)
-    return np.maximum(1.0, np.divide(reach, lengths, out=np.ones_like(lengths), where=lengths > 0))
+def _tallies(lines: Lines, search: QuantileSearch, ref: Points) -> Iterator[Tally]:
+    for _, tile in ref.tiles():
+        yield lines.tally(search, tile)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Weight of the batch's cells around each line, and of those among them that lie at or below the cell.
+
+    Parameters
+    ----------
+    least
+        Squared distance to which weights are relative, shape ``(n_cells,)``.
+    total, below
+        Weights, shape ``(n_cells,)``.
+    """
+
+    least: Floats
+    total: NDArray[np.float64]
+    below: NDArray[np.float64]
+
+    def plus(self, other: Share, sigma: float) -> Share:
+        """Share of both tiles."""
+        least = np.minimum(self.least, other.least)
+        own, its = (np.exp(to_log_weights(part.least - least, sigma)).astype(float) for part in (self, other))
+        return Share(least, self.total * own + other.total * its, self.below * own + other.below * its)
+
+
+def add_shares(shares: Iterable[Share], sigma: float) -> Share:
+    """Share of all tiles."""
+    return reduce(lambda a, b: a.plus(b, sigma), shares)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines on which cells move, and how other cells lie to them.
+
+    Parameters
+    ----------
+    cells
+        In memory.
+    directions, lengths
+        Of their correction vectors.
+    own
+        Each cell's own projection.
+    sigma, scale
+        As in :func:`variance_factors`.
+    """
+
+    cells: Points
+    directions: Floats
+    lengths: NDArray[np.float64]
+    own: NDArray[np.float64]
+    sigma: float
+    scale: float
+
+    @classmethod
+    def of(cls, cells: Points, vectors: Floats, sigma: float, scale: float) -> Lines:
+        """Lines of cells along their correction vectors."""
+        directions, lengths = unit_rows(vectors)
+        return cls(cells, directions, lengths, row_dots(cells.X, directions), sigma, scale)
+
+    @property
+    def tolerances(self) -> Tolerances:
+        """Those of the cells' precision."""
+        return Tolerances.of(self.directions.dtype)
+
+    def look_at(self, others: Points) -> tuple[Floats, Floats, Floats]:
+        """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
+
+        Returns
+        -------
+        Both of shape ``(n_cells, n_others)``; and the least squared distance to each line, to which weights
+        are relative.
+        """
+        ahead: Floats = self.directions @ others.X.T
+        weights: Floats = self.cells.X @ others.X.T
+        own = self.own.astype(ahead.dtype)
+        least = np.empty(len(self.cells), ahead.dtype)
+        for rows in strips(*ahead.shape):
+            a, w = ahead[rows], weights[rows]
+            a -= own[rows, None]
+            w *= -2
+            w += self.cells.squared[rows, None]
+            w += others.squared
+            w -= a * a
+            np.maximum(w, 0, out=w)
+            least[rows] = w.min(axis=1)
+            w -= least[rows, None]
+            np.exp(to_log_weights(w, self.sigma), out=w)
+        return ahead, weights, least
+
+    def share_of(self, new: Points) -> Share:
+        """Partial of the batch's own side."""
+        ahead, weights, least = self.look_at(new)
+        self._settle(ahead, new)
+        total, below = np.empty((2, len(self.cells)))
+        for rows in strips(*ahead.shape):
+            total[rows] = weights[rows].sum(axis=1, dtype=np.float64)
+            weights[rows] *= ahead[rows] <= self.tolerances.projection * self.scale
+            below[rows] = weights[rows].sum(axis=1, dtype=np.float64)
+        return Share(least, total, below)
+
+    def sought(self, share: Share) -> NDArray[np.float64]:
+        """Share of the reference's weight that is to be reached."""
+        out: NDArray[np.float64] = share.below / share.total - self.tolerances.reach
+        return out
+
+    def search(self, share: Share, ref: Points) -> QuantileSearch:
+        """Begin to look for the reference's quantiles, with some of its cells."""
+        tile = ref.tile or len(ref)
+        return QuantileSearch.around(self.sought(share), self.look_at(ref[: min(SAMPLED, tile)])[0], tile)
+
+    def tally(self, search: QuantileSearch, ref: Points) -> Tally:
+        """Partial of the reference's side."""
+        return search.tally(*self.look_at(ref))
+
+    def factors(self, reach: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Factors by which the vectors reach that far at least."""
+        return np.maximum(
+            1.0, np.divide(reach, self.lengths, out=np.ones_like(self.lengths), where=self.lengths > 0)
+        )
+
+    def _settle(self, ahead: Floats, others: Points) -> None:
+        """Take small differences again in double precision: products in single cannot tell their signs."""
+        doubtful = self.tolerances.doubtful * self.scale
+        for strip in strips(*ahead.shape):
+            rows, cols = np.nonzero(np.abs(ahead[strip]) < doubtful)
+            for some in pieces(len(rows), PAIRS_AT_ONCE):
+                r, c = rows[some] + strip.start, cols[some]
+                ahead[r, c] = row_dots(others.X[c].astype(np.float64) - self.cells.X[r], self.directions[r])
 
 
 def unit_rows(vectors: Floats) -> tuple[Floats, NDArray[np.float64]]:
@@ -71,40 +212,3 @@ def unit_rows(vectors: Floats) -> tuple[Floats, NDArray[np.float64]]:
     relative = np.sqrt(row_dots(directions, directions))
     directions /= np.where(relative > 0, relative, 1).astype(vectors.dtype)[:, None]
     return directions, relative * largest[:, 0]
-
-
-def projections_and_weights(
-    cells: Points, directions: Floats, own: NDArray[np.float64], others: Points, sigma: float
-) -> tuple[Floats, Floats]:
-    """How far ahead of each cell the others lie on its line, and their weights (the largest of a row is 1).
-
-    Returns
-    -------
-    Both of shape ``(n_cells, n_others)``.
-    """
-    ahead: Floats = directions @ others.X.T
-    ahead -= own.astype(ahead.dtype)[:, None]
-    weights = squared_distances(cells, others)
-    weights -= ahead**2
-    np.maximum(weights, 0, out=weights)
-    weights -= weights.min(axis=1, keepdims=True)
-    return ahead, np.exp(to_log_weights(weights, sigma), out=weights)
-
-
-def _settle(ahead: Floats, cells: Points, directions: Floats, others: Points, doubtful: float) -> None:
-    """Take small differences again in double precision: products in single cannot tell whose is the lower."""
-    rows, cols = np.nonzero(np.abs(ahead) < doubtful)
-    for start in range(0, len(rows), PAIRS_AT_ONCE):
-        r, c = rows[start : start + PAIRS_AT_ONCE], cols[start : start + PAIRS_AT_ONCE]
-        ahead[r, c] = row_dots(others.X[c].astype(np.float64) - cells.X[r], directions[r])
-
-
-def weighted_quantiles(values: Floats, weights: Floats, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """First value of each row at which the cumulative weight reaches its share; the largest if none does."""
-    ranked = np.argsort(values, axis=1)
-    cumulative = np.cumsum(np.take_along_axis(weights, ranked, axis=1), axis=1, dtype=np.float64)
-    target = shares * cumulative[:, -1]
-    first = np.minimum((cumulative < target[:, None]).sum(axis=1), values.shape[1] - 1)
-    rows = np.arange(len(values))
-    out: NDArray[np.float64] = values[rows, ranked[rows, first]].astype(np.float64)
-    return out

@@ -1,0 +1,142 @@
+"""From aligned inputs to a fitted model: what is asked for, which cells to use, and what to report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mnndask.align import resolve_subset
+from mnndask.apply import angles_of_inputs
+from mnndask.budget import Budget
+from mnndask.errors import InputError
+from mnndask.fit import REFERENCE_CELLS, Fit, FitOptions
+from mnndask.inputs import Inputs
+from mnndask.kernels.neighbors import Rows
+from mnndask.kernels.subspace import SolverError, SvdSolver
+from mnndask.model import CorrectionModel, GeneSpaces
+from mnndask.parameters import merge_order
+from mnndask.plan import Plan
+from mnndask.results import pair_tables, summary
+from mnndask.runstore import RunStore
+from mnndask.sketch import choose_cells, read_sketches
+from mnndask.workspace import Workspace
+
+OF_THE_RUN = {"n_jobs", "memory_limit", "scratch"}
+NOT_RECORDED = OF_THE_RUN | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves: the model, and what callers get to see of it.
+
+    Parameters
+    ----------
+    model
+        The fitted correction.
+    mnns, angles
+        As :func:`mnndask.mnn_correct` returns them.
+    sketch
+        Rows of each batch that it was fitted on.
+    uns
+        What ``uns["mnn"]`` records.
+    """
+
+    model: CorrectionModel
+    mnns: list[pd.DataFrame]
+    angles: list[Any] | None
+    sketch: list[Rows]
+    uns: dict[str, Any]
+
+
+def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
+    """Fit a correction to aligned inputs; of lazy ones, reads the cells it uses.
+
+    Parameters
+    ----------
+    inputs
+        Two batches or more.
+    given
+        The parameters of :class:`mnndask.MNNCorrector`, checked.
+    """
+    order = merge_order(given["mnn_order"], inputs.names)
+    if len(order) < 2:
+        what = "Only one batch was given."
+        raise InputError(what, "Fit two or more, or one AnnData whose obs[batch_key] has several values.")
+    spaces = GeneSpaces(
+        inputs.n_genes,
+        resolve_subset(inputs.genes, given["var_subset"]),
+        bool(given["cos_norm_in"]),
+        bool(given["cos_norm_out"]),
+        inputs.dtype,
+    )
+    chosen = choose_cells(inputs, spaces, order, given)
+    n_used = [n if rows is None else len(rows) for rows, n in zip(chosen.rows, inputs.n_cells, strict=True)]
+    if given["sketch_size"] == "auto" and given["restrict"] is None:
+        _warn_of_approximation(n_used, inputs, order, bounded=chosen.bounded)
+    budget = Budget.of(given["memory_limit"], given["n_jobs"])
+    plan = Plan.of(inputs, n_used, order, spaces, budget, bounded=chosen.bounded)
+    options = FitOptions(
+        k=int(given["k"]),
+        sigma=float(given["sigma"]),
+        svd_dim=given["svd_dim"],
+        var_adj=bool(given["var_adj"]),
+        compute_angle=bool(given["compute_angle"]),
+        solver=SvdSolver(given["svd_mode"], given["random_state"], given["svd_options"]),
+        bounded_reference=chosen.bounded,
+        rest_bytes=budget.resident // 2,
+    )
+    _warn_of_small(options.k, inputs.names, n_used)
+    store = None if plan.in_memory else RunStore(given["scratch"], plan.tile)
+    try:
+        arenas = plan.arenas(store)
+        work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"])
+        sketches = read_sketches(inputs, chosen.rows, spaces, store if plan.tiled else None, work.n_jobs)
+        fit = Fit(sketches, inputs.names, order, spaces, options, work, arenas[1])
+        model = fit.run()
+        angles = angles_of_inputs(model, inputs, sketches, work.n_jobs) if options.compute_angle else None
+    except BaseException as error:
+        if store is not None:
+            store.remove()
+        if isinstance(error, SolverError):
+            options_given = ", ".join(given["svd_options"] or {}) or "its default options"
+            what = f"svds refused {options_given}: {error}"
+            raise InputError(what, "See scipy.sparse.linalg.svds for what irlb takes.") from error
+        raise
+    recorded = {key: value for key, value in given.items() if key not in NOT_RECORDED}
+    return Fitted(
+        model,
+        pair_tables(fit.records, sketches, order),
+        angles,
+        [sketch.rows for sketch in sketches],
+        summary(recorded, inputs, fit.records, sketches, order, sketch_size=chosen.size),
+    )
+
+
+def _warn_of_approximation(n_used: list[int], inputs: Inputs, order: list[int], *, bounded: bool) -> None:
+    """Say so where fewer cells than there are were chosen for the user."""
+    longest = sum(n_used[b] for b in order[:-1])
+    kept = (
+        f" and {REFERENCE_CELLS:,} of those merged before it" if bounded and longest > REFERENCE_CELLS else ""
+    )
+    if sum(n_used) < sum(inputs.n_cells) or kept:
+        message = (
+            f"The correction is fitted on {sum(n_used):,} of {sum(inputs.n_cells):,} cells, at most "
+            f"{max(n_used):,} of each batch{kept}, and applied to all.\n"
+            "Give sketch_size=None to fit on all cells, or a number of cells per batch."
+        )
+        warnings.warn(message, UserWarning, stacklevel=6)
+
+
+def _warn_of_small(k: int, names: list[str], n_used: list[int]) -> None:
+    smallest = n_used.index(min(n_used))
+    if k > n_used[smallest]:
+        message = (
+            f"k={k} is more than the {n_used[smallest]} cells used of batch "
+            f"{names[smallest]!r}; all of them count as neighbours there.\n"
+            "Give a smaller k if that batch should pair with its nearest cells only."
+        )
+        warnings.warn(message, UserWarning, stacklevel=6)

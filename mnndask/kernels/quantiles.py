@@ -1,0 +1,270 @@
+"""Weighted quantiles of many rows at once, without sorting all of their values.
+
+Weights below some split points bracket the quantile; only the values in the bracket are sorted. As weights
+add up over tiles of values, the same works where the values of a row are never together in memory: round by
+round, each of which visits all tiles, and keeps for each row no more than a histogram or a handful of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import ceil, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnndask.kernels.distances import Floats, strips, to_log_weights
+
+Doubles = NDArray[np.float64]
+Counts = NDArray[np.intp]
+
+BINS, FEWEST_BINS = 256, 16
+VALUES_PER_BIN = 8  # fewer, and sorting is as cheap
+HELD, FEWEST_HELD = 1024, 32  # values of a row that may be gathered
+SLACK = 1e-3  # of a bin, by which a bracket is widened: far more than rounding moves a value across its edge
+HALVINGS = 64  # of a bracket, after which it is narrower than rounding
+
+
+def weighted_quantiles(values: Floats, weights: Floats, shares: Doubles) -> Doubles:
+    """First value of each row, in ascending order, at which the cumulative weight reaches its share.
+
+    Parameters
+    ----------
+    values, weights
+        Shape ``(n_rows, n_values)``.
+    shares
+        Of the row's total weight, shape ``(n_rows,)``. At or below 0 the smallest value is meant; if the
+        share is never reached, the largest.
+    """
+    out = np.empty(len(values))
+    for rows in strips(*values.shape):
+        out[rows] = _quantiles_of_strip(values[rows], weights[rows], shares[rows])
+    return out
+
+
+def _quantiles_of_strip(values: Floats, weights: Floats, shares: Doubles) -> Doubles:
+    n_bins = min(BINS, values.shape[1] // VALUES_PER_BIN + 1)
+    bins, sums, counts = _histogram(values, weights, values.min(axis=1), values.max(axis=1), n_bins)
+    target = shares * sums.sum(axis=1)
+    chosen, below = _bin_that_reaches(sums, counts, target)
+    rows, cols = np.nonzero(bins == chosen.astype(bins.dtype)[:, None])
+    return _first_to_reach(rows, values[rows, cols], weights[rows, cols], target - below)
+
+
+def _histogram(
+    values: Floats, weights: Floats, start: Floats, stop: Floats, n_bins: int
+) -> tuple[NDArray[np.int32], Doubles, Counts]:
+    """Bin of each value, and weights and numbers of values in the bins of each row.
+
+    Bins cut the range from `start` to `stop`, which are in it; a first and a last one are for values outside.
+    """
+    width = (stop - start).astype(values.dtype)
+    limit = np.finfo(values.dtype).max
+    # Short of n_bins by more than rounding, so that the range's end falls into its last bin.
+    place = values - start.astype(values.dtype)[:, None]
+    outside = (place < 0, values > stop[:, None])
+    with np.errstate(over="ignore"):  # of what is far outside of next to no width
+        per_unit = np.divide(n_bins * (1 - 1e-6), width, out=np.zeros_like(width), where=width > 0)
+        place *= np.minimum(per_unit, limit)[:, None]
+    bins = np.clip(place, 0, n_bins - 1, out=place).astype(np.int32)
+    bins += 1
+    bins[outside[0]] = 0
+    bins[outside[1]] = n_bins + 1
+    n = n_bins + 2
+    flat: Counts = (bins + (np.arange(len(bins), dtype=np.intp) * n)[:, None]).ravel()
+    sums = np.bincount(flat, weights=weights.ravel(), minlength=len(bins) * n).astype(np.float64)
+    counts: Counts = np.bincount(flat, minlength=len(bins) * n)
+    return bins, sums.reshape(-1, n), counts.reshape(-1, n)
+
+
+def _bin_that_reaches(sums: Doubles, counts: Counts, target: Doubles) -> tuple[Counts, Doubles]:
+    """First bin of each row that holds values and reaches the target, and the weight before it."""
+    cumulative = np.cumsum(sums, axis=1)
+    reached = (cumulative >= target[:, None]) & (counts > 0)
+    last = counts.shape[1] - 1 - np.argmax(counts[:, ::-1] > 0, axis=1)
+    chosen = np.where(reached.any(axis=1), np.argmax(reached, axis=1), last)
+    rows = np.arange(len(sums))
+    return chosen, cumulative[rows, chosen] - sums[rows, chosen]
+
+
+def _first_to_reach(rows: Counts, values: Floats, weights: Floats, target: Doubles) -> Doubles:
+    """Of the values of each row, the first in ascending order that reaches the target, else the largest.
+
+    Parameters
+    ----------
+    rows, values, weights
+        An entry each value. A row without any gets NaN.
+    target
+        Shape ``(n_rows,)``.
+    """
+    order = np.lexsort((values, rows))
+    rows, values, weights = rows[order], values[order], weights[order]
+    held = np.bincount(rows, minlength=len(target))
+    first = np.cumsum(held) - held
+    # Each row's own sum: one over all rows would lose digits.
+    own = np.zeros((len(target), held.max(initial=0)))
+    own[rows, np.arange(len(rows)) - first[rows]] = weights
+    short = (np.cumsum(own, axis=1) < target[:, None]).sum(axis=1)
+    out = np.full(len(target), np.nan)
+    some = held > 0
+    out[some] = values[(first + np.minimum(short, held - 1))[some]]
+    return out
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a tile of values tells about each row's quantile; tallies add up.
+
+    Parameters
+    ----------
+    least
+        Squared distance to which weights are relative, shape ``(n_rows,)``.
+    sums, counts
+        Weights and numbers of values in each bin, shape ``(n_rows, n_bins + 2)``.
+    low, high
+        Smallest and largest value.
+    rows, values, weights
+        Gathered values; none while the bracket is wide.
+    """
+
+    least: Floats
+    sums: Doubles
+    counts: Counts
+    low: Floats
+    high: Floats
+    rows: Counts
+    values: Floats
+    weights: Doubles
+
+    def plus(self, other: Tally, sigma: float) -> Tally:
+        """Tally of both tiles."""
+        least = np.minimum(self.least, other.least)
+        own, its = (np.exp(to_log_weights(part.least - least, sigma)).astype(float) for part in (self, other))
+        return Tally(
+            least,
+            self.sums * own[:, None] + other.sums * its[:, None],
+            self.counts + other.counts,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.weights * own[self.rows], other.weights * its[other.rows]]),
+        )
+
+
+@dataclass(frozen=True)
+class QuantileSearch:
+    """Where the quantile of each row may lie, between two rounds.
+
+    Parameters
+    ----------
+    share
+        Of the total weight, shape ``(n_rows,)``.
+    start, stop
+        Bracket of each row.
+    found
+        Quantiles; NaN where they are still sought.
+    n_bins
+        Bins of a bracket in each round that narrows it.
+    n_held
+        Most values of a row that may be gathered.
+    gathers
+        Whether the next round gathers the values in the brackets rather than to narrow them.
+    n_rounds
+        Rounds done.
+    """
+
+    share: Doubles
+    start: Floats
+    stop: Floats
+    found: Doubles
+    n_bins: int
+    n_held: int
+    gathers: bool = False
+    n_rounds: int = 0
+
+    @classmethod
+    def around(cls, share: Doubles, sample: Floats, tile: int) -> QuantileSearch:
+        """Begin with the range of some of the values, widened; any will do, but near ones save rounds.
+
+        What a tally holds of a row is in proportion to the number of its values in a `tile`.
+        """
+        low, high = sample.min(axis=1), sample.max(axis=1)
+        margin = (high - low) / 2
+        return cls(
+            share,
+            low - margin,
+            high + margin,
+            np.full(len(share), np.nan),
+            n_bins=min(BINS, max(FEWEST_BINS, tile // 2)),
+            n_held=min(HELD, max(FEWEST_HELD, 2 * tile)),
+        )
+
+    @property
+    def most_rounds(self) -> int:
+        """Rounds that make a bracket narrower than rounding; the first may move it instead."""
+        return 1 + ceil(HALVINGS / log2(self.n_bins))
+
+    @property
+    def done(self) -> bool:
+        """Whether all are found."""
+        return not np.isnan(self.found).any()
+
+    def tally(self, values: Floats, weights: Floats, least: Floats) -> Tally:
+        """Look at a tile of values, shape ``(n_rows, n_values)``; `least` as in :class:`Tally`."""
+        n_bins = 1 if self.gathers else self.n_bins
+        sums = np.empty((len(values), n_bins + 2))
+        counts = np.empty(sums.shape, np.intp)
+        gathered = [np.empty((2, 0), np.intp)]
+        for strip in strips(*values.shape):
+            bins, sums[strip], counts[strip] = _histogram(
+                values[strip], weights[strip], self.start[strip], self.stop[strip], n_bins
+            )
+            if self.gathers:
+                found = np.nonzero((bins == 1) & np.isnan(self.found[strip])[:, None])
+                gathered.append(np.stack([found[0] + strip.start, found[1]]))
+        rows, cols = np.hstack(gathered)
+        return Tally(
+            least,
+            sums,
+            counts,
+            values.min(axis=1),
+            values.max(axis=1),
+            rows,
+            values[rows, cols],
+            weights[rows, cols].astype(np.float64),
+        )
+
+    def after(self, tally: Tally) -> QuantileSearch:
+        """Next round, from the tally of all tiles."""
+        target = self.share * tally.sums.sum(axis=1)
+        if self.gathers:
+            found = _first_to_reach(tally.rows, tally.values, tally.weights, target - tally.sums[:, 0])
+            found = np.where(np.isnan(self.found), found, self.found)
+            return replace(self, found=np.where(np.isnan(found), self.start, found))
+        chosen, _ = _bin_that_reaches(tally.sums, tally.counts, target)
+        width = (self.stop - self.start) / self.n_bins
+        start = self.start + ((chosen - 1 - SLACK) * width).astype(width.dtype)
+        stop = self.start + ((chosen + SLACK) * width).astype(width.dtype)
+        before, beyond = chosen == 0, chosen == self.n_bins + 1
+        start = np.maximum(np.where(before, tally.low, start), tally.low)
+        stop = np.minimum(np.where(beyond, tally.high, stop), tally.high)
+        many = tally.counts[np.arange(len(chosen)), chosen] > self.n_held
+        # What cannot be told apart any more is as good as equal.
+        spent = many & (self.n_rounds + 1 >= self.most_rounds)
+        found = np.where(spent & np.isnan(self.found), start, self.found)
+        return replace(
+            self,
+            start=start,
+            stop=stop,
+            found=found,
+            gathers=not (many & np.isnan(found)).any(),
+            n_rounds=self.n_rounds + 1,
+        )
+
+
+def add_tallies(tallies: Iterable[Tally], sigma: float) -> Tally:
+    """Tally of all tiles."""
+    return reduce(lambda a, b: a.plus(b, sigma), tallies)

@@ -1,0 +1,130 @@
+"""How a fit is done: in memory or on disk, by the sizes of what came in and the memory allowed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from mnndask.budget import Budget, at_least, in_words
+from mnndask.errors import InputError
+from mnndask.fit import REFERENCE_CELLS
+from mnndask.inputs import Inputs
+from mnndask.model import GeneSpaces
+from mnndask.runstore import InMemory, RunStore
+
+logger = logging.getLogger(__name__)
+
+COPIES_OF_CELLS = 4  # as read, around their centre, in the reference, corrected
+SPARSE_SHARE = 0.2  # of a sparse matrix's values that are taken to be stored
+PRODUCTS = 6  # of each new cell with each cell of either side, in a fit on disk
+PROBE_CELLS = 1024
+FEWEST_TILE_ROWS = 16  # fewer, and a fit would not end
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the matrices of a fit are to live.
+
+    Parameters
+    ----------
+    tiled
+        Whether the cells are on disk, a tile at a time in memory.
+    stored_rest
+        Whether the vectors of genes that are not used for distances are on disk.
+    tile
+        Cells of a tile.
+    """
+
+    tiled: bool
+    stored_rest: bool
+    tile: int
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Inputs,
+        n_used: Sequence[int],
+        order: Sequence[int],
+        spaces: GeneSpaces,
+        budget: Budget,
+        *,
+        bounded: bool,
+    ) -> Plan:
+        """Decide, and say how long it will take if all is on disk.
+
+        Raises
+        ------
+        InputError
+            If the budget does not suffice for tiles of a few cells.
+        """
+        itemsize, n = spaces.dtype.itemsize, sum(n_used)
+        references = [int(n_ref) for n_ref in np.cumsum([n_used[b] for b in order[:-1]])]
+        # Parts of references that are too long to be used whole: each step has its own.
+        copied = REFERENCE_CELLS * sum(n_ref > REFERENCE_CELLS for n_ref in references) if bounded else 0
+        needed = _cell_bytes(inputs, n, spaces) + copied * spaces.n_near * itemsize
+        tiled = needed > budget.resident
+        tile = budget.tile_rows(spaces.n_near, itemsize)
+        if tiled:
+            _check_tile(spaces, budget)
+            most = REFERENCE_CELLS if bounded else n
+            sides = [(n_used[b], min(n_ref, most)) for b, n_ref in zip(order[1:], references, strict=True)]
+            _announce(sides, n, spaces, budget, sketched=n < sum(inputs.n_cells))
+        rest = n * len(spaces.rest) * itemsize
+        return cls(tiled, rest > budget.resident // 2, tile)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing is on disk."""
+        return not (self.tiled or self.stored_rest)
+
+    def arenas(self, store: RunStore | None) -> tuple[InMemory | RunStore, InMemory | RunStore]:
+        """Where cells live, and where the other genes' vectors do."""
+        return (
+            store if store and self.tiled else InMemory(),
+            store if store and self.stored_rest else InMemory(),
+        )
+
+
+def _cell_bytes(inputs: Inputs, n: int, spaces: GeneSpaces) -> int:
+    """Memory of a fit's cells, were they all in it."""
+    itemsize = spaces.dtype.itemsize
+    n_spaces = 1 if spaces.coincide else 2
+    dense = COPIES_OF_CELLS * n_spaces * n * spaces.n_near * itemsize
+    if not inputs.lazy:
+        return dense
+    meta = getattr(inputs.sources[0].X, "_meta", None)
+    per_value = SPARSE_SHARE * (itemsize + 4) if sparse.issparse(meta) else itemsize
+    return dense + int(n * spaces.n_genes * per_value)
+
+
+def _check_tile(spaces: GeneSpaces, budget: Budget) -> None:
+    least = budget.least_for_tile(FEWEST_TILE_ROWS, spaces.n_near, spaces.dtype.itemsize)
+    if least > budget.limit:
+        what = f"memory_limit of {in_words(budget.limit)} is too small to fit on {spaces.n_near:,} genes."
+        raise InputError(what, f"Give at least {at_least(least)}, or fewer threads (n_jobs).")
+
+
+def _announce(
+    sides: Sequence[tuple[int, int]], n: int, spaces: GeneSpaces, budget: Budget, *, sketched: bool
+) -> None:
+    """Log how long a fit on disk takes, from the speed of a product here and now."""
+    pairs = sum(n_new * (n_ref + n_new) for n_new, n_ref in sides)
+    rows = min(PROBE_CELLS, budget.tile_rows(spaces.n_near, spaces.dtype.itemsize))
+    X = np.ones((rows, spaces.n_near), spaces.dtype)
+    X @ X.T
+    start = time.perf_counter()
+    X @ X.T
+    seconds = pairs * PRODUCTS * (time.perf_counter() - start) / rows**2
+    logger.warning(
+        "%s cells do not fit in %.3g GB together, so the fit works on disk, and takes about %s: it grows "
+        "with the square of their number. %s is quicker: sketch_size=...",
+        f"{n:,}",
+        budget.limit / 1e9,
+        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
+        "A smaller sketch" if sketched else "A sketch",
+    )

@@ -1,0 +1,149 @@
+"""Stages of a fit over stored matrices, as dask tasks: maps over blocks, and tree-shaped reductions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import dask
+import numpy as np
+from dask.delayed import Delayed
+from numpy.typing import NDArray
+
+from mnndask.kernels.distances import Matrix, Points, pieces
+from mnndask.kernels.quantiles import QuantileSearch, Tally, add_tallies
+from mnndask.kernels.variance import Lines, Share, add_shares
+from mnndask.parallel import effective_n_jobs, row_blocks, single_threaded_blas
+
+T = TypeVar("T")
+
+TILES_PER_TASK = 4  # of the other side: the cells on whose lines they are seen are loaded once for them
+FAN_IN = 8  # partials that one task adds up
+
+
+def threads(n_jobs: int | None) -> dict[str, int]:
+    """What `n_jobs` means to dask; nothing, if None: its own configuration holds."""
+    return {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
+
+
+def map_stage(
+    stage: str, function: Callable[[slice], T], blocks: Sequence[slice], n_jobs: int | None
+) -> list[T]:
+    """Call a function on every block as a task of its own; results in order. Triggers one compute."""
+    named = _named(stage)
+    return _compute([named(function, block) for block in blocks], n_jobs)
+
+
+def _named(stage: str) -> Callable[..., Delayed]:
+    """Makes tasks whose names tell their stage."""
+    token = uuid.uuid4().hex
+
+    def task(function: Callable[..., Any], *args: Any) -> Delayed:
+        key = f"mnn-{stage}-{token}-{uuid.uuid4().hex}"
+        made: Delayed = dask.delayed(_on_one_thread, pure=False)(function, *args, dask_key_name=key)
+        return made
+
+    return task
+
+
+def _on_one_thread(function: Callable[..., T], *args: Any) -> T:
+    with single_threaded_blas():
+        return function(*args)
+
+
+def _compute(tasks: list[Delayed], n_jobs: int | None) -> list[Any]:
+    return list(dask.compute(*tasks, **threads(n_jobs)))
+
+
+def _tree(parts: list[Delayed], add: Callable[..., Any], stage: str) -> Delayed:
+    """Add up partials, a few at a time."""
+    named = _named(stage)
+    while len(parts) > 1:
+        parts = [named(add, parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+    return parts[0]
+
+
+@dataclass(frozen=True)
+class VarianceReduction:
+    """Variance factors of cells that are chunked, against two sides that are chunked.
+
+    Each task sees a block of cells and some tiles of one side; partials are small and add up in a tree. Their
+    size depends on the block alone, not on the number of cells of either side.
+
+    Parameters
+    ----------
+    cells
+        The cells of the new batch; also its own side.
+    vectors
+        Their correction vectors.
+    ref
+        The reference's side.
+    sigma, scale
+        As in :func:`mnndask.kernels.variance.variance_factors`.
+    """
+
+    cells: Points
+    vectors: Matrix
+    ref: Points
+    sigma: float
+    scale: float
+
+    def factors(self, tile: int, n_jobs: int | None) -> NDArray[np.float64]:
+        """Make the factors, shape ``(n_cells,)``. Triggers a compute for each round of the search."""
+        blocks = row_blocks(len(self.cells), tile)
+        searches = self._begin(blocks, n_jobs)
+        while todo := [i for i, search in enumerate(searches) if not search.done]:
+            rounds = self._round([(blocks[i], searches[i]) for i in todo], n_jobs)
+            for i, search in zip(todo, rounds, strict=True):
+                searches[i] = search
+        reach = dict(zip([b.start for b in blocks], [s.found for s in searches], strict=True))
+        found = map_stage(
+            "variance-finalise", lambda at: self._lines(at).factors(reach[at.start]), blocks, n_jobs
+        )
+        return np.concatenate(found)
+
+    def _lines(self, at: slice) -> Lines:
+        return Lines.of(self.cells[at], self.vectors[at], self.sigma, self.scale)
+
+    def _begin(self, blocks: list[slice], n_jobs: int | None) -> list[QuantileSearch]:
+        partial, begin = _named("variance-partial"), _named("variance-bracket")
+        tasks = []
+        for block in blocks:
+            parts = [partial(self._share, block, run) for run in _runs(self.cells)]
+            share = _tree(parts, self._add_shares, "variance-combine")
+            tasks.append(begin(self._search, block, share))
+        return _compute(tasks, n_jobs)
+
+    def _round(
+        self, searches: list[tuple[slice, QuantileSearch]], n_jobs: int | None
+    ) -> list[QuantileSearch]:
+        partial, after = _named("variance-partial"), _named("variance-bracket")
+        tasks = []
+        for block, search in searches:
+            parts = [partial(self._tally, block, search, run) for run in _runs(self.ref)]
+            tasks.append(after(search.after, _tree(parts, self._add_tallies, "variance-combine")))
+        return _compute(tasks, n_jobs)
+
+    def _share(self, block: slice, run: list[slice]) -> Share:
+        lines = self._lines(block)
+        return self._add_shares(lines.share_of(self.cells[at]) for at in run)
+
+    def _tally(self, block: slice, search: QuantileSearch, run: list[slice]) -> Tally:
+        lines = self._lines(block)
+        return self._add_tallies(lines.tally(search, self.ref[at]) for at in run)
+
+    def _search(self, block: slice, share: Share) -> QuantileSearch:
+        return self._lines(block).search(share, self.ref)
+
+    def _add_shares(self, shares: Iterable[Share]) -> Share:
+        return add_shares(shares, self.sigma)
+
+    def _add_tallies(self, tallies: Iterable[Tally]) -> Tally:
+        return add_tallies(tallies, self.sigma)
+
+
+def _runs(points: Points) -> list[list[slice]]:
+    tiles = list(pieces(len(points), points.tile))
+    return [tiles[i : i + TILES_PER_TASK] for i in range(0, len(tiles), TILES_PER_TASK)]

@@ -1,0 +1,225 @@
+"""Where the matrices of a fit live: in memory, or in a run store that goes when its last user does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from mnndask.errors import ScratchError
+from mnndask.kernels.distances import Matrix
+
+COLUMNS = 2048  # of one stored chunk: genes that are worked on at once
+
+
+class InMemory:
+    """Matrices as NumPy arrays."""
+
+    tile: int | None = None
+
+    def matrix(
+        self, name: str, shape: tuple[int, int], dtype: np.dtype, columns: int | None = None
+    ) -> Matrix:
+        """Room for a matrix."""
+        return np.empty(shape, dtype)
+
+
+class _Folder:
+    """A folder that goes once no write to it is under way; threads of a failed fit may be in the midst."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_writers, self.gone = 0, False
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self.changed:
+            if self.gone:
+                raise _lost(self.path)
+            self.n_writers += 1
+        try:
+            yield
+        except OSError as error:
+            what = f"The scratch folder {self.path} cannot be written: {error.strerror or error}."
+            raise ScratchError(what, "Free some space there, or name another folder: scratch=...") from error
+        finally:
+            with self.changed:
+                self.n_writers -= 1
+                self.changed.notify_all()
+
+    def remove(self) -> None:
+        with self.changed:
+            self.gone = True
+            self.changed.wait_for(lambda: self.n_writers == 0)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _lost(path: Path) -> ScratchError:
+    what = f"{path} in the scratch folder is gone."
+    return ScratchError(what, "Fit again, and leave that folder as it is for as long as results are used.")
+
+
+class RunStore:
+    """Matrices in zarr arrays below a temporary folder, of which only blocks are in memory.
+
+    The folder goes with the last object that refers to it, on failure, and when the process exits; not with
+    copies of it in other processes.
+
+    Parameters
+    ----------
+    scratch
+        Folder to make it in; None for the system's.
+    tile
+        Cells to have in memory at once.
+    """
+
+    def __init__(self, scratch: Path | None, tile: int) -> None:
+        self.tile: int | None = tile
+        try:
+            made = tempfile.mkdtemp(prefix="mnndask-", dir=scratch)
+        except OSError as error:
+            what = f"No folder can be made in the scratch folder: {error}."
+            raise ScratchError(what, "Name one that can be written: scratch=...") from error
+        # Results outlive changes of the working directory.
+        self.path = Path(made).absolute()
+        self.folder = _Folder(self.path)
+        self.remove = weakref.finalize(self, self.folder.remove)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tile": self.tile, "path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.tile, self.path = state["tile"], state["path"]
+        self.folder = _Folder(self.path)
+
+    def matrix(
+        self, name: str, shape: tuple[int, int], dtype: np.dtype, columns: int = COLUMNS
+    ) -> StoredMatrix:
+        """Room for a matrix; `tile` rows of some columns are stored together."""
+        chunks = (max(1, min(self.tile or 1, shape[0])), max(1, min(columns, shape[1])))
+        with self.folder.writing():
+            array = zarr.create_array(
+                self.path / name,
+                shape=shape,
+                dtype=dtype,
+                chunks=chunks,
+                compressors=None,
+                zarr_format=3,
+                config={"write_empty_chunks": True},  # so that a chunk that is not there is a lost one
+            )
+        return StoredMatrix(array, self, self.path / name)
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A matrix on disk; slices and rows of it are NumPy arrays.
+
+    Parameters
+    ----------
+    array
+        The stored values.
+    keeper
+        Keeps the folder for as long as the matrix is in use.
+    path
+        Where it is.
+    """
+
+    array: zarr.Array[Any]
+    keeper: RunStore
+    path: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return np.dtype(self.array.dtype)
+
+    def __len__(self) -> int:
+        return int(self.array.shape[0])
+
+    def __getitem__(self, key: slice | np.ndarray | tuple[slice, slice]) -> np.ndarray:
+        """A slice of rows, or of both rows and columns, or rows by their numbers in any order."""
+        if isinstance(key, np.ndarray):
+            return self._rows(key)
+        key = key if isinstance(key, tuple) else (key, slice(None))
+        self._check_there(key)
+        return np.asarray(self.array[key])
+
+    def __setitem__(self, key: Any, values: np.ndarray) -> None:
+        with self.keeper.folder.writing():
+            self.array[key] = values
+
+    def _rows(self, rows: np.ndarray) -> np.ndarray:
+        """Read one chunk of rows after the other: zarr would read many at once."""
+        out = np.empty((len(rows), self.shape[1]), self.dtype)
+        chunk = rows // self.array.chunks[0]
+        for own in (np.flatnonzero(chunk == c) for c in np.unique(chunk)):
+            first, stop = int(rows[own].min()), int(rows[own].max()) + 1
+            out[own] = self[first:stop][rows[own] - first]
+        return out
+
+    def _check_there(self, key: tuple[slice, slice]) -> None:
+        """Raise if a chunk is lost: it would read as zeros."""
+        touched = []
+        for part, length, size in zip(key, self.shape, self.array.chunks, strict=True):
+            first, stop, _ = part.indices(length)
+            touched.append(range(first // size, -(-stop // size)) if first < stop else range(0))
+        for i, j in product(*touched):
+            chunk = self.path / "c" / str(i) / str(j)
+            if not chunk.exists():
+                raise _lost(chunk)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Rows of several matrices, one after the other; slices and rows of it are NumPy arrays."""
+
+    parts: tuple[Matrix, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self), self.parts[0].shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        dtype: np.dtype = self.parts[0].dtype
+        return dtype
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """A slice without steps, or rows by their numbers in any order."""
+        if isinstance(rows, slice):
+            first, stop, _ = rows.indices(len(self))
+            out = np.empty((max(0, stop - first), self.shape[1]), self.dtype)
+        else:
+            out = np.empty((len(rows), self.shape[1]), self.dtype)
+        start = 0
+        for part in self.parts:
+            end = start + len(part)
+            if isinstance(rows, slice):
+                low, high = max(first, start), min(stop, end)
+                if low < high:
+                    out[low - first : high - first] = part[low - start : high - start]
+            elif len(own := np.flatnonzero((rows >= start) & (rows < end))):
+                out[own] = part[rows[own] - start]
+            start = end
+        return out

@@ -1,0 +1,98 @@
+"""What a fit on disk holds in memory at once."""
+
+from collections import defaultdict
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+import zarr
+from dask.callbacks import Callback
+from helpers import GENES, make_batches
+from scipy import sparse
+
+from mnndask import mnn_correct
+from mnndask.budget import Budget
+from mnndask.kernels.distances import Points
+from mnndask.reduce import VarianceReduction
+
+
+@pytest.fixture(autouse=True)
+def _tiny_tiles(monkeypatch):
+    monkeypatch.setattr("mnndask.plan.FEWEST_TILE_ROWS", 1)
+
+
+LIMIT = 300_000  # of which a worker holds 39 cells of 40 genes
+
+
+def n_bytes(value):
+    """Of all arrays in what a task returns."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if sparse.issparse(value):
+        return value.data.nbytes + value.indices.nbytes + value.indptr.nbytes
+    if isinstance(value, list | tuple):
+        return sum(map(n_bytes, value))
+    if isinstance(value, dict):
+        return sum(map(n_bytes, value.values()))
+    return sum(n_bytes(getattr(value, f.name)) for f in fields(value)) if is_dataclass(value) else 0
+
+
+class Outputs(Callback):
+    """The largest output of each stage's tasks, and how many there were."""
+
+    def __init__(self):
+        self.largest, self.count = defaultdict(int), defaultdict(int)
+        super().__init__(posttask=self.measure)
+
+    def measure(self, key, result, dsk, state, worker):
+        name = key if isinstance(key, str) else key[0]
+        # mnn-variance-partial-<token>-<token> -> mnn-variance-partial
+        stage = "-".join(part for part in name.split("-") if not _is_token(part))
+        self.largest[stage] = max(self.largest[stage], n_bytes(result))
+        self.count[stage] += 1
+
+
+def _is_token(part):
+    return len(part) >= 4 and all(c in "0123456789abcdef" for c in part)
+
+
+def stored(X, folder, name):
+    out = zarr.create_array(folder / name, shape=X.shape, dtype=X.dtype, chunks=(10, X.shape[1]))
+    out[:] = X
+    return out
+
+
+@pytest.mark.parametrize("subset", [None, GENES[::3]])
+def test_no_task_gives_more_than_a_workers_share(tmp_path, subset):
+    """As `Budget.per_worker` promises."""
+    batches = [stored(X, tmp_path, f"{i}") for i, X in enumerate(make_batches((150, 170)))]
+    options = {"k": 6, "var_index": GENES, "var_subset": subset, "svd_dim": 2, "compute_angle": True}
+    with Outputs() as outputs:
+        mnn_correct(*batches, memory_limit=LIMIT, n_jobs=1, **options)
+    assert outputs.count["mnn-variance-partial"] > 8
+    assert outputs.count["mnn-neighbours"] > 3
+    assert max(outputs.largest.values()) <= Budget.of(LIMIT, 1).per_worker
+
+
+def reduced(n_reference):
+    """Outputs of the variance adjustment of 60 cells against a reference."""
+    rng = np.random.default_rng(0)
+    new, ref = (Points.of(rng.normal(size=(n, 10))) for n in (60, n_reference))
+    vectors = rng.normal(0.5, 0.3, (60, 10))
+    tiled = [Points(p.X, p.squared, 30) for p in (new, ref)]
+    with Outputs() as outputs:
+        VarianceReduction(tiled[0], vectors, tiled[1], 5.0, 6.0).factors(30, 1)
+    assert {"mnn-variance-partial", "mnn-variance-combine", "mnn-variance-bracket"} < set(outputs.largest)
+    return outputs
+
+
+def test_partials_of_the_variance_adjustment_do_not_grow_with_the_reference():
+    once, twice = reduced(2000), reduced(4000)
+    for stage, size in once.largest.items():
+        # The values that are gathered of each cell are bounded, but their number varies.
+        assert twice.largest[stage] <= 1.5 * size
+    assert twice.count["mnn-variance-partial"] > once.count["mnn-variance-partial"]
+
+
+def test_partials_add_up_in_a_tree():
+    assert reduced(2000).count["mnn-variance-combine"] > reduced(500).count["mnn-variance-combine"]
