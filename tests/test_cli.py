@@ -13,6 +13,7 @@ from scipy import sparse
 
 from mnndask import mnn_correct
 from mnndask.cli import main
+from mnndask.datasets import simulate
 
 
 @pytest.fixture
@@ -189,13 +190,17 @@ def test_overwrite_replaces_the_output(files, tmp_path):
     assert not np.array_equal(ad.read_zarr(output).X, first)
 
 
-@pytest.mark.parametrize("command", [[], ["correct"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["correct"], ["demo"], ["simulate"]])
 def test_help_names_every_command_and_option(command, capsys):
     assert run(*command, "--help") == 0
     text = capsys.readouterr().out
-    for word in {"": ["correct", "demo"], "correct": ["--mnn-order", "Examples:"], "demo": ["--seed"]}[
-        "".join(command)
-    ]:
+    words = {
+        "": ["correct", "demo", "simulate"],
+        "correct": ["--mnn-order", "Examples:"],
+        "demo": ["--seed"],
+        "simulate": ["--n-cells", "--seed"],
+    }
+    for word in words["".join(command)]:
         assert word in text
 
 
@@ -213,6 +218,30 @@ def test_demo_prints_mixing_and_draws(tmp_path, capsys):
     picture = Path(lines[-1].removeprefix("picture: "))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert ad.read_zarr(tmp_path / "demo" / "corrected.zarr").n_obs == 240
+
+
+def test_simulated_batches_are_what_correct_takes(tmp_path, capsys):
+    big = tmp_path / "big"
+    asked = ["--n-cells", 300, "--n-genes", 60, "--n-batches", 2, "--n-types", 3, "--counts-per-gene", 2]
+    assert run("simulate", "-o", big, *asked, "--seed", 3) == 0
+    assert "simulated 300 cells x 60 genes in 2 batches" in capsys.readouterr().out
+    stored = [ad.read_zarr(big / f"batch{b}.zarr") for b in range(2)]
+    for a, b in zip(stored, simulate([171, 129], 60, 2, n_types=3, counts_per_gene=2, seed=3), strict=True):
+        np.testing.assert_array_equal(a.X.toarray(), b.X.toarray())
+    assert run("correct", *sorted(big.glob("*.zarr")), "-o", tmp_path / "out.zarr") == 0
+    assert list(ad.read_zarr(tmp_path / "out.zarr").obs["batch"].cat.categories) == ["batch0", "batch1"]
+
+
+def test_simulate_leaves_what_is_there_unless_told(tmp_path, capsys):
+    (tmp_path / "batch7.zarr.partial").mkdir()
+    asked = ["simulate", "-o", tmp_path, "--n-cells", 20, "--n-genes", 10, "--n-batches", 2]
+    assert run(*asked) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["batch7.zarr.partial"]
+    assert run(*asked, "--overwrite") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch0.zarr", "batch1.zarr"]
+    assert run("simulate", "-o", tmp_path / "none", "--n-cells", 1) == 2
+    assert not (tmp_path / "none").exists()
 
 
 def test_installed_command_fails_in_one_line(tmp_path):
