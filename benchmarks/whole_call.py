@@ -18,7 +18,7 @@ import numpy as np
 
 from mnndask import mnn_correct
 from mnndask.datasets import simulate
-from mnndask.store import write_zarr
+from mnndask.output import write_zarr
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -41,7 +41,7 @@ def through_files(paths: list[Path], output: Path) -> None:
 
 def run(n_cells: int = 8000, n_genes: int = 1000, rounds: int = 3) -> dict[str, Any]:
     """Time two batches of `n_cells` in all: in memory, through files, and the bare products."""
-    batches = simulate(n_cells, n_genes, 2)
+    batches = simulate([n_cells - n_cells // 2, n_cells // 2], n_genes, 2)
     dense = [b.X.toarray() for b in batches]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.zarr" for i in range(2)]

@@ -1,0 +1,23 @@
+"""Simulated data in files, kept between benchmarks where a folder for it is given."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import zarr
+
+from mnndask.datasets import simulate_to_zarr
+
+
+def stored(folder: Path, n_cells: int | list[int], n_genes: int, n_batches: int) -> list[Path]:
+    """Batches in a folder, simulated there unless they are there already."""
+    if not (folder / "batch0.zarr").exists():
+        return simulate_to_zarr(folder, n_cells, n_genes, n_batches)
+    paths = [folder / f"batch{b}.zarr" for b in range(len(list(folder.glob("batch*.zarr"))))]
+    shapes = [zarr.open_group(path, mode="r")["X"].attrs["shape"] for path in paths]
+    wanted = n_cells if isinstance(n_cells, int) else sum(n_cells)
+    found = sum(n for n, _ in shapes)
+    if (found, len(paths), shapes[0][1]) != (wanted, n_batches, n_genes):
+        sys.exit(f"{folder} holds {found} cells x {shapes[0][1]} genes in {len(paths)} batches, not {wanted}")
+    return paths

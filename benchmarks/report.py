@@ -1,0 +1,71 @@
+"""What benchmarks share: their options, and how they tell their figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory import HOW
+
+PACKAGES = ("mnndask", "numpy", "scipy", "scikit-learn", "dask", "zarr", "anndata")
+
+
+def benchmark(
+    name: str,
+    doc: str | None,
+    run: Callable[[Any], Any],
+    full: dict[str, Any],
+    toy: dict[str, Any],
+    given: Sequence[str] | None,
+    show: Callable[[Any], str] | None = None,
+) -> None:
+    """Run a benchmark as the command line asks; print its figures, and write them where asked.
+
+    `run` is handed an attribute for each entry of `full`; each is an option, whose default becomes `toy`'s
+    with --toy. A list takes several values, None a path.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", action="store_true", help="sizes that take seconds")
+    parser.add_argument("--json", type=Path, help="file to write the figures to, too")
+    for option, value in full.items():
+        several = isinstance(value, list)
+        kind = Path if value is None else type(value[0] if several else value)
+        flag = "--" + option.replace("_", "-")
+        parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default: {value}")
+    small = parser.parse_args(given).toy
+    parser.set_defaults(**(full | toy if small else full))
+    asked = parser.parse_args(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figures = run(asked)
+    options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(asked).items() if key != "json"}
+    text = json.dumps({"benchmark": name, **machine(), "options": options, "figures": figures}, indent=1)
+    print(show(figures) if show else text)
+    if asked.json:
+        asked.json.write_text(text + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_is": HOW,
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
