@@ -215,27 +215,29 @@ def test_a_batch_that_cannot_be_read_to_its_end_leaves_nothing(scratch):
 
 
 def test_writes_under_way_when_a_chunk_fails_leave_nothing(scratch):
-    """One chunk holds NaN while others are still to be stored."""
-    batches, failed, last = make_batches(), threading.Event(), threading.Event()
+    """One chunk holds NaN while another, which is being read, is still to be stored."""
+    batches = make_batches()
     batches[0][0] = np.nan
+    started, failed, stop, last = (threading.Event() for _ in range(4))
 
     def slow(block, block_info):
-        if not block.size:
-            return block
-        if block_info[0]["chunk-location"] == (0, 0):
+        at = block_info[0]["chunk-location"]
+        if block.size and at == (0, 0):
+            assert started.wait(30)
             failed.set()
-        elif failed.wait(10):
-            stop.wait(10)
+        elif block.size and at == (1, 0):
+            started.set()
+            assert failed.wait(30)
+            stop.wait(30)
             last.set()
         return block
 
-    stop = threading.Event()
     lazy = [X.map_blocks(slow, dtype=float) if i == 0 else X for i, X in enumerate(lazily(batches, rows=20))]
     with pytest.raises(NonFiniteError):
         mnn_correct(*lazy, scratch=scratch, **ON_DISK | {"n_jobs": 2})
     assert not list(scratch.iterdir())
     stop.set()
-    assert last.wait(10)
+    assert last.wait(30)
     threading.Event().wait(0.2)  # for the task that goes on to store its chunk
     assert not list(scratch.iterdir())
 
