@@ -8,6 +8,7 @@ INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input i
 
 # One process a core, but no more than this: each worker imports the whole stack.
 WORKERS ?= 4
+PARALLEL := -n auto --maxprocesses=$(WORKERS)
 
 # Another environment, active or half active, must not leak into .venv.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -15,7 +16,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test cover lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
@@ -23,8 +24,11 @@ help: ## list the targets
 demo: $(VENV)/plot.stamp ## correct a small simulated data set, and show what changed
 	$(BIN)/mnndask demo
 
-test: $(VENV)/test.stamp ## run the tests and the examples in docstrings, with coverage
-	$(BIN)/python -m pytest -n auto --maxprocesses=$(WORKERS) --cov=mnndask --cov-report=term-missing:skip-covered
+test: $(VENV)/test.stamp ## run the tests and the examples in docstrings
+	$(BIN)/python -m pytest $(PARALLEL)
+
+cover: $(VENV)/test.stamp ## the same, and tell which lines they do not reach; takes a quarter longer
+	$(BIN)/python -m pytest $(PARALLEL) --cov=mnndask --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/dev.stamp ## check style, format, types and workflow files
 	$(BIN)/ruff check

@@ -18,6 +18,7 @@ BLOCK_BYTES = 64 * 2**20  # temporaries of one block of rows: likewise
 COPIES_OF_CHUNK = 6  # read, dense, corrected, joined with its neighbours, compressed, written
 TILE_COPIES = 6  # of a tile's cells: two tiles, their vectors, what comes of them
 PAIR_BYTES = 24  # of a cell and another: projection, weight and distance
+FEWEST_TILE_ROWS = 16  # fewer, and a fit on disk would not end
 
 
 def parse_memory(limit: int | float | str | None) -> int | None:
@@ -98,8 +99,9 @@ class Budget:
         of_pairs = sqrt(self.per_worker / 2 / PAIR_BYTES)
         return max(1, int(min(of_cells, of_pairs, MOST_TILE_ROWS)))
 
-    def least_for_tile(self, rows: int, n_genes: int, itemsize: int) -> int:
-        """Limit that tiles of so many cells need."""
+    def least_for_fit(self, n_genes: int, itemsize: int) -> int:
+        """Limit that a fit on disk needs: tiles of the fewest cells."""
+        rows = FEWEST_TILE_ROWS
         per_worker = 2 * max(rows * TILE_COPIES * n_genes * itemsize, rows**2 * PAIR_BYTES)
         return 2 * self.n_workers * per_worker
 

@@ -11,10 +11,10 @@ from mnndask.lazy import whole_rows
 
 TINY_BYTES = 2**20  # of a chunk; many of these are joined
 MANY_CHUNKS = 256
-JOINED_SHARE = 0.1  # of the values of a sparse matrix, taken to be stored, while its columns are joined
+STORED_SHARE = 0.1  # of the values of a sparse matrix, taken to be stored
 
 
-def moderate(X: da.Array, label: str, budget: Budget, itemsize: int) -> da.Array:
+def moderate(X: da.Array, label: str, budget: Budget, itemsize: int, n_near: int = 0) -> da.Array:
     """Array in chunks of whole rows, split or joined so that workers can hold what becomes of them.
 
     Parameters
@@ -27,15 +27,18 @@ def moderate(X: da.Array, label: str, budget: Budget, itemsize: int) -> da.Array
         Memory allowed.
     itemsize
         Bytes of a value of the precision to compute in.
+    n_near
+        Genes that a fit uses for distances; 0 where nothing is fitted.
 
     Raises
     ------
     InputError
         If the budget does not suffice for a row, or for a chunk that has to be in memory to be split.
     """
+    least_for_fit = budget.least_for_fit(n_near, itemsize)
     row_bytes = X.shape[1] * max(itemsize, X.dtype.itemsize)
     if row_bytes > budget.chunk_bytes:
-        least = budget.least_for_chunk(row_bytes)
+        least = max(budget.least_for_chunk(row_bytes), least_for_fit)
         what = f"memory_limit of {in_words(budget.limit)} is too small for one cell of {label}."
         raise InputError(what, f"Give at least {at_least(least)}, or fewer threads (n_jobs).")
     most = budget.chunk_bytes // row_bytes
@@ -48,9 +51,10 @@ def moderate(X: da.Array, label: str, budget: Budget, itemsize: int) -> da.Array
                 f"memory_limit of {in_words(budget.limit)} is too small for a chunk of {label}: "
                 f"{largest:,} cells x {X.shape[1]:,} genes, about {in_words(needed)}."
             )
+            least = max(2 * budget.n_workers * needed, least_for_fit)
             remedy = (
                 f"Store it by rows (CSR, or chunks of {most:,} cells), or rechunk it: "
-                f"X = X.rechunk(({most}, -1)); or give at least {at_least(2 * budget.n_workers * needed)}."
+                f"X = X.rechunk(({most}, -1)); or give at least {at_least(least)}."
             )
             raise InputError(what, remedy)
         X = whole_rows(X)
@@ -62,11 +66,11 @@ def moderate(X: da.Array, label: str, budget: Budget, itemsize: int) -> da.Array
 
 
 def _bytes_to_split(X: da.Array, rows: int) -> int:
-    """Memory of a chunk of whole rows that has to be there to be split; sparse: if made of columns."""
+    """Memory of a chunk of whole rows that has to be there to be split; twice where columns become rows."""
     if not sparse.issparse(X._meta):
         return rows * int(X.shape[1]) * int(X.dtype.itemsize)
-    by_columns = X.numblocks[1] > 1
-    return int(rows * X.shape[1] * by_columns * 2 * JOINED_SHARE * (X.dtype.itemsize + 4))
+    copies = 2 if X.numblocks[1] > 1 or X._meta.format == "csc" else 1
+    return int(rows * X.shape[1] * copies * STORED_SHARE * (X.dtype.itemsize + 4))
 
 
 def _rechunked(X: da.Array, rows: int | tuple[int, ...]) -> da.Array:

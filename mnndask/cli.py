@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -108,6 +109,8 @@ def main(args: list[str] | None = None) -> None:
         except (click.exceptions.Abort, KeyboardInterrupt) as error:
             # Threads end with the chunk they are at; a second interrupt does not wait for them.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # What they had begun to write is given up, and zarr's loop would tell of each such task at exit.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             # click raises its own error, from ours.
             said = _notes(error.__cause__ or error) or "Nothing was written"
             _fail(f"interrupted; {said[0].lower()}{said[1:]}", 130)

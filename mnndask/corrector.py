@@ -132,7 +132,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
             Ignored; scikit-learn's convention.
         """
         check_parameters(self.get_params())
-        self._fit(self._read(datas, self.batch_categories))
+        self._fit(self._read(datas))
         return self
 
     def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
@@ -156,7 +156,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
             Before :meth:`fit`.
         """
         check_is_fitted(self, "model_")
-        inputs = self._read(datas, None, batches)
+        inputs = self._read(datas, batches, fitting=False)
         self._check_genes(inputs)
         fitted = self._fitted_batches(inputs)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
@@ -167,7 +167,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit, and correct the same cells."""
         check_parameters(self.get_params())
-        inputs = self._read(datas, self.batch_categories)
+        inputs = self._read(datas)
         if not inputs.lazy:
             check_result_fits(inputs)
         if len(inputs.categories) < 2:
@@ -181,17 +181,19 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
     def _read(
         self,
         datas: Sequence[Any],
-        batch_categories: Sequence[Hashable] | None,
         batches: Sequence[Hashable] | None = None,
+        *,
+        fitting: bool = True,
     ) -> Inputs:
         return read_inputs(
             datas,
             batch_key=self.batch_key,
-            batch_categories=batch_categories,
+            batch_categories=self.batch_categories if fitting else None,
             layer=self.layer,
             var_index=self.var_index,
             batches=batches,
             budget=Budget.of(self.memory_limit, self.n_jobs),
+            fits_on=self.var_subset if fitting else (),
         )
 
     def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:

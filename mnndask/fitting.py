@@ -22,7 +22,7 @@ from mnndask.parameters import merge_order
 from mnndask.plan import Plan
 from mnndask.results import pair_tables, summary
 from mnndask.runstore import RunStore
-from mnndask.sketch import choose_cells, read_sketches
+from mnndask.sketch import Choice, choose_cells, draw_cells, read_sketches
 from mnndask.workspace import Workspace
 
 OF_THE_RUN = {"n_jobs", "memory_limit", "scratch"}
@@ -74,9 +74,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         inputs.dtype,
     )
     chosen = choose_cells(inputs, spaces, order, given)
-    n_used = [n if rows is None else len(rows) for rows, n in zip(chosen.rows, inputs.n_cells, strict=True)]
-    if given["sketch_size"] == "auto" and given["restrict"] is None:
-        _warn_of_approximation(n_used, inputs, order, bounded=chosen.bounded)
+    n_used = chosen.n_used
+    _warn_of_approximation(chosen, inputs, order, automatic=given["sketch_size"] == "auto")
     budget = Budget.of(given["memory_limit"], given["n_jobs"])
     plan = Plan.of(inputs, n_used, order, spaces, budget, bounded=chosen.bounded)
     options = FitOptions(
@@ -94,7 +93,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
     try:
         arenas = plan.arenas(store)
         work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"])
-        sketches = read_sketches(inputs, chosen.rows, spaces, store if plan.tiled else None, work.n_jobs)
+        rows = draw_cells(inputs, spaces, chosen, given)
+        sketches = read_sketches(inputs, rows, spaces, store if plan.tiled else None, work.n_jobs)
         fit = Fit(sketches, inputs.names, order, spaces, options, work, arenas[1])
         model = fit.run()
         angles = angles_of_inputs(model, inputs, sketches, work.n_jobs) if options.compute_angle else None
@@ -116,17 +116,21 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
     )
 
 
-def _warn_of_approximation(n_used: list[int], inputs: Inputs, order: list[int], *, bounded: bool) -> None:
+def _warn_of_approximation(chosen: Choice, inputs: Inputs, order: list[int], *, automatic: bool) -> None:
     """Say so where fewer cells than there are were chosen for the user."""
-    longest = sum(n_used[b] for b in order[:-1])
-    kept = (
-        f" and {REFERENCE_CELLS:,} of those merged before it" if bounded and longest > REFERENCE_CELLS else ""
-    )
-    if sum(n_used) < sum(inputs.n_cells) or kept:
+    if chosen.size is not None and automatic:
         message = (
-            f"The correction is fitted on {sum(n_used):,} of {sum(inputs.n_cells):,} cells, at most "
-            f"{max(n_used):,} of each batch{kept}, and applied to all.\n"
+            f"The correction is fitted on {sum(chosen.n_used):,} of {sum(inputs.n_cells):,} cells, at most "
+            f"{chosen.size:,} of each batch, and applied to all.\n"
             "Give sketch_size=None to fit on all cells, or a number of cells per batch."
+        )
+        warnings.warn(message, UserWarning, stacklevel=6)
+    longest = sum(chosen.n_used[b] for b in order[:-1])
+    if chosen.bounded and longest > REFERENCE_CELLS:
+        message = (
+            f"Batches are compared with {REFERENCE_CELLS:,} of up to {longest:,} cells merged before them, "
+            "drawn at random.\n"
+            "Give sketch_size=None to compare them with all."
         )
         warnings.warn(message, UserWarning, stacklevel=6)
 

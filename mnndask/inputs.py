@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,12 @@ def read_inputs(
     var_index: Sequence[Hashable] | None = None,
     batches: Sequence[Hashable] | None = None,
     budget: Budget,
+    fits_on: Collection[Hashable] | None = (),
 ) -> Inputs:
     """Open, check and align all batches; nothing lazy is read but annotations.
 
     With `batches`, each of `datas` is the batch so named, whatever it holds. Chunks of lazy data are sized by
-    the budget.
+    the budget, which has to do for a fit on the genes `fits_on` (None: all), too.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def read_inputs(
         _check_matrix(source)
     _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
-    sources = _moderate(sources, budget)
+    sources = _moderate(sources, budget, sources[0].X.shape[1] if fits_on is None else len(fits_on))
     if batches is not None:
         if len(batches) != len(sources):
             what = f"batches names {len(batches)} batch(es) for {len(sources)} data set(s)."
@@ -139,10 +140,10 @@ def _precision(sources: list[Source]) -> np.dtype:
     return np.dtype(np.float64 if double else np.float32)
 
 
-def _moderate(sources: list[Source], budget: Budget) -> list[Source]:
+def _moderate(sources: list[Source], budget: Budget, n_near: int) -> list[Source]:
     """Size the chunks of lazy sources."""
-    itemsize = _precision(sources).itemsize
-    return [replace(s, X=moderate(s.X, s.label, budget, itemsize)) if s.lazy else s for s in sources]
+    size = _precision(sources).itemsize
+    return [replace(s, X=moderate(s.X, s.label, budget, size, n_near)) if s.lazy else s for s in sources]
 
 
 def _kind(data: Any) -> str:

@@ -177,6 +177,12 @@ def _csr(X: Any) -> Any:
     return sparse.csr_matrix(X)
 
 
+def in_row_chunks(X: Block, rows: int) -> da.Array:
+    """Matrix in memory in the form of those that are not, `rows` at a time."""
+    out: da.Array = da.from_array(X, chunks=(rows, X.shape[1]), name=False, asarray=False)
+    return out
+
+
 def as_lazy(values: NDArray[Any]) -> da.Array:
     """Computed values in the form of those that are not."""
     out: da.Array = da.from_array(values, chunks=-1)

@@ -154,15 +154,22 @@ def write_zarr(
 
 def _write_store(adata: AnnData, partial: Path, n_jobs: int | None, chunk_bytes: int) -> None:
     """Write all elements, the corrected values last: they take the time, and what fails fails before."""
+    with root_last(partial) as root, dask.config.set(threads(n_jobs)):
+        write_annotations(adata, root)
+        _write_matrix(adata.X, root, chunk_bytes)
+
+
+@contextmanager
+def root_last(partial: Path) -> Iterator[zarr.Group]:
+    """Root of an AnnData store, to write all elements to; what is left of it does not open if that fails."""
     store = RootLastStore(LocalStore(partial))
     # A chunk of zeros that is not written could not be told from one that was lost.
     always = {"array.write_empty_chunks": True}
     try:
-        with zarr.config.set(always), zarr_v3(), dask.config.set(threads(n_jobs)):
+        with zarr.config.set(always), zarr_v3():
             root = zarr.open_group(store, mode="w", zarr_format=3)
             root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            _write_annotations(adata, root)
-            _write_matrix(adata.X, root, chunk_bytes)
+            yield root
             zarr.consolidate_metadata(store)
             _check_all_stored(root, partial)
         store.finish()
@@ -171,7 +178,7 @@ def _write_store(adata: AnnData, partial: Path, n_jobs: int | None, chunk_bytes:
         raise
 
 
-def _write_annotations(adata: AnnData, root: zarr.Group) -> None:
+def write_annotations(adata: AnnData, root: zarr.Group) -> None:
     """Write everything but ``X``, as ``AnnData.write_zarr`` does."""
     adata.strings_to_categoricals()
     if adata.raw is not None:
@@ -250,7 +257,14 @@ def _take_place(partial: Path, path: Path, *, overwrite: bool) -> None:
             os.replace(old, path)
         raise
     if replaced:
-        _remove(old)
+        try:
+            _remove(old)
+        except OSError as error:
+            message = (
+                f"{path} is complete, but the older output, now {old}, could not be removed: "
+                f"{error.strerror or error}.\nRemove it."
+            )
+            warnings.warn(message, UserWarning, stacklevel=4)
 
 
 @contextmanager
@@ -258,6 +272,7 @@ def zarr_v3() -> Iterator[None]:
     """Have anndata write zarr format 3, chunks unsharded, without its remarks on both choices."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+        warnings.filterwarnings("ignore", "zarr v3 autosharding will be the default", UserWarning)
         # anndata 0.13 still needs the setting of which it says that 0.14 will do without it
         warnings.filterwarnings("ignore", "This setting will be removed in 0.14", DeprecationWarning)
         unsharded = {"auto_shardzarr_v3": False} if hasattr(ad.settings, "auto_shardzarr_v3") else {}

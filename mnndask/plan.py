@@ -14,16 +14,18 @@ from mnndask.budget import Budget, at_least, in_words
 from mnndask.errors import InputError
 from mnndask.fit import REFERENCE_CELLS
 from mnndask.inputs import Inputs
+from mnndask.kernels.distances import Points
+from mnndask.kernels.variance import variance_factors
 from mnndask.model import GeneSpaces
+from mnndask.parallel import single_threaded_blas
 from mnndask.runstore import InMemory, RunStore
 
 logger = logging.getLogger(__name__)
 
 COPIES_OF_CELLS = 4  # as read, around their centre, in the reference, corrected
 SPARSE_SHARE = 0.2  # of a sparse matrix's values that are taken to be stored
-PRODUCTS = 6  # of each new cell with each cell of either side, in a fit on disk
-PROBE_CELLS = 1024
-FEWEST_TILE_ROWS = 16  # fewer, and a fit would not end
+PROBE_CELLS, PROBE_SECONDS = 512, 0.2
+BESIDE_VARIANCE = 2.0  # a fit on disk over its variance adjustment: neighbours, smoothing, reading tiles
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Plan:
         references = [int(n_ref) for n_ref in np.cumsum([n_used[b] for b in order[:-1]])]
         # Parts of references that are too long to be used whole: each step has its own.
         copied = REFERENCE_CELLS * sum(n_ref > REFERENCE_CELLS for n_ref in references) if bounded else 0
-        needed = _cell_bytes(inputs, n, spaces) + copied * spaces.n_near * itemsize
+        needed = _cell_bytes(inputs, n_used, spaces) + copied * spaces.n_near * itemsize
         tiled = needed > budget.resident
         tile = budget.tile_rows(spaces.n_near, itemsize)
         if tiled:
@@ -90,20 +92,21 @@ class Plan:
         )
 
 
-def _cell_bytes(inputs: Inputs, n: int, spaces: GeneSpaces) -> int:
-    """Memory of a fit's cells, were they all in it."""
+def _cell_bytes(inputs: Inputs, n_used: Sequence[int], spaces: GeneSpaces) -> int:
+    """Memory of a fit's cells, were they all in it: dense ones, and raw ones that are yet to be read."""
     itemsize = spaces.dtype.itemsize
     n_spaces = 1 if spaces.coincide else 2
-    dense = COPIES_OF_CELLS * n_spaces * n * spaces.n_near * itemsize
-    if not inputs.lazy:
-        return dense
-    meta = getattr(inputs.sources[0].X, "_meta", None)
-    per_value = SPARSE_SHARE * (itemsize + 4) if sparse.issparse(meta) else itemsize
-    return dense + int(n * spaces.n_genes * per_value)
+    total = COPIES_OF_CELLS * n_spaces * sum(n_used) * spaces.n_near * itemsize
+    for b, n in enumerate(n_used):
+        source = inputs.sources[inputs.rows(b)[0]]
+        if source.lazy:
+            per_value = SPARSE_SHARE * (itemsize + 4) if sparse.issparse(source.X._meta) else itemsize
+            total += int(n * spaces.n_genes * per_value)
+    return total
 
 
 def _check_tile(spaces: GeneSpaces, budget: Budget) -> None:
-    least = budget.least_for_tile(FEWEST_TILE_ROWS, spaces.n_near, spaces.dtype.itemsize)
+    least = budget.least_for_fit(spaces.n_near, spaces.dtype.itemsize)
     if least > budget.limit:
         what = f"memory_limit of {in_words(budget.limit)} is too small to fit on {spaces.n_near:,} genes."
         raise InputError(what, f"Give at least {at_least(least)}, or fewer threads (n_jobs).")
@@ -112,14 +115,10 @@ def _check_tile(spaces: GeneSpaces, budget: Budget) -> None:
 def _announce(
     sides: Sequence[tuple[int, int]], n: int, spaces: GeneSpaces, budget: Budget, *, sketched: bool
 ) -> None:
-    """Log how long a fit on disk takes, from the speed of a product here and now."""
+    """Log how long a fit on disk takes, from the speed of its variance adjustment here and now."""
     pairs = sum(n_new * (n_ref + n_new) for n_new, n_ref in sides)
     rows = min(PROBE_CELLS, budget.tile_rows(spaces.n_near, spaces.dtype.itemsize))
-    X = np.ones((rows, spaces.n_near), spaces.dtype)
-    X @ X.T
-    start = time.perf_counter()
-    X @ X.T
-    seconds = pairs * PRODUCTS * (time.perf_counter() - start) / rows**2
+    seconds = BESIDE_VARIANCE * pairs * _seconds_per_pair(rows, spaces) / budget.n_workers
     logger.warning(
         "%s cells do not fit in %.3g GB together, so the fit works on disk, and takes about %s: it grows "
         "with the square of their number. %s is quicker: sketch_size=...",
@@ -128,3 +127,18 @@ def _announce(
         f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
         "A smaller sketch" if sketched else "A sketch",
     )
+
+
+def _seconds_per_pair(rows: int, spaces: GeneSpaces) -> float:
+    """Time that the variance adjustment takes for a cell and another, on one thread."""
+    rng = np.random.default_rng(0)
+    X, V = rng.standard_normal((2, rows, spaces.n_near), dtype=np.float32).astype(spaces.dtype)
+    cells = Points.of(X)
+    tiled = Points(cells.X, cells.squared, -(-rows // 2))
+    times: list[float] = []
+    with single_threaded_blas():
+        while sum(times) < PROBE_SECONDS:
+            start = time.perf_counter()
+            variance_factors(cells, V, tiled, tiled, 1.0, float(np.sqrt(cells.squared.max())))
+            times.append(time.perf_counter() - start)
+    return float(np.median(times)) / (2 * rows**2)

@@ -31,7 +31,7 @@ def reading(label: str, name: str) -> Iterator[None]:
     """Name the input and the element in whatever reading it raises."""
     try:
         yield
-    except MNNError:
+    except (MNNError, MemoryError):
         raise
     except Exception as error:
         raise damaged(label, f"{name} cannot be read", error) from error
@@ -96,6 +96,8 @@ class BlockReader:
         """Part of a stored array; where that fails, names the chunk."""
         try:
             return np.asarray(array[tuple(part)])
+        except MemoryError:
+            raise
         except Exception as error:
             where = _described(region, self.format)
             chunk, cause = _culprit(array, part) or (array.name.lstrip("/") or "its data", error)

@@ -14,7 +14,7 @@ from mnndask.errors import InputError
 from mnndask.inputs import Inputs
 from mnndask.kernels.covering import cover
 from mnndask.kernels.neighbors import Rows
-from mnndask.lazy import gather
+from mnndask.lazy import gather, in_row_chunks
 from mnndask.model import Block, GeneSpaces
 from mnndask.reference import HeldSketch, Sketch
 from mnndask.runstore import RunStore
@@ -28,27 +28,28 @@ RANDOM_SHARE = 0.5  # of a mixed sketch
 
 @dataclass(frozen=True)
 class Choice:
-    """Which cells to fit on.
+    """Which cells to fit on, before any is drawn.
 
     Parameters
     ----------
-    rows
-        Rows of each batch, ascending; None for all.
+    restricted
+        Rows of each batch that `restrict` names, ascending; None for all.
+    n_used
+        How many cells of each batch.
     size
         Most cells of a batch, where that leaves cells out; else None.
     bounded
         Whether merge steps may use a part of a long reference.
     """
 
-    rows: list[Rows | None]
+    restricted: list[Rows | None]
+    n_used: list[int]
     size: int | None
     bounded: bool
 
 
 def choose_cells(inputs: Inputs, spaces: GeneSpaces, order: list[int], given: Mapping[str, Any]) -> Choice:
-    """Cells that stand for each batch: those of `restrict`, a sketch, or all.
-
-    Only a sketch that is not random reads lazy data: see :func:`mnndask.coordinates.coordinates`.
+    """Whether cells of `restrict`, a sketch or all stand for each batch, and how many; reads nothing.
 
     Parameters
     ----------
@@ -58,18 +59,29 @@ def choose_cells(inputs: Inputs, spaces: GeneSpaces, order: list[int], given: Ma
         The parameters of :class:`mnndask.MNNCorrector`, checked.
     """
     n_cells = inputs.n_cells
+    restricted = restricted_rows(given["restrict"], n_cells, inputs.names)
     if given["restrict"] is not None:
-        restricted = restricted_rows(given["restrict"], n_cells, inputs.names)
-        return Choice(restricted, None, bounded=given["sketch_size"] is not None)
-    rows: list[Rows | None] = [None] * len(n_cells)
+        n_used = [n if rows is None else len(rows) for rows, n in zip(restricted, n_cells, strict=True)]
+        return Choice(restricted, n_used, None, bounded=given["sketch_size"] is not None)
     size = sketch_size(given["sketch_size"], [n_cells[b] for b in order], spaces.n_near)
-    if size is None:
-        return Choice(rows, None, bounded=False)
-    large = [b for b, n in enumerate(n_cells) if n > size]
-    if large:
-        for b, own in zip(large, _draw(inputs, spaces, large, size, given), strict=True):
+    if size is None or max(n_cells) <= size:
+        return Choice(restricted, n_cells, None, bounded=size is not None)
+    return Choice(restricted, [min(n, size) for n in n_cells], size, bounded=True)
+
+
+def draw_cells(
+    inputs: Inputs, spaces: GeneSpaces, chosen: Choice, given: Mapping[str, Any]
+) -> list[Rows | None]:
+    """Rows of each batch to fit on, ascending; None for all.
+
+    Only a sketch that is not random reads lazy data: see :func:`mnndask.coordinates.coordinates`.
+    """
+    rows = list(chosen.restricted)
+    if chosen.size is not None:
+        large = [b for b, n in enumerate(inputs.n_cells) if n > chosen.size]
+        for b, own in zip(large, _draw(inputs, spaces, large, chosen.size, given), strict=True):
             rows[b] = own
-    return Choice(rows, size if large else None, bounded=True)
+    return rows
 
 
 def sketch_size(asked: int | str | None, n_cells: Sequence[int], n_genes: int) -> int | None:
@@ -132,8 +144,9 @@ def read_sketches(
     batch_rows = [
         np.arange(n) if rows is None else rows for rows, n in zip(chosen, inputs.n_cells, strict=True)
     ]
-    if store is not None and all(source.lazy for source in inputs.sources):
-        arrays = [source.X for source in inputs.sources]
+    if store is not None and inputs.lazy:
+        # Some may be in memory among others that are not.
+        arrays = [s.X if s.lazy else in_row_chunks(s.X, store.tile or 1) for s in inputs.sources]
         spiller = Spiller(store, spaces)
         return list(spiller.sketches(arrays, wanted, batch_rows, inputs.n_cells, inputs.names, n_jobs))
     sketches: list[Sketch] = []

@@ -16,7 +16,7 @@ from zarr.errors import ContainsArrayError
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError
 from mnndask.reading import damaged, lazy_matrix, reading
-from mnndask.stored_chunks import check_chunks, checked
+from mnndask.stored_chunks import check_annotations, check_chunks, checked
 
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
 
@@ -111,6 +111,7 @@ def _table(group: Any, name: str, label: str) -> Any:
 def _in_memory(group: Any, name: str, label: str) -> Any:
     with reading(label, f"{group.name}/{name}".strip("/")):
         elem = group[name]
+        check_annotations(elem, label)
         return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
 
 

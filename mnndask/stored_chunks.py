@@ -138,6 +138,39 @@ def _check_dense(array: Any, label: str) -> set[str]:
     return _keys(array, lost)
 
 
+def check_annotations(elem: Any, label: str) -> None:
+    """Refuse annotations of a zarr store that lost chunks which cannot be zeros; warn of those that may be.
+
+    Names, and what categorical columns call their categories, are never all empty. Of other columns, writers
+    leave out chunks of zeros.
+    """
+    if not isinstance(elem, zarr.Group | zarr.Array):
+        return
+    doubtful = []
+    for array in [elem] if isinstance(elem, zarr.Array) else _arrays_in(elem):
+        if not array.ndim or not (lost := missing_chunks(array)).any():
+            continue
+        column, _, part = array.path.rpartition("/")
+        if part in {"categories", "_index"}:
+            raise _lacks(label, array, lost)
+        if part != "mask" and not (part == "codes" and _n_categories(elem, column) <= 1):
+            doubtful.append(array.path)
+    if doubtful:
+        message = (
+            f"{label} lacks chunks of {', '.join(doubtful)}. They count as zeros (of codes: the first "
+            "category), as writers leave these out.\n"
+            "If they hold anything else, copy the file again; write it with "
+            "zarr.config.set({'array.write_empty_chunks': True}) to be sure."
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def _n_categories(elem: Any, column: str) -> int:
+    """Number of categories of a categorical column, given by its path in the store."""
+    categories = zarr.open_array(elem.store, path=f"{column}/categories", mode="r")
+    return int(categories.shape[0])
+
+
 def _keys(array: Any, chunks: NDArray[np.bool_]) -> set[str]:
     """Keys of the chunks that are marked."""
     if not isinstance(array, zarr.Array):

@@ -10,12 +10,11 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-import zarr
 from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
 
-from mnndask.output import partial_of, zarr_v3
+from mnndask.output import partial_of, root_last, write_annotations
 
 VALUES_PER_CHUNK = 2**18  # some thousand cells take few chunks, and little that is not theirs
 
@@ -38,16 +37,14 @@ def write_csr_blocks(
     """
     partial = partial_of(path)
     try:
-        with zarr.config.set({"array.write_empty_chunks": True}), zarr_v3():
-            AnnData(obs=obs, var=var).write_zarr(partial)
-            root = zarr.open_group(partial, use_consolidated=False)
+        with root_last(partial) as root:
+            write_annotations(AnnData(obs=obs, var=var), root)
             empty = sparse.csr_matrix((0, len(var)), dtype=np.float32)
             layout = {"chunks": (VALUES_PER_CHUNK,), "indptr_dtype": np.int64}
             write_elem(root, "X", empty, dataset_kwargs=layout)
             X = ad.io.sparse_dataset(root["X"])
             for block in _joined(blocks):
                 X.append(block)
-            zarr.consolidate_metadata(partial)
         os.replace(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

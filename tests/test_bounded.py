@@ -7,8 +7,9 @@ import pytest
 from helpers import GENES, as_anndata, make_batches
 from transcription import transcribe
 
-from mnndask import MNNCorrector, fit, mnn_correct
+from mnndask import MNNCorrector, fit, fitting, mnn_correct
 
+pytestmark = pytest.mark.filterwarnings("ignore:Batches are compared with:UserWarning")
 SIZES = (30, 26, 24, 28)
 RESTRICT = [np.arange(0, 30, 2), np.arange(20), np.arange(2, 22), np.arange(28)]  # 15 + 20 + 20 + 28
 BOUND = 18
@@ -24,7 +25,8 @@ def used(monkeypatch):
         out[n_reference] = rows
         return rows
 
-    monkeypatch.setattr(fit, "REFERENCE_CELLS", BOUND)
+    for module in (fit, fitting):
+        monkeypatch.setattr(module, "REFERENCE_CELLS", BOUND)
     monkeypatch.setattr(fit.Fit, "_used_reference", spying)
     return out
 
@@ -92,6 +94,14 @@ def test_what_a_step_keeps_and_searches_does_not_grow(used, limit):
         corrector.fit(make_batches(sizes))
     assert searched == [BOUND] * 6
     assert [len(step.ref) for step in corrector.model_.steps.values()] == [BOUND] * 6
+
+
+@pytest.mark.parametrize("options", [{"sketch_size": 20}, {"restrict": RESTRICT}], ids=["size", "restrict"])
+def test_it_is_said(used, options):
+    with pytest.warns(UserWarning, match=r"compared with 18 of up to \d+ cells merged before them") as caught:
+        mnn_correct(*make_batches(SIZES), k=5, **options)
+    assert len(caught) == 1
+    assert "sketch_size=None" in str(caught[0].message)
 
 
 def test_it_is_recorded(used):

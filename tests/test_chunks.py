@@ -94,7 +94,7 @@ def test_one_cell_that_does_not_fit_names_the_least_that_would_do(n_genes):
     with pytest.raises(InputError, match="too small for one cell of batch 0") as refused:
         mnn_correct(*wide, k=3, memory_limit=100_000, n_jobs=2)
     least = re.search(r"Give at least ([\d.]+ \w+), or fewer threads", str(refused.value)).group(1)
-    read_inputs(wide, batch_key="batch", budget=Budget.of(least, 2))
+    assert mnn_correct(*wide, k=3, memory_limit=least, n_jobs=2)[0].shape == (80, n_genes)
 
 
 @pytest.fixture
@@ -105,17 +105,29 @@ def huge():
 
 def test_a_dense_chunk_that_does_not_fit_names_the_call_that_mends_it(huge):
     with pytest.raises(InputError, match="too small for a chunk of batch 0: 200 cells x 40 genes") as refused:
-        mnn_correct(*huge, k=5, memory_limit=100_000, n_jobs=1)
+        mnn_correct(*huge, k=5, memory_limit=125_000, n_jobs=1)
     call = re.search(r"X = X\.rechunk\((.*)\); or give", str(refused.value)).group(1)
     mended = [X.rechunk(ast.literal_eval(call)) for X in huge]
-    read_inputs(mended, batch_key="batch", budget=Budget.of(100_000, 1))
+    assert mnn_correct(*mended, k=5, memory_limit=125_000, n_jobs=1)[0].shape == (400, 40)
 
 
 def test_a_dense_chunk_that_does_not_fit_names_the_least_that_would_do(huge):
     with pytest.raises(InputError, match="too small for a chunk") as refused:
         mnn_correct(*huge, k=5, memory_limit=100_000, n_jobs=1)
     least = re.search(r"give at least (.*)\.$", str(refused.value)).group(1)
-    read_inputs(huge, batch_key="batch", budget=Budget.of(least, 1))
+    assert mnn_correct(*huge, k=5, memory_limit=least, n_jobs=1)[0].shape == (400, 40)
+
+
+def test_columns_that_have_to_become_rows_at_once_do_not_fit(tmp_path):
+    """Of a CSC matrix of up to 1,000 genes, all are one chunk."""
+    paths = []
+    for i, X in enumerate(make_batches((4000, 60))):
+        as_anndata(sparse.csc_matrix(X), f"b{i}").write_zarr(tmp_path / f"{i}.zarr")
+        paths.append(tmp_path / f"{i}.zarr")
+    with pytest.raises(
+        InputError, match=r"chunk of batch 0 \(.*: 4,000 cells x 40 genes(?s:.*)by rows \(CSR"
+    ):
+        mnn_correct(*paths, k=5, memory_limit=500_000, n_jobs=1)
 
 
 def test_the_batch_with_the_chunk_is_named(huge):

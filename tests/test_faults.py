@@ -11,6 +11,7 @@ import anndata as ad
 import dask.array as da
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from anndata.io import write_elem
@@ -235,6 +236,62 @@ def test_lost_names(batches):
     lose(paths[0], "obs/_index")
     with pytest.raises(InputError, match="lacks 1 of the 1 chunks of obs/_index"):
         mnn_correct(*paths, k=5)
+
+
+def in_chunks(path, slot, table):
+    """Write a table again, 16 cells a chunk."""
+    with warnings.catch_warnings(), ad.settings.override(zarr_write_format=3):
+        warnings.simplefilter("ignore")
+        write_elem(
+            zarr.open_group(path, use_consolidated=False), slot, table, dataset_kwargs={"chunks": (16,)}
+        )
+        zarr.consolidate_metadata(path)
+
+
+def split_in_three(path):
+    """Cells of three batches, one after the other, in one store."""
+    adata = as_anndata(np.vstack([A, B]))
+    adata.obs["batch"] = pd.Categorical(np.repeat(["x", "y", "z"], [40, 35, 35]))
+    adata.obs["half"] = pd.Categorical(["only"] * 110)
+    adata.obs["count"] = pd.array([*range(1, 110), None], dtype="Int64")
+    adata.write_zarr(path)
+    in_chunks(path, "obs", adata.obs)
+
+
+def test_lost_codes_of_batches_are_warned_of(tmp_path):
+    split_in_three(tmp_path / "a.zarr")
+    chunk_files(tmp_path / "a.zarr", "obs/batch/codes")[1].unlink()
+    with pytest.warns(UserWarning, match=r"a.zarr\) lacks chunks of obs/batch/codes\. They count as zeros"):
+        mnn_correct(tmp_path / "a.zarr", k=5)
+
+
+def test_zeros_that_writers_left_out_of_obs_are_warned_of_where_they_may_be_lost(tmp_path):
+    """Neither codes of the only category there is, nor masks of columns in which nothing is missing."""
+    split_in_three(tmp_path / "a.zarr")
+    assert not chunk_files(tmp_path / "a.zarr", "obs/half/codes")
+    with pytest.warns(UserWarning, match="lacks chunks of") as caught:
+        result = mnn_correct(tmp_path / "a.zarr", k=5)[0]
+    assert [str(w.message).split(". ")[0].split()[-1] for w in caught] == ["obs/batch/codes"]
+    assert result.obs["batch"].value_counts().to_dict() == {"x": 40, "y": 35, "z": 35}
+
+
+def test_lost_names_of_categories(tmp_path):
+    split_in_three(tmp_path / "a.zarr")
+    lose(tmp_path / "a.zarr", "obs/half/categories")
+    with pytest.raises(InputError, match="lacks 1 of the 1 chunks of obs/half/categories"):
+        mnn_correct(tmp_path / "a.zarr", k=5)
+
+
+def test_memory_that_runs_out_is_no_damage(batches, monkeypatch):
+    paths = batches("zarr3")
+
+    def refuse(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(sparse.csr_matrix, "check_format", refuse)
+    with pytest.raises(MemoryError) as caught:
+        mnn_correct(*paths, k=5)
+    assert not isinstance(caught.value, InputReadError)
 
 
 def test_damaged_annotations(batches):

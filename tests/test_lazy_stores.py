@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from helpers import as_anndata, make_batches
+from helpers import GENES, as_anndata, make_batches
 from scipy import sparse as sp
 
 from mnndask import mnn_correct
@@ -72,6 +72,24 @@ def test_anndata_stores_are_read_once_each_time(tmp_path, count_reads, layout, o
     count_reads.clear()
     result.X.compute()
     assert {n for key, n in of_matrix(count_reads).items() if "indptr" not in key} == {1}
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sp.csr_matrix])
+def test_a_slice_reads_only_its_row_chunks(tmp_path, count_reads, layout):
+    """Of batches from ``read_lazy``: one chunk of values of 500 rows each, of 10 and 12."""
+    for i, X in enumerate(make_batches((5000, 6000), 20)):
+        adata = as_anndata(layout(X), f"b{i}", GENES)
+        adata.write_zarr(tmp_path / f"{i}.zarr", chunks=(500, 20) if layout is np.asarray else (500 * 16,))
+    lazy = [ad.experimental.read_lazy(tmp_path / f"{i}.zarr") for i in range(2)]
+    result = mnn_correct(*lazy, k=5, restrict=[np.arange(0, n, 50) for n in (5000, 6000)])[0]
+    count_reads.clear()
+    part = result[:100, :5].X
+    assert not count_reads
+    assert part.compute().shape == (100, 5)
+    read = {key for key in of_matrix(count_reads) if "indptr" not in key}
+    assert {key.split("/")[0] for key in read} == {"0.zarr"}
+    held = [f for f in (tmp_path / "0.zarr/X").rglob("*") if f.is_file() and "indptr" not in str(f)]
+    assert 0 < len(read) <= len(held) / 3  # chunks of read_lazy are of 1,000 rows
 
 
 # ---------------------------------------------------------------- memory

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import fields, is_dataclass
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -13,12 +14,12 @@ from scipy import sparse
 from mnndask import mnn_correct
 from mnndask.budget import Budget
 from mnndask.kernels.distances import Points
-from mnndask.reduce import VarianceReduction
+from mnndask.reduce import FAN_IN, VarianceReduction, _tree
 
 
 @pytest.fixture(autouse=True)
 def _tiny_tiles(monkeypatch):
-    monkeypatch.setattr("mnndask.plan.FEWEST_TILE_ROWS", 1)
+    monkeypatch.setattr("mnndask.budget.FEWEST_TILE_ROWS", 1)
 
 
 LIMIT = 300_000  # of which a worker holds 39 cells of 40 genes
@@ -95,4 +96,16 @@ def test_partials_of_the_variance_adjustment_do_not_grow_with_the_reference():
 
 
 def test_partials_add_up_in_a_tree():
-    assert reduced(2000).count["mnn-variance-combine"] > reduced(500).count["mnn-variance-combine"]
+    """Neither a chain of additions nor one of all partials at once."""
+    leaves = [dask.delayed(lambda i=i: i)() for i in range(200)]
+    tasks = dict(_tree(leaves, sum, "combine").dask)
+    needs = {key: [d for d in task.dependencies if d in tasks] for key, task in tasks.items()}
+
+    def depth(key):
+        return 1 + max(map(depth, needs[key]), default=0)
+
+    combines = [key for key in tasks if str(key).startswith("mnn-combine")]
+    assert max(map(depth, tasks)) <= 1 + 3 * 2  # three levels for 8 ** 3 partials, each with its list
+    assert max(len(needs[key]) for key in tasks) <= FAN_IN
+    assert len(combines) == 25 + 4 + 1
+    assert _tree(leaves, sum, "combine").compute(scheduler="synchronous") == sum(range(200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -168,16 +169,28 @@ def test_chunk_that_went_missing_is_noticed_before_the_end(command, tmp_path, mo
 # ---------------------------------------------------------------- processes that end in mid-write
 
 SMALL_CHUNKS = """
-import asyncio, sys
-import mnndask.lazy, zarr
+import asyncio, pathlib, sys
+import mnndask.budget, zarr
 from mnndask.cli import main
+
+ending = pathlib.Path("ending")
 
 async def set_slowly(self, key, value, original=zarr.storage.LocalStore.set):
     await asyncio.sleep(0.02 if key.startswith("X/c/") else 0)
     await original(self, key, value)
 
-mnndask.lazy.CHUNK_BYTES = 4 * 40 * 8  # four cells; of 1200
+async def get_slowly(self, key, *args, original=zarr.storage.LocalStore.get, **kwargs):
+    await asyncio.sleep(0.3 if ending.exists() else 0)
+    return await original(self, key, *args, **kwargs)
+
+def consolidate(store, original=zarr.consolidate_metadata):
+    ending.touch()
+    return original(store)
+
+mnndask.budget.CHUNK_BYTES = 4 * 40 * 8  # four cells; of 1200
 zarr.storage.LocalStore.set = set_slowly
+zarr.storage.LocalStore.get = get_slowly
+zarr.consolidate_metadata = consolidate
 main(sys.argv[1:])
 """
 WORDS = "correct a.h5ad b.h5ad -k 5 --restrict used --n-jobs 2 -o out.zarr"
@@ -186,9 +199,9 @@ N_CHUNKS = 300
 
 @pytest.fixture
 def stopped_by(tmp_path):
-    """Function that has the command write many small chunks, and sends it a signal while it does."""
+    """Function that has the command write many small chunks, and sends it a signal while or after it does."""
 
-    def stop(signal_):
+    def stop(signal_, *, ending=False):
         for name, X in zip("ab", make_batches((600, 600)), strict=True):
             adata = ad.AnnData(X)
             adata.obs["used"] = np.arange(600) < 40
@@ -202,7 +215,9 @@ def stopped_by(tmp_path):
             text=True,
         )
         try:
-            while process.poll() is None and not written(tmp_path):
+            while process.poll() is None and not (
+                (tmp_path / "ending").exists() if ending else written(tmp_path)
+            ):
                 time.sleep(0.002)
             process.send_signal(signal_)
             start = time.monotonic()
@@ -211,7 +226,9 @@ def stopped_by(tmp_path):
             process.kill()
         assert time.monotonic() - start < 5
         assert out == ""
-        assert 0 < len(written(tmp_path)) < N_CHUNKS
+        chunks = json.loads((tmp_path / "out.zarr.partial/X/zarr.json").read_text())["chunk_grid"]
+        assert chunks["configuration"]["chunk_shape"] == [1200 // N_CHUNKS, 40]
+        assert len(written(tmp_path)) == N_CHUNKS if ending else 0 < len(written(tmp_path)) < N_CHUNKS
         return process.returncode, [line for line in err.splitlines() if line]
 
     return stop
@@ -221,8 +238,9 @@ def written(folder):
     return list((folder / "out.zarr.partial" / "X" / "c").glob("*/*"))
 
 
-def test_ctrl_c(stopped_by, tmp_path):
-    status, err = stopped_by(signal.SIGINT)
+@pytest.mark.parametrize("ending", [False, True], ids=["among chunks", "at the end"])
+def test_ctrl_c(stopped_by, tmp_path, ending):
+    status, err = stopped_by(signal.SIGINT, ending=ending)
     assert status == 130
     assert len(err) == 1
     assert err[0].startswith("mnndask: interrupted; the unfinished output is kept in out.zarr.partial")
@@ -243,3 +261,18 @@ def test_killed(stopped_by, tmp_path, monkeypatch, capsys):
         main([*words, "--overwrite"])
     assert not end.value.code
     assert ad.read_zarr(tmp_path / "out.zarr").shape == (1200, 40)
+
+
+def test_an_older_output_that_cannot_be_removed_is_told(command, tmp_path, monkeypatch):
+    assert command("--sigma", "3")[0] == 0
+
+    def refuse(path):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mnndask.output._remove", refuse)
+        status, err = command("--overwrite")
+    assert status == 0
+    assert len(err) == 1
+    assert "warning: out.zarr is complete, but the older output, now out.zarr.replaced, could not" in err[0]
+    assert ad.read_zarr(tmp_path / "out.zarr").shape == (110, 40)

@@ -40,7 +40,8 @@ def drawn(*datas, method, n_jobs=None, seed=0, subset=None, batch_key="batch"):
     spaces = GeneSpaces(40, subset, True, True, inputs.dtype)
     given = {"sketch_size": 20, "sketch_method": method, "n_jobs": n_jobs, "random_state": seed}
     order = list(range(len(inputs.categories)))
-    return sketch.choose_cells(inputs, spaces, order, given | {"restrict": None}).rows
+    chosen = sketch.choose_cells(inputs, spaces, order, given | {"restrict": None})
+    return sketch.draw_cells(inputs, spaces, chosen, given)
 
 
 def assert_same_rows(one, other):

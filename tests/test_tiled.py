@@ -1,6 +1,8 @@
 """A fit whose cells are on disk, a few of them at a time in memory: the same result as in memory."""
 
 import logging
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ from helpers import GENES, as_anndata, make_batches, one_anndata, values
 from scipy import sparse
 from test_golden import CASES, Golden, found_pairs
 
-from mnndask import MNNCorrector, mnn_correct, plan
+from mnndask import MNNCorrector, budget, mnn_correct
 from mnndask.errors import InputError
 from mnndask.plan import COPIES_OF_CELLS, Plan
 
@@ -25,7 +27,7 @@ LIMIT_OF_SUBSET = 120_000
 
 @pytest.fixture(autouse=True)
 def _tiny_tiles(monkeypatch):
-    monkeypatch.setattr(plan, "FEWEST_TILE_ROWS", 1)
+    monkeypatch.setattr(budget, "FEWEST_TILE_ROWS", 1)
 
 
 @dataclass
@@ -53,7 +55,7 @@ def spied(monkeypatch):
         return out.plans[-1]
 
     monkeypatch.setattr(Plan, "of", of)
-    monkeypatch.setattr(plan, "FEWEST_TILE_ROWS", 1)
+    monkeypatch.setattr(budget, "FEWEST_TILE_ROWS", 1)
     return out
 
 
@@ -232,6 +234,18 @@ def test_tasks_leave_nothing_in_the_memory_of_this_process(subset, spied):
         np.testing.assert_allclose(corrected.compute(), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_batches_in_memory_among_those_that_are_not(first, spied):
+    given = [as_anndata(X, f"b{i}") for i, X in enumerate(make_batches())]
+    expected = mnn_correct(*given, k=6)
+    mixed = [as_anndata(X, f"b{i}") for i, X in enumerate(make_batches())]
+    for i in (first, 2):
+        mixed[i].X = da.from_array(mixed[i].X, chunks=(20, -1))
+        del mixed[i].layers["twice"]
+    assert_same(mnn_correct(*mixed, k=6, memory_limit=LIMIT, n_jobs=1), expected)
+    assert spied.plans[-1].tiled
+
+
 def test_a_solver_that_does_not_converge_says_so():
     options = {"svd_dim": 3, "svd_mode": "irlb", "maxiter": 1, "ncv": 5, "tol": 1e-14}
     with pytest.raises(InputError, match="maxiter, ncv, tol: ARPACK error"):
@@ -256,6 +270,17 @@ def test_time_is_estimated_before_the_work_begins(caplog):
     assert " s: it grows with the square" in message
     assert "A sketch is quicker: sketch_size=" in message
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_the_estimate_is_of_the_right_order(caplog):
+    """Within a factor of six: tiles of so few cells are slower than those of a fit that takes hours."""
+    batches = make_batches((700, 800), 200)
+    start = time.perf_counter()
+    mnn_correct(*batches, k=6, memory_limit="2MB", n_jobs=1)
+    took = time.perf_counter() - start
+    (message,) = [r.getMessage() for r in caplog.records]
+    said = int(re.search(r"takes about (\d+) s", message).group(1))
+    assert took / 6 - 1 < said < 6 * took + 1
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["memory", "lazy"])
