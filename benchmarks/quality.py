@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.quality --json quality.json``. Simulated batches, and the real ones of ``--real``: the
 scmixology batches, by default those of $MNNDASK_DATA or ../shared/data, left out where they are not there.
-Prints a Markdown table.
+Prints a Markdown table: means over the sketches of ``--random-states``, ± the largest deviation from them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ FULL = {
     "sigmas": [1.0, 0.1],
     "sketch_sizes": [5000],
     "methods": ["mixed", "geometric", "random"],
+    "random_states": [0],
     "real": DATA / "scmixology",
     "real_sketch_sizes": [100],
 }
@@ -115,7 +116,20 @@ def compared(V: np.ndarray, against: np.ndarray) -> dict[str, float]:
     }
 
 
-def rows_of(case: Case, sigmas: list[float], methods: list[str]) -> Iterator[dict[str, Any]]:
+def over_sketches(drawn: list[dict[str, float | None]]) -> dict[str, Any]:
+    """Means over sketches, and of several the largest deviation from it."""
+    out: dict[str, Any] = {}
+    for key in drawn[0]:
+        known = [figures[key] for figures in drawn if figures[key] is not None]
+        out[key] = float(np.mean(known)) if known else None
+        if len(known) > 1 and key != "seconds":
+            out[f"{key}_deviation"] = float(np.abs(np.subtract(known, out[key])).max())
+    return out
+
+
+def rows_of(
+    case: Case, sigmas: list[float], methods: list[str], states: list[int]
+) -> Iterator[dict[str, Any]]:
     yield {"data": case.name, "cells": "evenly mixed", "same_batch": case.at_random()}
     yield {"data": case.name, "cells": "uncorrected"} | case.mixing(case.normalised)
     for sigma in sigmas:
@@ -125,9 +139,14 @@ def rows_of(case: Case, sigmas: list[float], methods: list[str]) -> Iterator[dic
         yield about | {"cells": "all cells", "seconds": seconds} | case.mixing(X)
         for size in case.sketch_sizes:
             for method in methods:
-                X, seconds = case.corrected(sigma=sigma, sketch_size=size, sketch_method=method)
-                row = about | {"cells": f"{size:,} a batch, {method}", "seconds": seconds}
-                yield row | case.mixing(X) | compared(X - case.normalised, all_cells)
+                drawn = []
+                for state in states:
+                    chosen = {"sketch_size": size, "sketch_method": method, "random_state": state}
+                    X, seconds = case.corrected(sigma=sigma, **chosen)
+                    drawn.append(
+                        {"seconds": seconds} | case.mixing(X) | compared(X - case.normalised, all_cells)
+                    )
+                yield about | {"cells": f"{size:,} a batch, {method}"} | over_sketches(drawn)
 
 
 def cases(given: Any) -> Iterator[Case]:
@@ -142,20 +161,23 @@ def cases(given: Any) -> Iterator[Case]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
-    lines += [[_cell(row.get(key), key) for key in COLUMNS] for row in rows]
+    lines += [[_cell(row, key) for key in COLUMNS] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(value: Any, key: str) -> str:
+def _cell(row: dict[str, Any], key: str) -> str:
+    value, deviation = row.get(key), row.get(f"{key}_deviation")
     if value is None:
         return ""
     if isinstance(value, str) or key == "sigma":
         return str(value)
-    return f"{value:.1f}" if key == "seconds" else f"{value:.3f}"
+    shown = f"{value:.1f}" if key == "seconds" else f"{value:.3f}"
+    return shown if deviation is None else f"{shown} ± {deviation:.3f}"
 
 
 def run(given: Any) -> list[dict[str, Any]]:
-    return [row for case in cases(given) for row in rows_of(case, given.sigmas, given.methods)]
+    asked = given.sigmas, given.methods, given.random_states
+    return [row for case in cases(given) for row in rows_of(case, *asked)]
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -119,7 +119,7 @@ def read_inputs(
         _check_matrix(source)
     _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
-    sources = _moderate(sources, budget, sources[0].X.shape[1] if fits_on is None else len(fits_on))
+    sources = _moderate(sources, budget, _number_of(fits_on, sources[0]))
     if batches is not None:
         if len(batches) != len(sources):
             what = f"batches names {len(batches)} batch(es) for {len(sources)} data set(s)."
@@ -132,6 +132,11 @@ def read_inputs(
         return Inputs(kind, sources, genes, ["0"], None, named=False)
     categories, codes = split_batches(sources[0], batch_key, batch_categories)
     return Inputs(kind, sources, genes, categories, codes, named=True)
+
+
+def _number_of(fits_on: Any, source: Source) -> int:
+    """How many genes are to be used for distances, whether or not they are there."""
+    return len(fits_on) if isinstance(fits_on, Collection) else int(source.X.shape[1])
 
 
 def _precision(sources: list[Source]) -> np.dtype:

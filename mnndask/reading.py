@@ -31,7 +31,7 @@ def reading(label: str, name: str) -> Iterator[None]:
     """Name the input and the element in whatever reading it raises."""
     try:
         yield
-    except (MNNError, MemoryError):
+    except (MNNError, MemoryError, Warning):
         raise
     except Exception as error:
         raise damaged(label, f"{name} cannot be read", error) from error

@@ -142,7 +142,8 @@ def check_annotations(elem: Any, label: str) -> None:
     """Refuse annotations of a zarr store that lost chunks which cannot be zeros; warn of those that may be.
 
     Names, and what categorical columns call their categories, are never all empty. Of other columns, writers
-    leave out chunks of zeros.
+    leave out chunks of zeros; unset flags, and masks where nothing is missing, are too common to
+    tell.
     """
     if not isinstance(elem, zarr.Group | zarr.Array):
         return
@@ -153,7 +154,9 @@ def check_annotations(elem: Any, label: str) -> None:
         column, _, part = array.path.rpartition("/")
         if part in {"categories", "_index"}:
             raise _lacks(label, array, lost)
-        if part != "mask" and not (part == "codes" and _n_categories(elem, column) <= 1):
+        unset = array.dtype.kind == "b" and lost.all()
+        only = part == "codes" and _n_categories(elem, column) <= 1
+        if not (unset or only or part == "mask"):
             doubtful.append(array.path)
     if doubtful:
         message = (

@@ -32,7 +32,7 @@ def awkward(folder):
     c.obs["count"] = np.arange(50)
     for i, data in enumerate((a, b, c)):
         data.var["symbol"] = pd.Categorical([g.upper() for g in GENES])
-        data.var["own"] = i
+        data.var["own"] = i + 1
     return a, b, c
 
 

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from scipy import sparse
 
-from benchmarks import data, many_batches, million, plain_pass, quality, threads, tiled
+from benchmarks import data, drawing, many_batches, million, plain_pass, quality, threads, tiled
 from benchmarks.memory import Sampler, measured, tree_bytes
 
 HERE = Path(__file__).parents[1]
@@ -84,8 +84,15 @@ def test_threads_compares_with_a_matrix_product(toy):
     assert all(figure["speed_up"] > 0 for figure in figures.values())
 
 
+def test_drawing_is_measured_in_reads(toy):
+    figures, _ = toy(drawing)
+    assert set(figures) == {"read_s", "mixed", "geometric", "random"}
+    assert figures["geometric"]["reads"] > 0
+
+
 def test_quality_compares_every_sketch_with_all_cells(toy):
-    figures, said = toy(quality)
+    figures, said = toy(quality, "--random-states", 0, 1)
+    assert " ± 0.0" in said
     assert len(said.splitlines()) == 2 + len(figures)
     assert [row["cells"] for row in figures[:4]] == [
         "evenly mixed",

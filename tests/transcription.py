@@ -214,7 +214,7 @@ def adjust(cells, V, V_all, ref, new, sigma, scale, precision):
         out[i] = V_all[i] * max(1.0, (q - own) / length)
 
         # Rounding of v turns g; that blurs projections, weights and the cumulative share.
-        blur = precision.rounding * max(1.0, 0.01 * scale / length)
+        blur = min(1e3, precision.rounding * max(1.0, 0.01 * scale / length))  # beyond, all is blurred
         gap = np.abs(proj_new - own - precision.projection_tie * scale)
         edge = (gap < blur * scale) & (np.abs(new - c).max(axis=1) > 1e-9 * scale)
         slack = w_new[edge].sum() / w_new.sum() + blur * max(1.0, scale**2 / sigma) * min(
