@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 import sys
@@ -91,6 +92,19 @@ def simulate(output: Path, **options: Any) -> None:
     )
 
 
+def _return_freed_memory() -> None:
+    """Have glibc give large blocks back to the system when they are freed.
+
+    By default it comes to keep blocks of up to 32 MiB, such as chunks, on heaps that fragment: memory then
+    grows with the length of the run. Only the command does this, as it is a setting of the whole process.
+    """
+    mmap_threshold = -3
+    try:
+        ctypes.CDLL(None).mallopt(mmap_threshold, 2**20)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+
+
 def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"mnndask: warning: {' '.join(str(message).split())}", err=True)
 
@@ -100,6 +114,7 @@ def main(args: list[str] | None = None) -> None:
 
     An interrupt is one line and status 130. Anything else is a bug: its traceback, and status 1.
     """
+    _return_freed_memory()
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.filterwarnings("ignore", "Writing zarr v2|zarr v3 autosharding", UserWarning)
