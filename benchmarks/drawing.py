@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import dask
 
 from benchmarks.data import stored
-from benchmarks.report import benchmark
+from benchmarks.report import benchmark, seconds
 from mnndask.budget import Budget
 from mnndask.inputs import Inputs, read_inputs
 from mnndask.model import GeneSpaces
@@ -53,12 +52,6 @@ def draw(inputs: Inputs, method: str, size: int) -> None:
     chosen = choose_cells(inputs, spaces, list(range(len(inputs.sources))), given)
     rows = draw_cells(inputs, spaces, chosen, given)
     assert all(own is None or len(own) == size for own in rows)
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def run(given: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -50,6 +51,13 @@ def benchmark(
     print(show(figures) if show else text)
     if asked.json:
         asked.json.write_text(text + "\n")
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def machine() -> dict[str, Any]:

@@ -6,7 +6,6 @@ a machine's speed drifts, ratios less so.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -14,18 +13,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.report import benchmark
+from benchmarks.report import benchmark, seconds
 from mnndask import mnn_correct
 from mnndask.datasets import simulate
 
 FULL = {"sizes": [4000, 4000], "n_genes": 2000, "rounds": 5}
 TOY = {"sizes": [100, 80], "n_genes": 50, "rounds": 2}
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def product(X: np.ndarray, threads: int) -> None:

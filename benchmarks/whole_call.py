@@ -8,7 +8,6 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -16,15 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import seconds
 from mnndask import mnn_correct
 from mnndask.datasets import simulate
 from mnndask.output import write_zarr
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def products(n: int, genes: int) -> None:
