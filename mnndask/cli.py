@@ -6,9 +6,12 @@ import ctypes
 import logging
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,20 +108,60 @@ def _return_freed_memory() -> None:
         return
 
 
-def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"mnndask: warning: {' '.join(str(message).split())}", err=True)
+class _Saying(logging.Handler):
+    """Says warnings, logged or not, in one line each, and each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say what was logged."""
+        self.say(record.getMessage())
+
+    def say(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        """Say a warning, as ``warnings.showwarning`` is called."""
+        line = f"mnndask: warning: {' '.join(str(message).split())}"
+        if line not in self.said:
+            self.said.add(line)
+            click.echo(line, err=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, as job schedulers do."""
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise Terminated
+
+
+@contextmanager
+def _heeding_signals_and_warnings() -> Iterator[None]:
+    """Let a request to end be an interrupt, which leaves nothing behind, and say warnings in a line."""
+    saying, logger = _Saying(), logging.getLogger("mnndask")
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    logger.addHandler(saying)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.filterwarnings("ignore", "Writing zarr v2|zarr v3 autosharding", UserWarning)
+            warnings.showwarning = saying.say
+            yield
+    finally:
+        logger.removeHandler(saying)
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command; errors of use and of files are one line on stderr and exit status 2.
 
-    An interrupt is one line and status 130. Anything else is a bug: its traceback, and status 1.
+    An interrupt is one line and status 130, a request to end one and 143. Anything else is a bug: its
+    traceback, and status 1.
     """
     _return_freed_memory()
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        warnings.filterwarnings("ignore", "Writing zarr v2|zarr v3 autosharding", UserWarning)
-        warnings.showwarning = _say_warning
+    with _heeding_signals_and_warnings():
         try:
             sys.exit(cli.main(args, prog_name="mnndask", standalone_mode=False) or 0)
         except (click.exceptions.Abort, KeyboardInterrupt) as error:
@@ -128,7 +171,9 @@ def main(args: list[str] | None = None) -> None:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             # click raises its own error, from ours.
             said = _notes(error.__cause__ or error) or "Nothing was written"
-            _fail(f"interrupted; {said[0].lower()}{said[1:]}", 130)
+            asked_to_end = isinstance(error.__cause__ or error, Terminated)
+            status = 128 + (signal.SIGTERM if asked_to_end else signal.SIGINT)
+            _fail(f"{'ended' if asked_to_end else 'interrupted'}; {said[0].lower()}{said[1:]}", status)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(2)

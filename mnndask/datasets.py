@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from mnndask.errors import InputError, OutputExistsError
+from mnndask.errors import InputError, OutputError, OutputExistsError
 from mnndask.output import partial_of
 from mnndask.parallel import effective_n_jobs, single_threaded_blas
 from mnndask.simulation import SimulatedBatch, Tissue, batch_sizes, simulated_batch, simulated_tissue
@@ -175,7 +175,11 @@ def _clear(folder: Path, *, overwrite: bool) -> None:
     if is_url(folder):
         what = f"The output {folder} is a URL, and only local paths can be written."
         raise InputError(what, "Give a local folder, and copy the stores from there.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"The folder {folder} cannot be made: {error.strerror or error}."
+        raise OutputError(what, "Write to another place.") from error
     # Also those that would not be written: a data set is all the batches of its folder.
     batches = Path("batch[0-9]*.zarr")
     taken = sorted({*folder.glob(str(batches)), *folder.glob(str(partial_of(batches)))})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask
@@ -110,29 +111,28 @@ class ChunkCorrector:
 
 def correct_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
     """Corrected array, nothing of which is read before it is computed."""
-
-    def chunk(block: Any, block_info: dict[int, Any]) -> NDArray[np.floating]:
-        first = block_info[0]["array-location"][0][0]
-        with single_threaded_blas():
-            return corrector.correct(plain(block), first)
-
     dtype = corrector.model.spaces.dtype
     name = f"mnn-correct-{uuid.uuid4().hex}"
+    chunk = partial(_of_chunk, corrector.correct)
     out: da.Array = da.map_blocks(chunk, X, name=name, dtype=dtype, meta=np.empty((0, 0), dtype))
     return out
 
 
 def angles_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
     """Angles of the corrections of all rows, nothing of which is read before they are computed."""
-
-    def chunk(block: Any, block_info: dict[int, Any]) -> NDArray[np.float64]:
-        first = block_info[0]["array-location"][0][0]
-        with single_threaded_blas():
-            return corrector.angles(plain(block), first)
-
     name = f"mnn-angle-{uuid.uuid4().hex}"
+    chunk = partial(_of_chunk, corrector.angles)
     out: da.Array = da.map_blocks(chunk, X, name=name, dtype=np.float64, meta=np.empty(0), drop_axis=1)
     return out
+
+
+def _of_chunk(
+    function: Callable[[Block, int], NDArray[Any]], block: Any, block_info: dict[int, Any]
+) -> NDArray[Any]:
+    """Call a function of rows and of the first one's number; no closure, so that results can be pickled."""
+    first = block_info[0]["array-location"][0][0]
+    with single_threaded_blas():
+        return function(plain(block), first)
 
 
 def whole_rows(X: da.Array) -> da.Array:

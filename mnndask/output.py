@@ -28,6 +28,7 @@ from mnndask.reduce import threads
 from mnndask.sources import layer_names
 from mnndask.store import is_url
 from mnndask.stored_chunks import missing_chunks
+from mnndask.writer import only_writer
 
 ROOT = "zarr.json"
 KEPT = "The unfinished output is kept in"  # how the note begins that is put on what stopped a run
@@ -129,19 +130,20 @@ def write_zarr(
     Raises
     ------
     OutputExistsError
-        If an unfinished output is in the way, unless `overwrite`.
+        If an unfinished output is in the way, unless `overwrite`; or if another run is writing it.
     OutputError
         If it cannot be written, as on a disk that is full.
     """
     partial = partial_of(path)
-    if partial.exists() and not overwrite:
-        raise _unfinished(partial)
     try:
-        if partial.exists():
-            _remove(partial)
-        with _kept_when_failed(partial):
-            _write_store(adata, partial, n_jobs, chunk_bytes)
-        _take_place(partial, path, overwrite=overwrite)
+        with only_writer(partial):
+            if partial.exists() and not overwrite:
+                raise _unfinished(partial)
+            if partial.exists():
+                _remove(partial)
+            with _kept_when_failed(partial):
+                _write_store(adata, partial, n_jobs, chunk_bytes)
+            _take_place(partial, path, overwrite=overwrite)
     except MNNError:
         raise
     except OSError as error:

@@ -188,7 +188,7 @@ def _own_raw(frame: AnnData, obs: pd.DataFrame, label: str) -> AnnData | None:
 
 def _loaded(value: Any) -> Any:
     """``uns`` in memory, where even lazy AnnData may hold what no file takes back."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are mappings, too
         return {key: _loaded(part) for key, part in value.items()}
     return value.compute() if isinstance(value, da.Array) else copy.deepcopy(in_memory(value))
 

@@ -14,6 +14,7 @@ from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
 
+from mnndask.errors import MNNError, OutputError
 from mnndask.output import partial_of, root_last, write_annotations
 
 VALUES_PER_CHUNK = 2**18  # some thousand cells take few chunks, and little that is not theirs
@@ -46,8 +47,11 @@ def write_csr_blocks(
             for block in _joined(blocks):
                 X.append(block)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, MNNError):
+            what = f"{path} could not be written: {error.strerror or error}."
+            raise OutputError(what, "Make room, or write to another place.") from error
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import anndata as ad
@@ -9,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import GENES, KINDS, as_anndata, make_batches, values
+from helpers import GENES, KINDS, as_anndata, make_batches, one_anndata, values
 from scipy import sparse as sp
 from scipy.spatial.distance import cdist
 
@@ -239,3 +240,20 @@ def test_lazy_result_is_lazy_after_reading_back(tmp_path):
     again = mnn_correct(lazy, k=10)[0]
     assert isinstance(again.X, da.Array)
     assert again.shape == (180, 40)
+
+
+def test_tables_in_uns_of_one_lazy_anndata_are_written(tmp_path):
+    adata, _ = one_anndata(["x", "y", "z"])
+    adata.uns["ranks"] = pd.DataFrame({"q": [1, 2]}, index=["0", "1"])
+    adata.write_zarr(tmp_path / "in.zarr")
+    lazy = ad.experimental.read_lazy(tmp_path / "in.zarr")
+    result = mnn_correct(lazy, k=5, batch_key="sample")[0]
+    assert result.uns["ranks"].equals(adata.uns["ranks"])
+    result.write_zarr(tmp_path / "out.zarr")
+    assert ad.read_zarr(tmp_path / "out.zarr").uns["ranks"]["q"].tolist() == [1, 2]
+
+
+def test_lazy_results_can_be_pickled():
+    result = mnn_correct(*(da.from_array(X, chunks=(20, -1)) for X in make_batches()), k=5)[0]
+    copied = pickle.loads(pickle.dumps(result))
+    np.testing.assert_array_equal(copied.compute(), result.compute())

@@ -17,6 +17,8 @@ import zarr
 from helpers import as_anndata, make_batches
 
 from mnndask.cli import main
+from mnndask.errors import OutputExistsError
+from mnndask.writer import only_writer
 
 
 @pytest.fixture
@@ -193,7 +195,9 @@ zarr.storage.LocalStore.get = get_slowly
 zarr.consolidate_metadata = consolidate
 main(sys.argv[1:])
 """
-WORDS = "correct a.h5ad b.h5ad -k 5 --restrict used --n-jobs 2 -o out.zarr"
+WORDS = (
+    "correct a.h5ad b.h5ad -k 5 --restrict used --n-jobs 2 -o out.zarr --scratch scratch --memory-limit 300kB"
+)
 N_CHUNKS = 300
 
 
@@ -202,9 +206,10 @@ def stopped_by(tmp_path):
     """Function that has the command write many small chunks, and sends it a signal while or after it does."""
 
     def stop(signal_, *, ending=False):
+        (tmp_path / "scratch").mkdir()
         for name, X in zip("ab", make_batches((600, 600)), strict=True):
             adata = ad.AnnData(X)
-            adata.obs["used"] = np.arange(600) < 40
+            adata.obs["used"] = np.arange(600) < 200
             adata.write_h5ad(tmp_path / f"{name}.h5ad")
         process = subprocess.Popen(
             [sys.executable, "-c", SMALL_CHUNKS, *WORDS.split()],
@@ -229,7 +234,9 @@ def stopped_by(tmp_path):
         chunks = json.loads((tmp_path / "out.zarr.partial/X/zarr.json").read_text())["chunk_grid"]
         assert chunks["configuration"]["chunk_shape"] == [1200 // N_CHUNKS, 40]
         assert len(written(tmp_path)) == N_CHUNKS if ending else 0 < len(written(tmp_path)) < N_CHUNKS
-        return process.returncode, [line for line in err.splitlines() if line]
+        told = "mnndask: warning: 400 cells do not fit in 0.0003 GB together"  # so they are in scratch
+        assert err.startswith(told)
+        return process.returncode, [line for line in err.splitlines()[1:] if line]
 
     return stop
 
@@ -240,10 +247,19 @@ def written(folder):
 
 @pytest.mark.parametrize("ending", [False, True], ids=["among chunks", "at the end"])
 def test_ctrl_c(stopped_by, tmp_path, ending):
-    status, err = stopped_by(signal.SIGINT, ending=ending)
-    assert status == 130
+    check_interrupted(tmp_path, *stopped_by(signal.SIGINT, ending=ending), 130, "interrupted")
+
+
+def test_request_to_end(stopped_by, tmp_path):
+    """As job schedulers make it; no folder for scratch is left, either."""
+    check_interrupted(tmp_path, *stopped_by(signal.SIGTERM), 143, "ended")
+
+
+def check_interrupted(tmp_path, status, err, expected, said):
+    assert status == expected
     assert len(err) == 1
-    assert err[0].startswith("mnndask: interrupted; the unfinished output is kept in out.zarr.partial")
+    assert err[0].startswith(f"mnndask: {said}; the unfinished output is kept in out.zarr.partial")
+    assert not list((tmp_path / "scratch").iterdir())
     check_kept(tmp_path, err[0])
     assert not (tmp_path / "out.zarr").exists()
 
@@ -276,3 +292,36 @@ def test_an_older_output_that_cannot_be_removed_is_told(command, tmp_path, monke
     assert len(err) == 1
     assert "warning: out.zarr is complete, but the older output, now out.zarr.replaced, could not" in err[0]
     assert ad.read_zarr(tmp_path / "out.zarr").shape == (110, 40)
+
+
+# ---------------------------------------------------------------- two writers
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_second_writer_is_refused(command, tmp_path, monkeypatch, options):
+    assert command("--sigma", "3")[0] == 0
+    before = contents(tmp_path)
+    with only_writer(tmp_path / "out.zarr.partial"):
+        status, err = command("--overwrite", *options)
+    assert status == 2
+    assert err == [
+        "mnndask: Another run is writing out.zarr.partial. Wait for it, stop it, or write to another path."
+    ]
+    assert contents(tmp_path) == before
+    assert command("--overwrite") == (0, [])
+
+
+def test_the_lock_of_a_writer_that_died_is_free(tmp_path):
+    program = f"""
+import os, pathlib
+from mnndask.writer import only_writer
+with only_writer(pathlib.Path({str(tmp_path / "x")!r})):
+    os._exit(3)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, check=False)
+    assert done.returncode == 3
+    assert (tmp_path / "x.lock").exists()
+    with only_writer(tmp_path / "x"), pytest.raises(OutputExistsError), only_writer(tmp_path / "x"):
+        pass
+    assert not list(tmp_path.iterdir())
