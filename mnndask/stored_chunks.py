@@ -142,8 +142,7 @@ def check_annotations(elem: Any, label: str) -> None:
     """Refuse annotations of a zarr store that lost chunks which cannot be zeros; warn of those that may be.
 
     Names, and what categorical columns call their categories, are never all empty. Of other columns, writers
-    leave out chunks of zeros; unset flags, and masks where nothing is missing, are too common to
-    tell.
+    leave out chunks of zeros; unset flags, and masks where nothing is missing, are too common to tell.
     """
     if not isinstance(elem, zarr.Group | zarr.Array):
         return

@@ -282,12 +282,11 @@ def test_an_older_output_that_cannot_be_removed_is_told(command, tmp_path, monke
 # ---------------------------------------------------------------- two writers
 
 
-@pytest.mark.parametrize("options", [[], ["--overwrite"]])
-def test_a_second_writer_is_refused(command, tmp_path, monkeypatch, options):
+def test_a_second_writer_is_refused(command, tmp_path):
     assert command("--sigma", "3")[0] == 0
     before = contents(tmp_path)
     with only_writer(tmp_path / "out.zarr.partial"):
-        status, err = command("--overwrite", *options)
+        status, err = command("--overwrite")
     assert status == 2
     assert err == [
         "mnndask: Another run is writing out.zarr.partial. Wait for it, stop it, or write to another path."
