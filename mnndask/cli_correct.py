@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mnndask.budget import Budget
 from mnndask.correct import mnn_correct
 from mnndask.errors import InputError, InputKeyError
 from mnndask.kernels.subspace import SVD_MODES
-from mnndask.output import check_output, write_zarr
+from mnndask.output import check_output, write_annotations, write_matrix, writing
 from mnndask.parameters import SKETCH_METHODS
 from mnndask.store import open_lazily
 
@@ -215,14 +216,18 @@ def correct(
     if angles is not None:
         result.obs["mnn_angle"] = _angle_column(result, angles, options["batch_key"])
     chunk_bytes = Budget.of(options["memory_limit"], n_jobs).chunk_bytes
-    write_zarr(result, output, overwrite=overwrite, n_jobs=n_jobs, chunk_bytes=chunk_bytes)
-    steps = result.uns["mnn"]["steps"]
+    steps, (n_cells, n_genes) = result.uns["mnn"]["steps"], result.shape
+    with writing(output, overwrite=overwrite) as root:
+        write_annotations(result, root, n_jobs)
+        X, result = result.X, None  # the names of a million cells take memory that the rest does not need
+        gc.collect()
+        write_matrix(X, root, n_jobs, chunk_bytes)
     for row in steps.iloc[1:].itertuples():
         click.echo(
             f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
         )
     click.echo(
-        f"corrected {result.n_obs:,} cells x {result.n_vars:,} genes in {len(steps)} batches "
+        f"corrected {n_cells:,} cells x {n_genes:,} genes in {len(steps)} batches "
         f"in {time.perf_counter() - start:.1f} s: {output}"
     )
 

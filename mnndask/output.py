@@ -120,12 +120,22 @@ def write_zarr(
     n_jobs: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> None:
-    """Write a result as an AnnData zarr store, a block of cells at a time.
+    """Write a result as an AnnData zarr store, a block of cells at a time; see :func:`writing`.
 
-    The store grows beside its place as ``<path>.partial``, which nothing opens before all of it is written,
-    and takes its place when complete. On failure the part is kept, a note on the error names it, and an older
-    store at `path` is left as it was. Triggers a compute of all that is lazy. Chunks are of whole cells,
-    of about `chunk_bytes`.
+    Triggers a compute of all that is lazy. Chunks are of whole cells, of about `chunk_bytes`.
+    """
+    with writing(path, overwrite=overwrite) as root:
+        write_annotations(adata, root, n_jobs)
+        write_matrix(adata.X, root, n_jobs, chunk_bytes)
+
+
+@contextmanager
+def writing(path: Path, *, overwrite: bool = False) -> Iterator[zarr.Group]:
+    """Root of a new AnnData store, to which first annotations are written, then ``X``.
+
+    What takes the time comes last: what fails fails before. The store grows beside its place as
+    ``<path>.partial``, which nothing opens before all of it is written, and takes its place when complete. On
+    failure the part is kept, a note on the error names it, and an older store at `path` is left as it was.
 
     Raises
     ------
@@ -141,8 +151,8 @@ def write_zarr(
                 raise _unfinished(partial)
             if partial.exists():
                 _remove(partial)
-            with _kept_when_failed(partial):
-                _write_store(adata, partial, n_jobs, chunk_bytes)
+            with _kept_when_failed(partial), root_last(partial) as root:
+                yield root
             _take_place(partial, path, overwrite=overwrite)
     except MNNError:
         raise
@@ -152,13 +162,6 @@ def write_zarr(
         for note in kept_notes(error):
             failure.add_note(note)
         raise failure from error
-
-
-def _write_store(adata: AnnData, partial: Path, n_jobs: int | None, chunk_bytes: int) -> None:
-    """Write all elements, the corrected values last: they take the time, and what fails fails before."""
-    with root_last(partial) as root, dask.config.set(threads(n_jobs)):
-        write_annotations(adata, root)
-        _write_matrix(adata.X, root, chunk_bytes)
 
 
 @contextmanager
@@ -180,8 +183,13 @@ def root_last(partial: Path) -> Iterator[zarr.Group]:
         raise
 
 
-def write_annotations(adata: AnnData, root: zarr.Group) -> None:
-    """Write everything but ``X``, as ``AnnData.write_zarr`` does."""
+def write_annotations(adata: AnnData, root: zarr.Group, n_jobs: int | None = None) -> None:
+    """Write everything but ``X``, as ``AnnData.write_zarr`` does. Triggers a compute of what is lazy."""
+    with dask.config.set(threads(n_jobs)):
+        _write_annotations(adata, root)
+
+
+def _write_annotations(adata: AnnData, root: zarr.Group) -> None:
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
@@ -193,8 +201,8 @@ def write_annotations(adata: AnnData, root: zarr.Group) -> None:
     write_elem(root, "raw", adata.raw)
 
 
-def _write_matrix(X: Any, root: zarr.Group, chunk_bytes: int) -> None:
-    """Write dense values, each chunk by itself."""
+def write_matrix(X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int) -> None:
+    """Write dense values as ``X``, each chunk by itself. Triggers a compute of them."""
     n_cells, n_genes = X.shape
     rows = max(1, min(rows_per_chunk(n_genes, X.dtype.itemsize, chunk_bytes), n_cells))
     array = root.create_array(
@@ -204,7 +212,8 @@ def _write_matrix(X: Any, root: zarr.Group, chunk_bytes: int) -> None:
         chunks=(rows, n_genes),
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
-    da.store(da.asarray(X).rechunk(array.chunks), array, lock=False)  # type: ignore[arg-type]
+    with dask.config.set(threads(n_jobs)):
+        da.store(da.asarray(X).rechunk(array.chunks), array, lock=False)  # type: ignore[arg-type]
 
 
 def _check_all_stored(root: zarr.Group, partial: Path) -> None:
