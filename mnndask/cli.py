@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import signal
 import sys
@@ -21,6 +20,7 @@ from mnndask.cli_correct import correct
 from mnndask.datasets import simulate_to_zarr
 from mnndask.demo import run_demo
 from mnndask.errors import MNNError
+from mnndask.memory import return_large_blocks
 from mnndask.output import kept_notes
 
 
@@ -95,19 +95,6 @@ def simulate(output: Path, **options: Any) -> None:
     )
 
 
-def _return_freed_memory() -> None:
-    """Have glibc give large blocks back to the system when they are freed.
-
-    By default it comes to keep blocks of up to 32 MiB, such as chunks, on heaps that fragment: memory then
-    grows with the length of the run. Only the command does this, as it is a setting of the whole process.
-    """
-    mmap_threshold = -3
-    try:
-        ctypes.CDLL(None).mallopt(mmap_threshold, 2**20)
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-
-
 class _Saying(logging.Handler):
     """Says warnings, logged or not, in one line each, and each once."""
 
@@ -131,8 +118,10 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end, as job schedulers do."""
 
 
-def _terminate(*_: Any) -> NoReturn:
-    raise Terminated
+def _end(signal_: int, _: Any) -> NoReturn:
+    # What was being written is given up, and zarr's loop would tell of each such task.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    raise Terminated if signal_ == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
@@ -140,7 +129,8 @@ def _heeding_signals_and_warnings() -> Iterator[None]:
     """Let a request to end be an interrupt, which leaves nothing behind, and say warnings in a line."""
     saying, logger = _Saying(), logging.getLogger("mnndask")
     in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    before = {signal_: signal.signal(signal_, _end) for signal_ in signals}
     logger.addHandler(saying)
     try:
         with warnings.catch_warnings():
@@ -150,8 +140,9 @@ def _heeding_signals_and_warnings() -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(saying)
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        for signal_, handler in before.items():
+            if signal.getsignal(signal_) is _end:
+                signal.signal(signal_, handler)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -160,15 +151,13 @@ def main(args: list[str] | None = None) -> None:
     An interrupt is one line and status 130, a request to end one and 143. Anything else is a bug: its
     traceback, and status 1.
     """
-    _return_freed_memory()
+    return_large_blocks()
     with _heeding_signals_and_warnings():
         try:
             sys.exit(cli.main(args, prog_name="mnndask", standalone_mode=False) or 0)
         except (click.exceptions.Abort, KeyboardInterrupt) as error:
             # Threads end with the chunk they are at; a second interrupt does not wait for them.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            # What they had begun to write is given up, and zarr's loop would tell of each such task at exit.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             # click raises its own error, from ours.
             said = _notes(error.__cause__ or error) or "Nothing was written"
             asked_to_end = isinstance(error.__cause__ or error, Terminated)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mnndask.budget import Budget
 from mnndask.correct import mnn_correct
 from mnndask.errors import InputError, InputKeyError
 from mnndask.kernels.subspace import SVD_MODES
+from mnndask.memory import return_freed
 from mnndask.output import check_output, write_annotations, write_matrix, writing
 from mnndask.parameters import SKETCH_METHODS
 from mnndask.store import open_lazily
@@ -190,7 +190,8 @@ def correct(
         what = "Both --hvg-key and --var-subset name the genes for distances."
         raise InputError(what, "Give one of them.")
     chosen = {key: value for key, value in options.items() if value is not None}
-    opened = [open_lazily(path, None, f"batch {i} ({path})") for i, path in enumerate(inputs)]
+    used = [column for column in (options["batch_key"], hvg_key, restrict) if column]
+    opened = [open_lazily(path, None, f"batch {i} ({path})", used=used) for i, path in enumerate(inputs)]
     if len(inputs) > 1 and options["batch_categories"] is None:
         chosen["batch_categories"] = _stems_unless_named(inputs, opened, options["batch_key"])
     if hvg_key:
@@ -216,18 +217,18 @@ def correct(
     if angles is not None:
         result.obs["mnn_angle"] = _angle_column(result, angles, options["batch_key"])
     chunk_bytes = Budget.of(options["memory_limit"], n_jobs).chunk_bytes
-    steps, (n_cells, n_genes) = result.uns["mnn"]["steps"], result.shape
+    steps, X = result.uns["mnn"]["steps"], result.X
     with writing(output, overwrite=overwrite) as root:
         write_annotations(result, root, n_jobs)
-        X, result = result.X, None  # the names of a million cells take memory that the rest does not need
-        gc.collect()
+        del result  # the names of a million cells take memory that the rest does not need
+        return_freed()
         write_matrix(X, root, n_jobs, chunk_bytes)
     for row in steps.iloc[1:].itertuples():
         click.echo(
             f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
         )
     click.echo(
-        f"corrected {n_cells:,} cells x {n_genes:,} genes in {len(steps)} batches "
+        f"corrected {X.shape[0]:,} cells x {X.shape[1]:,} genes in {len(steps)} batches "
         f"in {time.perf_counter() - start:.1f} s: {output}"
     )
 
@@ -289,7 +290,10 @@ def _flags(table: Any, column: str, slot: str, path: Path) -> np.ndarray:
     if table[column].dtype.kind != "b":
         what = f"{slot}[{column!r}] of {path} is of type {table[column].dtype}, not true or false."
         raise InputError(what, "Name a boolean column.")
-    return np.asarray(table[column])
+    if n := int(table[column].isna().sum()):
+        what = f"{slot}[{column!r}] of {path} has {n} missing value(s)."
+        raise InputError(what, "Say which they are, true or false.")
+    return np.asarray(table[column], bool)
 
 
 def _angle_column(result: Any, angles: list[Any], batch_key: str) -> np.ndarray:

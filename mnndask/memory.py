@@ -1,0 +1,31 @@
+"""What glibc does with freed memory: settings of the whole process, so for the command only."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Any
+
+MMAP_THRESHOLD = -3  # of malloc.h
+
+
+def return_large_blocks() -> None:
+    """Have large blocks given back to the system when they are freed.
+
+    By default glibc comes to keep blocks of up to 32 MiB, such as chunks, on heaps that fragment: memory then
+    grows with the length of the run.
+    """
+    _call("mallopt", MMAP_THRESHOLD, 2**20)
+
+
+def return_freed() -> None:
+    """Give back what is free now, of small blocks too."""
+    gc.collect()
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *args: Any) -> None:
+    try:
+        getattr(ctypes.CDLL(None), name)(*args)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
