@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,13 +116,17 @@ def _batch_column(source: Source, batch_key: str) -> pd.Series | None:
     if column.isna().any():
         what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{batch_key!r}]."
         raise InputError(what, "Fill them, or drop these cells.")
-    if column.dtype == object and not all(isinstance(value, Hashable) for value in column):
+    if column.dtype == object and any(_nested(value) for value in column):
         what = f"{source.label} holds lists or the like in obs[{batch_key!r}]."
         raise InputTypeError(what, "Make them strings or numbers.")
     if column.nunique() > column.astype(str).nunique():
         what = f"{source.label} has values in obs[{batch_key!r}] that differ but print alike."
         raise InputError(what, "Give each batch its own name, or name another batch_key.")
     return column
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, tuple) or not isinstance(value, Hashable)
 
 
 def name_batches(

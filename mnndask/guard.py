@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 import dask.array as da
 import h5py
 import zarr
+from anndata import AnnData
 from dask.array.core import getter, getter_inline, getter_nofancy
 from dask.blockwise import Blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from mnndask.reading import lazy_matrix, path_of
+from mnndask.stored_chunks import check_annotations
 
 GETTERS = (getter, getter_inline, getter_nofancy)  # what da.from_array reads with
 
@@ -42,6 +44,21 @@ def guarded(X: da.Array, label: str) -> da.Array:
             dependencies[name] = set()
     graph = HighLevelGraph(layers, dependencies)
     return da.Array(graph, X.name, X.chunks, meta=X._meta)
+
+
+def check_lazy_tables(adata: AnnData, X: Any, slot: str, label: str, used: Collection[str]) -> None:
+    """Refuse (or warn of) lost chunks of tables that ``read_lazy`` left in the store of a matrix.
+
+    The store is known by the matrix at `slot`. See :func:`check_annotations` for what is refused.
+    """
+    layers = X.dask.layers if isinstance(X, da.Array) else {}
+    lazy = [name for name in ("obs", "var") if hasattr(getattr(adata, name), "to_memory")]
+    for layer in layers.values() if lazy else ():
+        with _read_by(layer, layers) as stored:
+            if isinstance(stored, zarr.Array | zarr.Group) and f"/{stored.path}".endswith(f"/{slot}"):
+                root = zarr.open_group(stored.store, path=stored.path.removesuffix(slot).strip("/"), mode="r")
+                for name in lazy:
+                    check_annotations(root[name], f"{label} ({path_of(stored)})", used)
 
 
 @contextmanager

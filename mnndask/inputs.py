@@ -21,7 +21,7 @@ from mnndask.align import common_genes, name_batches, split_batches
 from mnndask.budget import Budget
 from mnndask.chunks import moderate
 from mnndask.errors import InputError, InputKeyError, InputTypeError
-from mnndask.guard import guarded
+from mnndask.guard import check_lazy_tables, guarded
 from mnndask.kernels.neighbors import Rows
 from mnndask.reading import lazy_matrix
 from mnndask.sources import Matrix, Source, layer_names
@@ -114,7 +114,7 @@ def read_inputs(
         Naming the input and the remedy.
     """
     kind = _common_kind(datas)
-    sources = [_open(data, _label(i, data), layer, budget) for i, data in enumerate(datas)]
+    sources = [_open(data, _label(i, data), layer, budget, batch_key) for i, data in enumerate(datas)]
     for source in sources:
         _check_matrix(source)
     _check_dimensions(sources)
@@ -199,7 +199,7 @@ def _label(i: int, data: Any) -> str:
     return f"batch {i} ({os.fspath(data)})" if isinstance(data, str | os.PathLike) else f"batch {i}"
 
 
-def _open(data: Any, label: str, layer: str | None, budget: Budget) -> Source:
+def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: str) -> Source:
     if layer is not None and not isinstance(data, AnnData | str | os.PathLike):
         what = f"layer={layer!r} was asked for, but {label} is a matrix."
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
@@ -208,23 +208,26 @@ def _open(data: Any, label: str, layer: str | None, budget: Budget) -> Source:
             if not os.fspath(data):
                 what = f"{label} is an empty path."
                 raise InputError(what, "Give the path of a .zarr or .h5ad.")
-            opened = open_lazily(Path(data).expanduser(), layer, label, budget.chunk_bytes)
-            return _from_anndata(opened, label, layer)
+            path = Path(data).expanduser()
+            opened = open_lazily(path, layer, label, budget.chunk_bytes, used=[batch_key])
+            return _from_anndata(opened, label, layer, batch_key)
         case AnnData():
-            return _from_anndata(data, label, layer)
+            return _from_anndata(data, label, layer, batch_key)
         case xr.DataArray():
             return Source(_matrix(data.data, label), label, data)
     return Source(_matrix(data, label), label)
 
 
-def _from_anndata(adata: AnnData, label: str, layer: str | None) -> Source:
+def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str) -> Source:
     if layer is not None and layer not in adata.layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layer_names(adata)) or 'none'}.")
+    slot = "X" if layer is None else f"layers/{layer}"
     if adata.isbacked:
-        X = backed_matrix(adata, "X" if layer is None else f"layers/{layer}", label)
+        X = backed_matrix(adata, slot, label)
     else:
         X = adata.X if layer is None else adata.layers[layer]
+    check_lazy_tables(adata, X, slot, label, [batch_key])
     if X is None:
         what = f"{label} has no X."
         raise InputError(what, "Name the layer that holds the expression: layer=...")

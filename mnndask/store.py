@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,21 @@ from zarr.errors import ContainsArrayError
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError
 from mnndask.reading import damaged, lazy_matrix, reading
-from mnndask.stored_chunks import check_annotations, check_chunks, checked
+from mnndask.stored_chunks import check_annotations, checked
 
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
 
 
-def open_lazily(path: Path, layer: str | None, label: str, chunk_bytes: int = CHUNK_BYTES) -> AnnData:
+def open_lazily(
+    path: Path,
+    layer: str | None,
+    label: str,
+    chunk_bytes: int = CHUNK_BYTES,
+    used: Collection[str] = (),
+) -> AnnData:
     """Open an AnnData store (``.zarr`` or ``.h5ad``): annotations in memory, matrices left in the file.
+
+    Columns of its tables that are `used` must have all of their chunks.
 
     Raises
     ------
@@ -41,7 +50,7 @@ def open_lazily(path: Path, layer: str | None, label: str, chunk_bytes: int = CH
         raise InputNotFoundError(what, "Check the path.")
     group = _open_group(path, label)
     try:
-        return _opened(group, layer, label, chunk_bytes)
+        return _opened(group, layer, label, chunk_bytes, used)
     finally:
         if isinstance(group, h5py.File):
             group.close()
@@ -70,7 +79,7 @@ def _open_group(path: Path, label: str) -> Any:
         raise InputError(what, ANNDATA_STORES) from error
 
 
-def _opened(group: Any, layer: str | None, label: str, chunk_bytes: int) -> AnnData:
+def _opened(group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str]) -> AnnData:
     with reading(label, "its root"):
         encoding, layers = group.attrs.get("encoding-type"), dict(group.get("layers", {}))
     if encoding != "anndata":
@@ -79,7 +88,7 @@ def _opened(group: Any, layer: str | None, label: str, chunk_bytes: int) -> AnnD
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
-    obs, var = (_table(group, name, label) for name in ("obs", "var"))
+    obs, var = (_table(group, name, label, used) for name in ("obs", "var"))
     raw = None
     if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
         raw_var = _table(group["raw"], "var", label)
@@ -98,20 +107,17 @@ def _opened(group: Any, layer: str | None, label: str, chunk_bytes: int) -> AnnD
     )
 
 
-def _table(group: Any, name: str, label: str) -> Any:
+def _table(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
     if name not in group:
         what = f"{label} has no {name}."
         raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
-    index = group[name].get(group[name].attrs.get("_index")) if hasattr(group[name], "keys") else None
-    if isinstance(index, zarr.Array):  # names that are lost would be empty, and none is
-        check_chunks(index, label)
-    return _in_memory(group, name, label)
+    return _in_memory(group, name, label, used)
 
 
-def _in_memory(group: Any, name: str, label: str) -> Any:
+def _in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
     with reading(label, f"{group.name}/{name}".strip("/")):
         elem = group[name]
-        check_annotations(elem, label)
+        check_annotations(elem, label, used)
         return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import h5py
@@ -115,7 +116,7 @@ def check_chunks(stored: Any, label: str) -> set[str]:
     for array in parts.values():
         lost = missing_chunks(array)
         if lost.any():
-            raise _lacks(label, array, lost)
+            raise _lacks(label, array, lost, NOT_ALL_STORED)
     return set()
 
 
@@ -128,7 +129,8 @@ def _check_dense(array: Any, label: str) -> set[str]:
     some = (len(lost) > 1 and not lost.all()) or name.startswith(("obsm/", "obsp/"))
     unused = isinstance(array, zarr.Array) and array.fill_value == 0 and some
     if not unused or (lost != columns).any():
-        raise _lacks(label, array, lost)
+        remedy = NOT_ALL_STORED if isinstance(array, zarr.Array) else WRITE_AGAIN
+        raise _lacks(label, array, lost, remedy)
     message = (
         f"{label} lacks {lost.sum()} of the {lost.size} chunks of {name}, in all rows of "
         f"the same columns. They count as zeros, as writers leave these out.\n"
@@ -138,23 +140,27 @@ def _check_dense(array: Any, label: str) -> set[str]:
     return _keys(array, lost)
 
 
-def check_annotations(elem: Any, label: str) -> None:
-    """Refuse annotations of a zarr store that lost chunks which cannot be zeros; warn of those that may be.
+def check_annotations(elem: Any, label: str, used: Collection[str] = ()) -> None:
+    """Refuse annotations of a zarr store that lost chunks which are needed; warn of those that may be zeros.
 
-    Names, and what categorical columns call their categories, are never all empty. Of other columns, writers
-    leave out chunks of zeros; unset flags, and masks where nothing is missing, are too common to tell.
+    Names, and what categorical columns call their categories, are never all empty; on columns that are `used`
+    the correction depends. Of other columns, writers leave out chunks of zeros; unset flags, and masks where
+    nothing is missing, are too common to tell.
     """
     if not isinstance(elem, zarr.Group | zarr.Array):
         return
-    doubtful = []
+    index, doubtful = elem.attrs.get("_index"), []
     for array in [elem] if isinstance(elem, zarr.Array) else _arrays_in(elem):
         if not array.ndim or not (lost := missing_chunks(array)).any():
             continue
-        column, _, part = array.path.rpartition("/")
-        if part in {"categories", "_index"}:
-            raise _lacks(label, array, lost)
+        holder, _, part = array.path.rpartition("/")
+        column = array.path.removeprefix(elem.path).strip("/").split("/")[0]
+        only = part == "codes" and _n_categories(elem, holder) <= 1
+        if part in {"categories", "_index"} or column == index:
+            raise _lacks(label, array, lost, WRITE_AGAIN)
+        if column in used and part != "mask" and not only:
+            raise _lacks(label, array, lost, NOT_ALL_STORED)
         unset = array.dtype.kind == "b" and lost.all()
-        only = part == "codes" and _n_categories(elem, column) <= 1
         if not (unset or only or part == "mask"):
             doubtful.append(array.path)
     if doubtful:
@@ -180,11 +186,11 @@ def _keys(array: Any, chunks: NDArray[np.bool_]) -> set[str]:
     return {chunk_key(array, tuple(map(int, at))) for at in np.argwhere(chunks)}
 
 
-def _lacks(label: str, array: Any, lost: NDArray[np.bool_]) -> InputError:
+def _lacks(label: str, array: Any, lost: NDArray[np.bool_], remedy: str) -> InputError:
     name = array.name.strip("/") or "its data"
     first = f", such as {min(_keys(array, lost))}" if isinstance(array, zarr.Array) else ""
     what = f"{label} lacks {lost.sum()} of the {lost.size} chunks of {name}{first}."
-    return InputError(what, NOT_ALL_STORED if isinstance(array, zarr.Array) else WRITE_AGAIN)
+    return InputError(what, remedy)
 
 
 def missing_chunks(array: Any) -> NDArray[np.bool_]:

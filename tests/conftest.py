@@ -1,8 +1,10 @@
-"""Imports whose own warnings are not ours, and examples that are the same in every run."""
+"""Imports whose own warnings are not ours, examples that are the same in every run, stores to spoil."""
 
 import os
+import shutil
 import warnings
 
+import pytest
 from hypothesis import settings
 
 with warnings.catch_warnings():
@@ -14,3 +16,31 @@ with warnings.catch_warnings():
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("explore", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+from spoiling import A, B, stored  # noqa: E402  (imports anndata)
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory):
+    """Function that writes the two batches in some kind of store, once, and gives the folder."""
+    folders = {}
+
+    def write(kind, layout):
+        if (kind, layout) not in folders:
+            folders[kind, layout] = folder = tmp_path_factory.mktemp(f"{kind}-{layout}")
+            for name, X in (("a", A), ("b", B)):
+                stored(folder, X, kind, layout, name)
+        return folders[kind, layout]
+
+    return write
+
+
+@pytest.fixture
+def stores(sound, tmp_path):
+    """Function that gives paths of two batches, which may be spoiled."""
+
+    def copy(kind, layout="csr"):
+        shutil.copytree(sound(kind, layout), tmp_path, dirs_exist_ok=True)
+        return [next(tmp_path.glob(f"{name}.*")) for name in "ab"]
+
+    return copy
