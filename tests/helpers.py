@@ -11,6 +11,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
+import pytest
 import sparse
 import xarray as xr
 import zarr
@@ -170,3 +171,12 @@ def one_anndata(labels, *, shuffled=True):
     adata.obsp["near"] = sp.eye_array(adata.n_obs, format="csr")
     adata.var["mean"] = np.asarray(adata.X.mean(axis=0))
     return adata, batch
+
+
+def check_kept(folder, line):
+    """The unfinished output is there, named, and does not open."""
+    assert "out.zarr.partial" in line
+    assert (folder / "out.zarr.partial").is_dir()
+    assert not list((folder / "out.zarr.partial").glob("zarr.json"))
+    with pytest.raises(FileNotFoundError):
+        ad.read_zarr(folder / "out.zarr.partial")

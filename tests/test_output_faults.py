@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import anndata as ad
-import numpy as np
 import pytest
 import zarr
-from helpers import as_anndata, make_batches
+from helpers import as_anndata, check_kept, make_batches
 
 from mnndask.cli import main
 from mnndask.errors import OutputExistsError
@@ -38,15 +34,6 @@ def command(tmp_path, capsys, monkeypatch):
 
 def contents(folder):
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-
-
-def check_kept(folder, line):
-    """The unfinished output is there, named, and does not open."""
-    assert "out.zarr.partial" in line
-    assert (folder / "out.zarr.partial").is_dir()
-    assert not list((folder / "out.zarr.partial").glob("zarr.json"))
-    with pytest.raises(FileNotFoundError):
-        ad.read_zarr(folder / "out.zarr.partial")
 
 
 def fill_the_disk(monkeypatch, stage):
@@ -166,102 +153,6 @@ def test_chunk_that_went_missing_is_noticed_before_the_end(command, tmp_path, mo
     assert status == 2
     assert "1 of the 1 chunks of X are missing from out.zarr.partial" in err[0]
     check_kept(tmp_path, err[0])
-
-
-# ---------------------------------------------------------------- processes that end in mid-write
-
-SMALL_CHUNKS = """
-import asyncio, sys
-import mnndask.budget, zarr
-from mnndask.cli import main
-
-async def set_slowly(self, key, value, original=zarr.storage.LocalStore.set):
-    await asyncio.sleep(0.02 if key.startswith("X/c/") else 0)
-    await original(self, key, value)
-
-mnndask.budget.CHUNK_BYTES = 4 * 40 * 8  # four cells; of 1200
-zarr.storage.LocalStore.set = set_slowly
-main(sys.argv[1:])
-"""
-WORDS = (
-    "correct a.h5ad b.h5ad -k 5 --restrict used --n-jobs 2 -o out.zarr --scratch scratch --memory-limit 300kB"
-)
-N_CHUNKS = 300
-
-
-@pytest.fixture
-def stopped_by(tmp_path):
-    """Function that has the command write many small chunks, and sends it a signal while it does."""
-
-    def stop(signal_):
-        (tmp_path / "scratch").mkdir()
-        for name, X in zip("ab", make_batches((600, 600)), strict=True):
-            adata = ad.AnnData(X)
-            adata.obs["used"] = np.arange(600) < 200
-            adata.write_h5ad(tmp_path / f"{name}.h5ad")
-        process = subprocess.Popen(
-            [sys.executable, "-c", SMALL_CHUNKS, *WORDS.split()],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            while process.poll() is None and not written(tmp_path):
-                time.sleep(0.002)
-            process.send_signal(signal_)
-            start = time.monotonic()
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        assert time.monotonic() - start < 5
-        assert out == ""
-        chunks = json.loads((tmp_path / "out.zarr.partial/X/zarr.json").read_text())["chunk_grid"]
-        assert chunks["configuration"]["chunk_shape"] == [1200 // N_CHUNKS, 40]
-        assert 0 < len(written(tmp_path)) < N_CHUNKS
-        told = "mnndask: warning: 400 cells do not fit in 0.0003 GB together"  # so they are in scratch
-        assert err.startswith(told)
-        return process.returncode, [line for line in err.splitlines()[1:] if line]
-
-    return stop
-
-
-def written(folder):
-    return list((folder / "out.zarr.partial" / "X" / "c").glob("*/*"))
-
-
-def test_ctrl_c(stopped_by, tmp_path):
-    check_interrupted(tmp_path, *stopped_by(signal.SIGINT), 130, "interrupted")
-
-
-def test_request_to_end(stopped_by, tmp_path):
-    """As job schedulers make it; no folder for scratch is left, either."""
-    check_interrupted(tmp_path, *stopped_by(signal.SIGTERM), 143, "ended")
-
-
-def check_interrupted(tmp_path, status, err, expected, said):
-    assert status == expected
-    assert len(err) == 1
-    assert err[0].startswith(f"mnndask: {said}; the unfinished output is kept in out.zarr.partial")
-    assert not list((tmp_path / "scratch").iterdir())
-    check_kept(tmp_path, err[0])
-    assert not (tmp_path / "out.zarr").exists()
-
-
-def test_killed(stopped_by, tmp_path, monkeypatch, capsys):
-    assert stopped_by(signal.SIGKILL) == (-signal.SIGKILL, [])
-    assert not (tmp_path / "out.zarr").exists()
-    monkeypatch.chdir(tmp_path)
-    words = WORDS.split()
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
-    check_kept(tmp_path, capsys.readouterr().err)
-    with pytest.raises(SystemExit) as end:
-        main([*words, "--overwrite"])
-    assert not end.value.code
-    assert ad.read_zarr(tmp_path / "out.zarr").shape == (1200, 40)
 
 
 def test_an_older_output_that_cannot_be_removed_is_told(command, tmp_path, monkeypatch):
