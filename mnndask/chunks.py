@@ -66,11 +66,13 @@ def moderate(X: da.Array, label: str, budget: Budget, itemsize: int, n_near: int
 
 
 def _bytes_to_split(X: da.Array, rows: int) -> int:
-    """Memory of a chunk of whole rows that has to be there to be split; twice where columns become rows."""
-    if not sparse.issparse(X._meta):
-        return rows * int(X.shape[1]) * int(X.dtype.itemsize)
-    copies = 2 if X.numblocks[1] > 1 or X._meta.format == "csc" else 1
-    return int(rows * X.shape[1] * copies * STORED_SHARE * (X.dtype.itemsize + 4))
+    """Memory of a chunk of whole rows that has to be there to be split: as read, and decoded or joined."""
+    per_value = X.dtype.itemsize
+    copies = 2 if X.numblocks[1] == 1 else 3
+    if sparse.issparse(X._meta):
+        per_value = STORED_SHARE * (X.dtype.itemsize + 4)
+        copies = 2 if X.numblocks[1] > 1 or X._meta.format == "csc" else 1
+    return int(rows * X.shape[1] * copies * per_value)
 
 
 def _rechunked(X: da.Array, rows: int | tuple[int, ...]) -> da.Array:

@@ -1,5 +1,6 @@
 """What a fit on disk holds in memory at once."""
 
+import tracemalloc
 from collections import defaultdict
 from dataclasses import fields, is_dataclass
 
@@ -14,7 +15,9 @@ from scipy import sparse
 from mnndask import mnn_correct
 from mnndask.budget import Budget
 from mnndask.kernels.distances import Points
+from mnndask.kernels.subspace import Span, SvdSolver
 from mnndask.reduce import FAN_IN, VarianceReduction, _tree
+from mnndask.runstore import RunStore
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +112,20 @@ def test_partials_add_up_in_a_tree():
     assert max(len(needs[key]) for key in tasks) <= FAN_IN
     assert len(combines) == 25 + 4 + 1
     assert _tree(leaves, sum, "combine").compute(scheduler="synchronous") == sum(range(200))
+
+
+def test_the_span_of_many_anchors_is_found_a_tile_at_a_time(tmp_path):
+    n_cells, n_genes, tile = 4_000, 200, 200
+    store = RunStore(tmp_path, tile)
+    cells = store.matrix("anchors", (n_cells, n_genes), np.dtype(np.float64))
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(n_genes, 3)))[0]
+    for at in range(0, n_cells, tile):
+        cells[at : at + tile] = rng.normal(size=(tile, 3)) @ axes.T + rng.normal(0, 0.01, (tile, n_genes))
+    tracemalloc.start()
+    span = Span.of(cells, 3, SvdSolver(), 10.0, tile)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    store.remove()
+    assert peak < n_cells * n_genes * 8 / 4
+    np.testing.assert_allclose(np.linalg.svd(axes.T @ span.basis)[1], 1, atol=1e-4)
