@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input i
 
 # One process a core, but no more than this: each worker imports the whole stack.
 WORKERS ?= 4
-PARALLEL := -n auto --maxprocesses=$(WORKERS)
+PARALLEL := -n auto --maxprocesses=$(WORKERS) --dist loadgroup
 
 # Another environment, active or half active, must not leak into .venv; without bytecode, each process that the
 # tests start would compile the libraries anew, which takes three times as long as importing them.

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.errors import ResultTooLargeError
 from mnndask.inputs import Inputs
-from mnndask.lazy import ChunkCorrector, angles_lazily, as_lazy, correct_lazily
+from mnndask.lazy import angles_lazily, as_lazy, correct_lazily
 from mnndask.model import CorrectionModel
 from mnndask.parallel import block_rows, map_blocks, row_blocks
 from mnndask.reference import Sketch
+from mnndask.shared import Shared
 from mnndask.sources import check_finite
 
 ROWS_AT_ONCE = 4096  # handed to one thread
 
 
 def correct_inputs(
-    model: CorrectionModel, inputs: Inputs, fitted: list[int], *, in_fit: bool, n_jobs: int | None
+    model: CorrectionModel,
+    inputs: Inputs,
+    fitted: list[int],
+    *,
+    in_fit: bool,
+    n_jobs: int | None,
+    scratch: str | os.PathLike[str] | None,
 ) -> list[Any]:
     """Corrected matrix of each source: parts of one array in memory, or lazy arrays.
 
@@ -30,18 +39,22 @@ def correct_inputs(
         Which fitted batch each batch of the inputs is.
     in_fit
         Whether the inputs are the fitted ones.
+    scratch
+        Where other processes are to find the model.
     """
     sizes = [source.X.shape[0] for source in inputs.sources]
     cuts = np.cumsum(sizes)[:-1]
     whole = np.empty((0 if inputs.lazy else sum(sizes), inputs.n_genes), model.spaces.dtype)
+    correctors = [_corrector(model, inputs, s, fitted, in_fit=in_fit) for s in range(len(sizes))]
+    shared = Shared(correctors, scratch)
     parts: list[Any] = []
     for s, out in enumerate(np.split(whole, cuts)):
-        X, corrector = inputs.sources[s].X, _corrector(model, inputs, s, fitted, in_fit=in_fit)
+        X = inputs.sources[s].X
         if inputs.sources[s].lazy:
-            parts.append(correct_lazily(X, corrector))
+            parts.append(correct_lazily(X, shared, s, fitted[s] if inputs.codes is None else None))
             continue
         parts.append(out if len(out) else np.empty(X.shape, whole.dtype))
-        _correct_in_memory(X, corrector, parts[-1], n_jobs)
+        _correct_in_memory(X, correctors[s], parts[-1], n_jobs)
     return parts
 
 
@@ -53,7 +66,11 @@ def _correct_in_memory(X: Any, corrector: ChunkCorrector, out: Any, n_jobs: int 
 
 
 def angles_of_inputs(
-    model: CorrectionModel, inputs: Inputs, sketches: list[Sketch], n_jobs: int | None
+    model: CorrectionModel,
+    inputs: Inputs,
+    sketches: list[Sketch],
+    n_jobs: int | None,
+    scratch: str | os.PathLike[str] | None,
 ) -> list[Any]:
     """Angle of each cell's correction, an array per batch; None for the reference. Lazy for lazy inputs.
 
@@ -68,7 +85,8 @@ def angles_of_inputs(
             out[b] = as_lazy(angles) if lazy else angles
         elif lazy:
             fitted = list(range(len(sketches)))
-            every = angles_lazily(X, _corrector(model, inputs, source, fitted, in_fit=True))
+            corrector = _corrector(model, inputs, source, fitted, in_fit=True)
+            every = angles_lazily(X, Shared([corrector], scratch), 0)
             out[b] = every if rows is None else every[rows]
         else:
             out[b] = _angles_in_memory(model, b, X if rows is None else X[rows], n_jobs)

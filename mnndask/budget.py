@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
+from mnndask.cluster import active_workers
 from mnndask.errors import InputError
 from mnndask.parallel import effective_n_jobs
 
@@ -62,9 +63,15 @@ class Budget:
 
     @classmethod
     def of(cls, memory_limit: int | float | str | None, n_jobs: int | None) -> Budget:
-        """Limit as the user gives it; None for what is free now."""
-        limit = parse_memory(memory_limit)
-        return cls(limit or int(psutil.virtual_memory().available), effective_n_jobs(n_jobs))
+        """Limit as the user gives it; None for what is free now.
+
+        On a cluster it is each worker's, and no more than a worker has.
+        """
+        limit, workers = parse_memory(memory_limit), active_workers()
+        if workers is None:
+            return cls(limit or int(psutil.virtual_memory().available), effective_n_jobs(n_jobs))
+        limits = [n for n in (limit, workers.memory) if n] or [int(psutil.virtual_memory().available)]
+        return cls(min(limits), workers.threads)
 
     @property
     def resident(self) -> int:

@@ -19,9 +19,8 @@ import click
 from mnndask.cli_correct import correct
 from mnndask.datasets import simulate_to_zarr
 from mnndask.demo import run_demo
-from mnndask.errors import MNNError
+from mnndask.errors import MNNError, kept_notes
 from mnndask.memory import return_large_blocks
-from mnndask.output import kept_notes
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -130,7 +129,8 @@ def _heeding_signals_and_warnings() -> Iterator[None]:
     saying, logger = _Saying(), logging.getLogger("mnndask")
     in_main_thread = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-    before = {signal_: signal.signal(signal_, _end) for signal_ in signals}
+    heeded = [signal_ for signal_ in signals if signal.getsignal(signal_) != signal.SIG_IGN]  # as by nohup
+    before = {signal_: signal.signal(signal_, _end) for signal_ in heeded}
     logger.addHandler(saying)
     try:
         with warnings.catch_warnings():

@@ -22,7 +22,7 @@ from mnndask.kernels.projection import as_csr, directions, project
 from mnndask.lazy import plain
 from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import block_rows, map_blocks, row_blocks, single_threaded_blas
-from mnndask.reduce import threads
+from mnndask.reduce import tasks_of, threads
 from mnndask.sources import Source, check_finite
 
 N_DIMS = 10
@@ -69,6 +69,15 @@ class BlockReader:
         )  # a dense block may have no zeros
         parts = [self._few(X[block], codes[block]) for block in blocks]
         return sparse.vstack(parts, format="csr") if self.onto is None else np.concatenate(parts)
+
+    def read_chunk(self, block: Any, start: int, rows: Rows | None) -> Any:
+        """The same from a chunk that begins at row `start`; None for all of its rows."""
+        X = plain(block)
+        return (
+            self.read(X, np.arange(start, start + X.shape[0]))
+            if rows is None
+            else self.read(X[rows - start], rows)
+        )
 
     def _few(self, X: Block, codes: NDArray[np.intp]) -> Any:
         cells = as_csr(X, self.near)
@@ -169,20 +178,14 @@ def _tasks(source: Source, reader: BlockReader, rows: Rows) -> list[Any]:
     """One task per chunk that holds some of the rows."""
     starts = np.cumsum((0, *source.X.chunks[0]))
     cuts = np.searchsorted(rows, starts)
-    read = dask.delayed(_read_chunk, pure=False)
-    shared = dask.delayed(reader, pure=False, traverse=False)  # once in the graph, for all chunks
-    blocks = source.X.to_delayed().ravel()
-    return [
-        read(shared, block, int(start), rows[low:high])
-        for block, start, low, high in zip(blocks, starts[:-1], cuts[:-1], cuts[1:], strict=True)
-        if high > low
-    ]
-
-
-def _read_chunk(reader: BlockReader, block: Any, start: int, rows: Rows) -> Any:
-    X = plain(block)
-    with single_threaded_blas():
-        return reader.read(X if len(rows) == X.shape[0] else X[rows - start], rows)
+    sketch, read = tasks_of("sketch"), reader.read_chunk
+    tasks = []
+    for block, start, n, low, high in zip(
+        source.X.to_delayed().ravel(), starts, source.X.chunks[0], cuts, cuts[1:], strict=False
+    ):
+        if high > low:
+            tasks.append(sketch(read, block, int(start), None if high - low == n else rows[low:high]))
+    return tasks
 
 
 def _in_memory(source: Source, reader: BlockReader, rows: Rows, n_jobs: int | None) -> list[Any]:

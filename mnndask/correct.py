@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -37,6 +37,7 @@ def mnn_correct(
     random_state: int = 0,
     memory_limit: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> tuple[Any, list[pd.DataFrame], list[Any] | None]:
     """Remove batch effects by matching mutual nearest neighbours.
@@ -201,6 +202,7 @@ def mnn_correct(
         random_state=random_state,
         memory_limit=memory_limit,
         scratch=scratch,
+        storage_options=storage_options,
         svd_options=kwargs,
     )
     corrected = corrector.fit_transform(datas)

@@ -30,7 +30,7 @@ class MNNCorrector(BaseEstimator):
     ----------
     var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
 svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, n_jobs, layer, restrict, \
-sketch_size, sketch_method, random_state, memory_limit, scratch
+sketch_size, sketch_method, random_state, memory_limit, scratch, storage_options
         As in :func:`mnndask.mnn_correct`.
     svd_options
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
@@ -93,6 +93,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
         random_state: int = 0,
         memory_limit: int | str | None = None,
         scratch: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
         svd_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.var_index = var_index
@@ -119,6 +120,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
         self.random_state = random_state
         self.memory_limit = memory_limit
         self.scratch = scratch
+        self.storage_options = storage_options
         self.svd_options = svd_options
 
     def fit(self, datas: Sequence[Any], y: None = None) -> MNNCorrector:
@@ -160,9 +162,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
         self._check_genes(inputs)
         fitted = self._fitted_batches(inputs)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
-        return self._pack(
-            inputs, correct_inputs(self.model_, inputs, fitted, in_fit=False, n_jobs=self.n_jobs)
-        )
+        return self._pack(inputs, self._correct(inputs, fitted, in_fit=False))
 
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit, and correct the same cells."""
@@ -174,9 +174,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
             return self._unchanged(inputs, datas)
         self._fit(inputs)
         fitted = list(range(len(inputs.categories)))
-        return self._pack(
-            inputs, correct_inputs(self.model_, inputs, fitted, in_fit=True, n_jobs=self.n_jobs)
-        )
+        return self._pack(inputs, self._correct(inputs, fitted, in_fit=True))
 
     def _read(
         self,
@@ -194,6 +192,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
             batches=batches,
             budget=Budget.of(self.memory_limit, self.n_jobs),
             fits_on=self.var_subset if fitting else (),
+            storage_options=self.storage_options,
         )
 
     def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
@@ -220,6 +219,11 @@ sketch_size, sketch_method, random_state, memory_limit, scratch
             self.feature_names_in_ = np.asarray(inputs.genes)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+
+    def _correct(self, inputs: Inputs, fitted: list[int], *, in_fit: bool) -> list[Any]:
+        return correct_inputs(
+            self.model_, inputs, fitted, in_fit=in_fit, n_jobs=self.n_jobs, scratch=self.scratch
+        )
 
     def _pack(self, inputs: Inputs, parts: list[Any]) -> Any:
         if inputs.kind != "anndata":

@@ -15,11 +15,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from mnndask.errors import InputError, OutputError, OutputExistsError
-from mnndask.output import partial_of
+from mnndask.location import Location
 from mnndask.parallel import effective_n_jobs, single_threaded_blas
 from mnndask.simulation import SimulatedBatch, Tissue, batch_sizes, simulated_batch, simulated_tissue
-from mnndask.store import is_url
 from mnndask.stream import write_csr_blocks
+from mnndask.target import partial_of
 
 
 def simulate(
@@ -172,7 +172,7 @@ def _checked_sizes(
 
 def _clear(folder: Path, *, overwrite: bool) -> None:
     """Make the folder; remove batches that are in it, or refuse to."""
-    if is_url(folder):
+    if Location.of(folder).is_url:
         what = f"The output {folder} is a URL, and only local paths can be written."
         raise InputError(what, "Give a local folder, and copy the stores from there.")
     try:

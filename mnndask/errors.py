@@ -46,6 +46,10 @@ class InputReadError(InputError, OSError):
     """An input that is damaged, or cannot be read."""
 
 
+class RemoteError(MNNError, OSError):
+    """A place on another machine that denies access, or does not answer."""
+
+
 class ScratchError(MNNError, OSError):
     """A scratch folder that cannot be used, or has lost what was put there."""
 
@@ -58,8 +62,27 @@ class OutputError(MNNError, OSError):
     """An output that could not be written to its end."""
 
 
+class ClusterError(MNNError, RuntimeError):
+    """A cluster that cannot do the work, or was lost."""
+
+
 class ResultTooLargeError(MNNError, MemoryError):
     """A dense result that would not fit in memory."""
+
+
+KEPT = "The unfinished output is kept in"  # how the note begins that is put on what stopped a run
+
+
+def kept_notes(error: BaseException) -> list[str]:
+    """Notes on an error that say what is left of the output."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(KEPT)]
+
+
+def with_notes_of(error: BaseException, failure: MNNError) -> MNNError:
+    """An error that is raised in place of another, which had such notes."""
+    for note in kept_notes(error):
+        failure.add_note(note)
+    return failure
 
 
 def nonfinite(name: str, rows: NDArray[np.integer]) -> NonFiniteError:

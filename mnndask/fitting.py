@@ -25,7 +25,7 @@ from mnndask.runstore import RunStore
 from mnndask.sketch import Choice, choose_cells, draw_cells, read_sketches
 from mnndask.workspace import Workspace
 
-OF_THE_RUN = {"n_jobs", "memory_limit", "scratch"}
+OF_THE_RUN = {"n_jobs", "memory_limit", "scratch", "storage_options"}
 NOT_RECORDED = OF_THE_RUN | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
 
 
@@ -97,7 +97,9 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         sketches = read_sketches(inputs, rows, spaces, store if plan.tiled else None, work.n_jobs)
         fit = Fit(sketches, inputs.names, order, spaces, options, work, arenas[1])
         model = fit.run()
-        angles = angles_of_inputs(model, inputs, sketches, work.n_jobs) if options.compute_angle else None
+        angles = None
+        if options.compute_angle:
+            angles = angles_of_inputs(model, inputs, sketches, work.n_jobs, given["scratch"])
     except BaseException as error:
         if store is not None:
             store.remove()

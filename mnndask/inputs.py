@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -23,6 +22,7 @@ from mnndask.chunks import moderate
 from mnndask.errors import InputError, InputKeyError, InputTypeError
 from mnndask.guard import check_lazy_tables, guarded
 from mnndask.kernels.neighbors import Rows
+from mnndask.location import Location
 from mnndask.reading import lazy_matrix
 from mnndask.sources import Matrix, Source, layer_names
 from mnndask.store import open_lazily
@@ -102,6 +102,7 @@ def read_inputs(
     batches: Sequence[Hashable] | None = None,
     budget: Budget,
     fits_on: Collection[Hashable] | None = (),
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Inputs:
     """Open, check and align all batches; nothing lazy is read but annotations.
 
@@ -114,6 +115,7 @@ def read_inputs(
         Naming the input and the remedy.
     """
     kind = _common_kind(datas)
+    datas = [_located(i, data, storage_options) for i, data in enumerate(datas)]
     sources = [_open(data, _label(i, data), layer, budget, batch_key) for i, data in enumerate(datas)]
     for source in sources:
         _check_matrix(source)
@@ -155,7 +157,7 @@ def _kind(data: Any) -> str:
     match data:
         case AnnData():
             return "anndata"
-        case str() | os.PathLike():
+        case str() | os.PathLike() | Location():
             return "path"
         case np.ndarray():
             return "array"
@@ -195,21 +197,26 @@ def _common_kind(datas: Sequence[Any]) -> str:
     return {"anndata": "anndata", "path": "anndata", "dataarray": "dataarray"}.get(kinds[0], "array")
 
 
+def _located(i: int, data: Any, options: Mapping[str, Any] | None) -> Any:
+    if not isinstance(data, str | os.PathLike | Location):
+        return data
+    if not os.fspath(data):
+        what = f"batch {i} is an empty path."
+        raise InputError(what, "Give the path of a .zarr or .h5ad.")
+    return Location.of(data, options)
+
+
 def _label(i: int, data: Any) -> str:
-    return f"batch {i} ({os.fspath(data)})" if isinstance(data, str | os.PathLike) else f"batch {i}"
+    return f"batch {i} ({data})" if isinstance(data, Location) else f"batch {i}"
 
 
 def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: str) -> Source:
-    if layer is not None and not isinstance(data, AnnData | str | os.PathLike):
+    if layer is not None and not isinstance(data, AnnData | Location):
         what = f"layer={layer!r} was asked for, but {label} is a matrix."
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
-        case str() | os.PathLike():
-            if not os.fspath(data):
-                what = f"{label} is an empty path."
-                raise InputError(what, "Give the path of a .zarr or .h5ad.")
-            path = Path(data).expanduser()
-            opened = open_lazily(path, layer, label, budget.chunk_bytes, used=[batch_key])
+        case Location():
+            opened = open_lazily(data, layer, label, budget.chunk_bytes, used=[batch_key])
             return _from_anndata(opened, label, layer, batch_key)
         case AnnData():
             return _from_anndata(data, label, layer, batch_key)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import dask
 import dask.array as da
@@ -15,11 +14,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask.budget import CHUNK_BYTES
+from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.kernels.neighbors import Rows
-from mnndask.model import Block, CorrectionModel
+from mnndask.model import Block
 from mnndask.parallel import single_threaded_blas
-from mnndask.reduce import threads
-from mnndask.sources import check_finite
+from mnndask.reduce import tasks_of, threads
+from mnndask.shared import Shared, Stored
+
+Correctors: TypeAlias = Shared[list[ChunkCorrector]] | Stored[list[ChunkCorrector]]
 
 
 def rows_per_chunk(n_genes: int, itemsize: int, chunk_bytes: int = CHUNK_BYTES) -> int:
@@ -36,12 +38,12 @@ def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int 
     for X, wanted in zip(arrays, rows, strict=True):
         starts = np.cumsum((0, *X.chunks[0]))
         tasks = []
-        read = dask.delayed(_read, pure=True)
+        read = tasks_of("gather")
         for block, start, stop in zip(X.to_delayed().ravel(), starts[:-1], starts[1:], strict=True):
             if wanted is None:
-                tasks.append(read(block, None))
+                tasks.append(read(_read, block, None))
             elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
-                tasks.append(read(block, own - start))
+                tasks.append(read(_read, block, own - start))
         parts.append(tasks)
     return [
         blocks[0] if len(blocks) == 1 else stack_cells(blocks)
@@ -59,80 +61,39 @@ def plain(block: Any) -> Block:
     return block.tocsr() if hasattr(block, "tocsr") else np.asarray(block)  # SciPy's or pydata's sparse
 
 
-@dataclass(frozen=True)
-class ChunkCorrector:
-    """Corrects a chunk of rows of one source.
+def correct_lazily(X: da.Array, shared: Correctors, source: int, batch: int | None) -> da.Array:
+    """Corrected array of one source, nothing of which is read before it is computed.
 
     Parameters
     ----------
-    model
-        The fitted correction.
-    batches
-        Batch of each row of the source, or the one batch of all.
-    rows
-        Row of each in its fitted batch, None for cells that were not in the fit.
+    shared
+        Correctors of all sources.
+    batch
+        The one batch that it is, for whoever watches.
     """
-
-    model: CorrectionModel
-    batches: NDArray[np.intp] | int
-    rows: Rows | None
-
-    def correct(self, X: Block, first: int) -> NDArray[np.floating]:
-        """Correct rows ``first, first + 1, ...`` of the source."""
-        rows = None if self.rows is None else self.rows[first : first + X.shape[0]]
-        parts = self._parts(X, first)
-        out = None
-        for batch, own in parts:
-            part = X if len(parts) == 1 else X[own]
-            check_finite(part, f"batch {self.model.names[batch]!r}", rows=own + first)
-            corrected = self.model.correct(batch, part, None if rows is None else rows[own])
-            if len(parts) == 1:
-                return corrected
-            out = np.empty(X.shape, corrected.dtype) if out is None else out
-            out[own] = corrected
-        return np.empty(X.shape, self.model.spaces.dtype) if out is None else out
-
-    def angles(self, X: Block, first: int) -> NDArray[np.float64]:
-        """Angles of the corrections of rows ``first, first + 1, ...``, NaN for the reference's."""
-        out = np.full(X.shape[0], np.nan)
-        for batch, own in self._parts(X, first):
-            if batch in self.model.steps:
-                check_finite(X[own], f"batch {self.model.names[batch]!r}", rows=own + first)
-                out[own] = self.model.angles(batch, X[own])
-        return out
-
-    def _parts(self, X: Block, first: int) -> list[tuple[int, Rows]]:
-        """Batches of a chunk, and the rows of each."""
-        if isinstance(self.batches, int):
-            return [(self.batches, np.arange(X.shape[0]))]
-        batches = self.batches[first : first + X.shape[0]]
-        return [(int(b), np.flatnonzero(batches == b)) for b in np.unique(batches)]
-
-
-def correct_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
-    """Corrected array, nothing of which is read before it is computed."""
-    dtype = corrector.model.spaces.dtype
-    name = f"mnn-correct-{uuid.uuid4().hex}"
-    chunk = partial(_of_chunk, corrector.correct)
+    dtype = shared.get()[source].model.spaces.dtype
+    name = f"mnn-correct{'' if batch is None else f'-batch{batch}'}-{uuid.uuid4().hex}"
+    chunk = partial(_of_chunk, "correct", shared, source)
     out: da.Array = da.map_blocks(chunk, X, name=name, dtype=dtype, meta=np.empty((0, 0), dtype))
     return out
 
 
-def angles_lazily(X: da.Array, corrector: ChunkCorrector) -> da.Array:
+def angles_lazily(X: da.Array, shared: Correctors, source: int) -> da.Array:
     """Angles of the corrections of all rows, nothing of which is read before they are computed."""
     name = f"mnn-angle-{uuid.uuid4().hex}"
-    chunk = partial(_of_chunk, corrector.angles)
+    chunk = partial(_of_chunk, "angles", shared, source)
     out: da.Array = da.map_blocks(chunk, X, name=name, dtype=np.float64, meta=np.empty(0), drop_axis=1)
     return out
 
 
 def _of_chunk(
-    function: Callable[[Block, int], NDArray[Any]], block: Any, block_info: dict[int, Any]
+    method: str, shared: Correctors, source: int, block: Any, block_info: dict[int, Any]
 ) -> NDArray[Any]:
-    """Call a function of rows and of the first one's number; no closure, so that results can be pickled."""
+    """Call a method of a corrector; no closure, so that results can be pickled."""
     first = block_info[0]["array-location"][0][0]
     with single_threaded_blas():
-        return function(plain(block), first)
+        out: NDArray[Any] = getattr(shared.get()[source], method)(plain(block), first)
+    return out
 
 
 def whole_rows(X: da.Array) -> da.Array:

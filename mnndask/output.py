@@ -3,139 +3,77 @@
 from __future__ import annotations
 
 import os
-import shutil
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import dask
 import dask.array as da
 import zarr
 from anndata import AnnData
 from anndata.io import write_elem
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore, WrapperStore
 
 from mnndask.budget import CHUNK_BYTES
-from mnndask.errors import InputError, InputNotFoundError, MNNError, OutputError, OutputExistsError
+from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
 from mnndask.lazy import rows_per_chunk
-from mnndask.reduce import threads
+from mnndask.location import Location, is_remote, unreachable
+from mnndask.reduce import tasks_of, threads
+from mnndask.root_last import root_last
+from mnndask.run_record import ANNOTATED, RUN, Run
 from mnndask.sources import layer_names
-from mnndask.store import is_url
-from mnndask.stored_chunks import missing_chunks
-from mnndask.writer import only_writer
+from mnndask.stored_chunks import missing_chunks, stored_chunks
+from mnndask.target import Target, target_of
 
-ROOT = "zarr.json"
-KEPT = "The unfinished output is kept in"  # how the note begins that is put on what stopped a run
+PARTS_OF_SHARD = 8  # of an object: what a reader of a few cells has to fetch
 
 
-def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse an output that is taken, or that an input is, holds or lies in."""
-    if is_url(path):
-        what = f"The output {path} is a URL, and only local paths can be written."
-        raise InputError(what, "Give a local path, and copy the store from there.")
-    if path.suffix != ".zarr":
-        what = f"The output {path} does not end in .zarr."
-        raise InputError(what, "Results are written as zarr stores: give a path such as corrected.zarr.")
-    target = path.resolve()
-    partial = partial_of(target)
-    for source in inputs:
-        real = source.resolve()
-        if partial == real or partial in real.parents:
-            what = f"The output {path} grows in {partial}, where the input {source} lies."
-            raise InputError(what, "Write to another path, or rename the input.")
-        if target == real or target in real.parents or real in target.parents:
-            relation = "is" if target == real else "contains" if target in real.parents else "is inside"
-            what = f"The output {path} {relation} the input {source}."
-            raise InputError(what, "Write to another path; --overwrite does not lift this.")
-    older = _older(target)
-    if older.exists():
-        what = f"An older output, {older}, exists: a run was stopped while it replaced {path}."
-        raise OutputExistsError(what, f"Rename it to {path}, or remove it.")
-    if path.exists() and not overwrite:
-        what = f"The output {path} exists."
+def check_output(
+    target: Target, inputs: Sequence[Location], *, overwrite: bool, resume: Run | None = None
+) -> None:
+    """Refuse an output that is taken, that an input is, holds or lies in, or that is of another run."""
+    target.check(inputs)
+    check_free(target, overwrite=overwrite, resume=resume is not None)
+    if resume is not None and target.unfinished():
+        _continued(target, resume)
+
+
+def check_free(target: Target, *, overwrite: bool, resume: bool) -> None:
+    """Refuse an output that is there, whole or in part, unless it is to be replaced or continued."""
+    if target.exists() and not overwrite:
+        what = f"The output {target} exists."
         raise OutputExistsError(what, "Remove it, choose another path, or overwrite it with --overwrite.")
-    if partial.exists() and not overwrite:
-        raise _unfinished(partial)
-    if not target.parent.is_dir():
-        what = f"The folder of the output, {target.parent}, does not exist."
-        raise InputNotFoundError(what, "Create it first.")
-
-
-class RootLastStore(WrapperStore[LocalStore]):
-    """A store whose root metadata is kept back until all else is written: without it, nothing opens it."""
-
-    def __init__(self, store: LocalStore, root: dict[str, Buffer] | None = None) -> None:
-        super().__init__(store)
-        self.root = {} if root is None else root
-        self.abandoned = False
-
-    def _with_store(self, store: LocalStore) -> RootLastStore:
-        return type(self)(store, self.root)
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """Value of a key."""
-        return self.root.get(ROOT) if key == ROOT else await self._store.get(key, prototype, byte_range)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write a value, or hold the root's."""
-        if self.abandoned:
-            what = "the output was given up"
-            raise OSError(what)
-        if key == ROOT:
-            self.root[ROOT] = value
-        else:
-            await self._store.set(key, value)
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write a value unless there is one."""
-        if not await self.exists(key):
-            await self.set(key, value)
-
-    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
-        for key, value in values:
-            await self.set(key, value)
-
-    async def exists(self, key: str) -> bool:
-        """Whether there is a value."""
-        return key in self.root if key == ROOT else await self._store.exists(key)
-
-    def finish(self) -> None:
-        """Write the root."""
-        sync(self._store.set(ROOT, self.root[ROOT]))
+    if target.unfinished() and not (overwrite or resume):
+        raise _unfinished(target)
 
 
 def write_zarr(
     adata: AnnData,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
     n_jobs: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a result as an AnnData zarr store, a block of cells at a time; see :func:`writing`.
 
     Triggers a compute of all that is lazy. Chunks are of whole cells, of about `chunk_bytes`.
     """
-    with writing(path, overwrite=overwrite) as root:
+    target = target_of(Location.of(path, storage_options))
+    with writing(target, overwrite=overwrite) as root:
         write_annotations(adata, root, n_jobs)
-        write_matrix(adata.X, root, n_jobs, chunk_bytes)
+        write_matrix(adata.X, root, n_jobs, chunk_bytes, sharded=target.sharded)
 
 
 @contextmanager
-def writing(path: Path, *, overwrite: bool = False) -> Iterator[zarr.Group]:
+def writing(
+    target: Target, *, overwrite: bool = False, run: Run | None = None, resume: bool = False
+) -> Iterator[zarr.Group]:
     """Root of a new AnnData store, to which first annotations are written, then ``X``.
 
-    What takes the time comes last: what fails fails before. The store grows beside its place as
-    ``<path>.partial``, which nothing opens before all of it is written, and takes its place when complete. On
-    failure the part is kept, a note on the error names it, and an older store at `path` is left as it was.
+    What takes the time comes last: what fails fails before. The store grows where nothing opens it before all
+    of it is written. On failure the part is kept, a note on the error names it, and an older local store is
+    left as it was. With `resume`, what the same `run` has written is kept.
 
     Raises
     ------
@@ -144,49 +82,55 @@ def writing(path: Path, *, overwrite: bool = False) -> Iterator[zarr.Group]:
     OutputError
         If it cannot be written, as on a disk that is full.
     """
-    partial = partial_of(path)
     try:
-        with only_writer(partial):
-            if partial.exists() and not overwrite:
-                raise _unfinished(partial)
-            if partial.exists():
-                _remove(partial)
-            with _kept_when_failed(partial), root_last(partial) as root:
+        with target.only_writer():
+            check_free(target, overwrite=overwrite, resume=resume)
+            continued = resume and run is not None and target.unfinished() and _continued(target, run)
+            if not continued:
+                target.clear()
+            grown = root_last(target.store(), target.growing, target.check_ours)
+            with _kept_when_failed(target, run), grown as root:
+                if run is not None and not continued:
+                    root.create_group(RUN, attributes=run.record)
                 yield root
-            _take_place(partial, path, overwrite=overwrite)
+            target.finish(overwrite=overwrite)
     except MNNError:
         raise
     except OSError as error:
-        what = f"The output {path} could not be written: {error.strerror or error}."
-        failure = OutputError(what, "Make room, or write to another place.")
-        for note in kept_notes(error):
-            failure.add_note(note)
-        raise failure from error
+        what = f"The output {target} could not be written: {error.strerror or error}."
+        raise with_notes_of(error, OutputError(what, "Make room, or write to another place.")) from error
+    except Exception as error:
+        if not is_remote(error):
+            raise
+        raise with_notes_of(error, unreachable(f"The output {target}", error)) from error
 
 
-@contextmanager
-def root_last(partial: Path) -> Iterator[zarr.Group]:
-    """Root of an AnnData store, to write all elements to; what is left of it does not open if that fails."""
-    store = RootLastStore(LocalStore(partial))
-    # A chunk of zeros that is not written could not be told from one that was lost.
-    always = {"array.write_empty_chunks": True}
+def _continued(target: Target, run: Run) -> bool:
+    """Whether there is a part that can be continued; raises if it is another run's.
+
+    Without a record, a run was stopped before it wrote anything of worth.
+    """
+    store = target.store(read_only=True)
     try:
-        with zarr.config.set(always), zarr_v3():
-            root = zarr.open_group(store, mode="w", zarr_format=3)
-            root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            yield root
-            zarr.consolidate_metadata(store)
-            _check_all_stored(root, partial)
-        store.finish()
-    except BaseException:
-        store.abandoned = True  # threads that are yet to write a chunk
-        raise
+        record = zarr.open_group(store, path=RUN, mode="r").attrs.asdict()
+    except FileNotFoundError:
+        return False
+    run.check_same(record, target.growing)
+    return bool(record.get(ANNOTATED))
 
 
 def write_annotations(adata: AnnData, root: zarr.Group, n_jobs: int | None = None) -> None:
-    """Write everything but ``X``, as ``AnnData.write_zarr`` does. Triggers a compute of what is lazy."""
+    """Write everything but ``X``, as ``AnnData.write_zarr`` does, unless the run that is resumed did.
+
+    Triggers a compute of what is lazy.
+    """
+    run = root.get(RUN)
+    if run is not None and ANNOTATED in run.attrs:
+        return
     with dask.config.set(threads(n_jobs)):
         _write_annotations(adata, root)
+    if run is not None:
+        run.attrs[ANNOTATED] = True
 
 
 def _write_annotations(adata: AnnData, root: zarr.Group) -> None:
@@ -201,95 +145,70 @@ def _write_annotations(adata: AnnData, root: zarr.Group) -> None:
     write_elem(root, "raw", adata.raw)
 
 
-def write_matrix(X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int) -> None:
-    """Write dense values as ``X``, each chunk by itself. Triggers a compute of them."""
+def write_matrix(
+    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, sharded: bool = False
+) -> None:
+    """Write dense values as ``X``, each chunk by itself, but for those that are there.
+
+    Triggers a compute of them. When `sharded`, each is an object of parts that can be read by themselves.
+    """
+    array = root.get("X")
+    if array is None:
+        array = _empty_matrix(X, root, chunk_bytes, sharded=sharded)
+    rows = stored_chunks(array)[0]
+    starts = range(0, X.shape[0], rows)
+    # Chains of single tasks stay unfused, so that those who watch see the stage of each.
+    with dask.config.set({"optimization.fuse.active": False}):
+        blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
+    missing = missing_chunks(array).ravel()
+    write = tasks_of("write")
+    tasks = [
+        write(_put, array, start, block)
+        for start, block, wanted in zip(starts, blocks, missing, strict=True)
+        if wanted
+    ]
+    dask.compute(*tasks, **threads(n_jobs))
+
+
+def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
     n_cells, n_genes = X.shape
     rows = max(1, min(rows_per_chunk(n_genes, X.dtype.itemsize, chunk_bytes), n_cells))
-    array = root.create_array(
+    part = -(-rows // PARTS_OF_SHARD) if sharded else rows
+    rows = -(-rows // part) * part
+    return root.create_array(
         "X",
         shape=X.shape,
         dtype=X.dtype,
-        chunks=(rows, n_genes),
+        chunks=(part, n_genes),
+        shards=(rows, n_genes) if sharded else None,
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
-    with dask.config.set(threads(n_jobs)):
-        da.store(da.asarray(X).rechunk(array.chunks), array, lock=False)  # type: ignore[arg-type]
 
 
-def _check_all_stored(root: zarr.Group, partial: Path) -> None:
-    """Raise if a chunk of any array is not there, rather than have it read as zeros ever after."""
-    for name, array in root.members(max_depth=None, use_consolidated_for_children=False):
-        if isinstance(array, zarr.Array) and array.ndim and (lost := missing_chunks(array)).any():
-            what = f"{lost.sum()} of the {lost.size} chunks of {name} are missing from {partial}."
-            raise OutputError(what, "Write again; has something removed files there?")
+def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array[start : start + len(block)] = block
 
 
-def partial_of(path: Path) -> Path:
-    """Where the store at `path` grows."""
-    return path.with_name(path.name + ".partial")
-
-
-def _older(path: Path) -> Path:
-    """Where a store at `path` is while another takes its place."""
-    return path.with_name(path.name + ".replaced")
-
-
-def _unfinished(partial: Path) -> OutputExistsError:
-    what = f"An unfinished output, {partial}, exists."
-    return OutputExistsError(what, "Another run is writing it, or one failed: remove it, or use --overwrite.")
-
-
-def kept_notes(error: BaseException) -> list[str]:
-    """Notes on an error that say what is left of the output."""
-    return [note for note in getattr(error, "__notes__", ()) if note.startswith(KEPT)]
+def _unfinished(target: Target) -> OutputExistsError:
+    what = f"An unfinished output, {target.growing}, exists."
+    remedy = "Another run is writing it, or one failed: continue that with --resume, or use --overwrite."
+    return OutputExistsError(what, remedy)
 
 
 @contextmanager
-def _kept_when_failed(partial: Path) -> Iterator[None]:
+def _kept_when_failed(target: Target, run: Run | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if partial.exists():
-            error.add_note(f"{KEPT} {partial}: --overwrite replaces it.")
+        if _is_kept(target):
+            resumes = "" if run is None else "--resume continues it, "
+            error.add_note(f"{KEPT} {target.growing}: {resumes}--overwrite replaces it.")
         raise
 
 
-def _take_place(partial: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename a complete store into place; one that it replaces goes only after."""
-    old = _older(path)
-    replaced = overwrite and path.exists()
+def _is_kept(target: Target) -> bool:
     try:
-        if replaced:
-            os.replace(path, old)
-        os.replace(partial, path)
-    except OSError as error:
-        error.add_note(f"{KEPT} {partial}, which is complete: rename it.")
-        if replaced and old.exists():
-            os.replace(old, path)
-        raise
-    if replaced:
-        try:
-            _remove(old)
-        except OSError as error:
-            message = (
-                f"{path} is complete, but the older output, now {old}, could not be removed: "
-                f"{error.strerror or error}.\nRemove it."
-            )
-            warnings.warn(message, UserWarning, stacklevel=4)
-
-
-@contextmanager
-def zarr_v3() -> Iterator[None]:
-    """Have anndata write zarr format 3, chunks unsharded, without its remarks on both choices."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
-        warnings.filterwarnings("ignore", "zarr v3 autosharding will be the default", UserWarning)
-        # anndata 0.13 still needs the setting of which it says that 0.14 will do without it
-        warnings.filterwarnings("ignore", "This setting will be removed in 0.14", DeprecationWarning)
-        unsharded = {"auto_shardzarr_v3": False} if hasattr(ad.settings, "auto_shardzarr_v3") else {}
-        with ad.settings.override(zarr_write_format=3, **unsharded):
-            yield
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        return target.unfinished()
+    except Exception:  # it cannot be reached now
+        return True

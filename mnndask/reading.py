@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask.budget import CHUNK_BYTES
-from mnndask.errors import InputReadError, MNNError
+from mnndask.errors import InputReadError, MNNError, RemoteError
 from mnndask.lazy import rows_per_chunk
+from mnndask.location import is_remote, unreachable
 from mnndask.stored_chunks import WRITE_AGAIN, LostChunkError, check_chunks, checked, chunk_key, stored_chunks
 
 COLUMNS_PER_CHUNK = 1000  # of a matrix stored by columns
@@ -37,8 +38,10 @@ def reading(label: str, name: str) -> Iterator[None]:
         raise damaged(label, f"{name} cannot be read", error) from error
 
 
-def damaged(label: str, problem: str, error: Exception) -> InputReadError:
+def damaged(label: str, problem: str, error: Exception) -> InputReadError | RemoteError:
     """Error of an input that is there but cannot be read."""
+    if is_remote(error):
+        return unreachable(f"{label}: {problem.removesuffix(' cannot be read')}", error)
     said = " ".join(f"{type(error).__name__}: {error}".split())
     what = f"{label} is damaged: {problem} ({said})."
     return InputReadError(what, WRITE_AGAIN)
@@ -164,7 +167,9 @@ def lazy_matrix(
         format_, shape = (matrix.format if is_sparse else "dense"), tuple(int(n) for n in matrix.shape)
         dtype = np.dtype(matrix.dtype)
         empty = check_chunks(stored, label)
-        own = Path(stored.file.filename) if hasattr(stored, "file") else checked(stored, frozenset(empty))
+        # Workers may be elsewhere.
+        file = Path(stored.file.filename).absolute() if hasattr(stored, "file") else None
+        own = file or checked(stored, frozenset(empty))
     block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
     return da.map_blocks(  # type: ignore[no-any-return]
         BlockReader(own, slot, label, format_, shape),

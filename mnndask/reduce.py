@@ -32,17 +32,25 @@ def map_stage(
     stage: str, function: Callable[[slice], T], blocks: Sequence[slice], n_jobs: int | None
 ) -> list[T]:
     """Call a function on every block as a task of its own; results in order. Triggers one compute."""
-    named = _named(stage)
+    named = tasks_of(stage)
     return _compute([named(function, block) for block in blocks], n_jobs)
 
 
-def _named(stage: str) -> Callable[..., Delayed]:
-    """Makes tasks whose names tell their stage."""
+def tasks_of(stage: str) -> Callable[..., Delayed]:
+    """Makes tasks whose names tell their stage.
+
+    A function, with all that it holds, is one value in the graph for all of its tasks.
+    """
     token = uuid.uuid4().hex
+    held: dict[int, tuple[Any, Delayed]] = {}  # by identity, with what keeps that from being reused
 
     def task(function: Callable[..., Any], *args: Any) -> Delayed:
+        if id(function) not in held:
+            name = f"mnn-held-{token}-{uuid.uuid4().hex}"
+            held[id(function)] = function, dask.delayed(function, name=name, traverse=False)
         key = f"mnn-{stage}-{token}-{uuid.uuid4().hex}"
-        made: Delayed = dask.delayed(_on_one_thread, pure=False)(function, *args, dask_key_name=key)
+        on_one_thread = dask.delayed(_on_one_thread, pure=False)
+        made: Delayed = on_one_thread(held[id(function)][1], *args, dask_key_name=key)
         return made
 
     return task
@@ -59,7 +67,7 @@ def _compute(tasks: list[Delayed], n_jobs: int | None) -> list[Any]:
 
 def _tree(parts: list[Delayed], add: Callable[..., Any], stage: str) -> Delayed:
     """Add up partials, a few at a time."""
-    named = _named(stage)
+    named = tasks_of(stage)
     while len(parts) > 1:
         parts = [named(add, parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
     return parts[0]
@@ -108,21 +116,20 @@ class VarianceReduction:
         return Lines.of(self.cells[at], self.vectors[at], self.sigma, self.scale)
 
     def _begin(self, blocks: list[slice], n_jobs: int | None) -> list[QuantileSearch]:
-        partial, begin = _named("variance-partial"), _named("variance-bracket")
-        tasks = []
+        partial, begin = tasks_of("variance-partial"), tasks_of("variance-bracket")
+        share, search, tasks = self._share, self._search, []
         for block in blocks:
-            parts = [partial(self._share, block, run) for run in _runs(self.cells)]
-            share = _tree(parts, self._add_shares, "variance-combine")
-            tasks.append(begin(self._search, block, share))
+            parts = [partial(share, block, run) for run in _runs(self.cells)]
+            tasks.append(begin(search, block, _tree(parts, self._add_shares, "variance-combine")))
         return _compute(tasks, n_jobs)
 
     def _round(
         self, searches: list[tuple[slice, QuantileSearch]], n_jobs: int | None
     ) -> list[QuantileSearch]:
-        partial, after = _named("variance-partial"), _named("variance-bracket")
-        tasks = []
+        partial, after = tasks_of("variance-partial"), tasks_of("variance-bracket")
+        tally, tasks = self._tally, []
         for block, search in searches:
-            parts = [partial(self._tally, block, search, run) for run in _runs(self.ref)]
+            parts = [partial(tally, block, search, run) for run in _runs(self.ref)]
             tasks.append(after(search.after, _tree(parts, self._add_tallies, "variance-combine")))
         return _compute(tasks, n_jobs)
 

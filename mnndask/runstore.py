@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -84,7 +85,7 @@ class RunStore:
         Cells to have in memory at once.
     """
 
-    def __init__(self, scratch: Path | None, tile: int) -> None:
+    def __init__(self, scratch: str | os.PathLike[str] | None, tile: int | None) -> None:
         self.tile: int | None = tile
         try:
             made = tempfile.mkdtemp(prefix="mnndask-", dir=scratch)
@@ -95,6 +96,13 @@ class RunStore:
         self.path = Path(made).absolute()
         self.folder = _Folder(self.path)
         self.remove = weakref.finalize(self, self.folder.remove)
+
+    @classmethod
+    def at(cls, path: Path, tile: int | None = None) -> RunStore:
+        """A store that another process made, and removes."""
+        out = cls.__new__(cls)
+        out.__setstate__({"tile": tile, "path": path})
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tile": self.tile, "path": self.path}

@@ -15,7 +15,7 @@ from mnndask.kernels.distances import Floats
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import plain
 from mnndask.model import GeneSpaces
-from mnndask.reduce import threads
+from mnndask.reduce import tasks_of, threads
 from mnndask.runstore import RunStore, Stacked, StoredMatrix
 from mnndask.sources import Matrix, check_finite
 
@@ -147,13 +147,13 @@ class Spiller:
         ]
 
     def _tasks(self, X: Matrix, rows: Rows | None, b: int, name: str) -> list[Any]:
-        put = dask.delayed(self._put, pure=False)
+        spill, put = tasks_of("spill"), self._put
         rows = np.arange(X.shape[0]) if rows is None else rows
         tasks, start = [], 0
         for i, (block, n) in enumerate(zip(X.to_delayed().ravel(), X.chunks[0], strict=True)):
             own = rows[(rows >= start) & (rows < start + n)] - start
             if len(own):
-                tasks.append(put(block, own, f"{b}-{i}", name, start))
+                tasks.append(spill(put, block, own, f"{b}-{i}", name, start))
             start += n
         return tasks
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -15,7 +13,8 @@ from anndata.io import read_elem
 from zarr.errors import ContainsArrayError
 
 from mnndask.budget import CHUNK_BYTES
-from mnndask.errors import InputError, InputKeyError, InputNotFoundError
+from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
+from mnndask.location import Location, reaching
 from mnndask.reading import damaged, lazy_matrix, reading
 from mnndask.stored_chunks import check_annotations, checked
 
@@ -23,7 +22,7 @@ ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
 
 
 def open_lazily(
-    path: Path,
+    location: Location,
     layer: str | None,
     label: str,
     chunk_bytes: int = CHUNK_BYTES,
@@ -36,19 +35,16 @@ def open_lazily(
     Raises
     ------
     InputNotFoundError
-        If there is nothing at `path`.
+        If there is nothing there.
     InputError
         If what is there is not an AnnData store, or lost chunks.
     InputReadError
         If it is damaged. A chunk of a matrix that cannot be read is found when it is computed.
     """
-    if is_url(path):
-        what = f"{label} is a URL, and only local paths can be read."
-        raise InputError(what, "Download it, or open it with anndata.experimental.read_lazy and pass that.")
-    if not path.exists():
+    if not location.exists():
         what = f"{label} does not exist."
         raise InputNotFoundError(what, "Check the path.")
-    group = _open_group(path, label)
+    group = _open_group(location, label)
     try:
         return _opened(group, layer, label, chunk_bytes, used)
     finally:
@@ -56,20 +52,22 @@ def open_lazily(
             group.close()
 
 
-def is_url(path: Path) -> bool:
-    """Whether a path names another machine's storage (``Path`` makes one slash of two)."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None
-
-
-def _open_group(path: Path, label: str) -> Any:
-    if path.is_dir():
+def _open_group(location: Location, label: str) -> Any:
+    if location.is_url or location.path.is_dir():
+        if location.pure.suffix == ".h5ad" and location.is_url:
+            what = f"{label} is an HDF5 file at a URL, which cannot be read in parts."
+            raise InputError(what, "Download it, or store it as .zarr.")
         try:
-            return zarr.open_group(path, mode="r")
-        except (FileNotFoundError, ContainsArrayError) as error:
+            with reaching(location):
+                return zarr.open_group(location.store(read_only=True), mode="r")
+        except (InputNotFoundError, FileNotFoundError, ContainsArrayError) as error:
             what = f"{label} is not a zarr group."
             raise InputError(what, ANNDATA_STORES) from error
+        except MNNError:
+            raise
         except Exception as error:
             raise damaged(label, "its metadata cannot be read", error) from error
+    path = location.path
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -13,9 +13,12 @@ import pandas as pd
 from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
+from zarr.storage import LocalStore
 
 from mnndask.errors import MNNError, OutputError
-from mnndask.output import partial_of, root_last, write_annotations
+from mnndask.output import write_annotations
+from mnndask.root_last import root_last
+from mnndask.target import partial_of
 
 VALUES_PER_CHUNK = 2**18  # some thousand cells take few chunks, and little that is not theirs
 
@@ -38,7 +41,7 @@ def write_csr_blocks(
     """
     partial = partial_of(path)
     try:
-        with root_last(partial) as root:
+        with root_last(LocalStore(partial), str(partial)) as root:
             write_annotations(AnnData(obs=obs, var=var), root)
             empty = sparse.csr_matrix((0, len(var)), dtype=np.float32)
             layout = {"chunks": (VALUES_PER_CHUNK,), "indptr_dtype": np.int64}

@@ -297,8 +297,8 @@ bad("layer-of-matrix", InputTypeError, "layer='counts' was asked for, but batch 
 bad("missing-file", InputNotFoundError, "nowhere.zarr) does not exist", "Check the path",
     lambda f: (f / "nowhere.zarr", f / "b.zarr"))
 bad("empty-path", InputError, "batch 0", "path", lambda _: ("", "b.zarr"))
-bad("url", InputError, "batch 0 (s3://bucket/a.zarr) is a URL", "read_lazy",
-    lambda _: ("s3://bucket/a.zarr", "s3://bucket/b.zarr"))
+bad("url", InputError, "nosuch://bucket/a.zarr cannot be reached: Protocol not known", "s3://",
+    lambda _: ("nosuch://bucket/a.zarr", "nosuch://bucket/b.zarr"))
 bad("text-file", InputError, "notes.h5ad) is not an HDF5 file", ".h5ad files", text_file)
 bad("bare-hdf5", InputError, "bare.h5ad) is not an AnnData store", "write_h5ad", bare_hdf5)
 bad("torn-hdf5", InputError, "torn.h5ad)", "write_h5ad", hdf5_without_obs)

@@ -19,7 +19,8 @@ from helpers import check_kept, make_batches
 from mnndask.cli import main
 
 SMALL_CHUNKS = """
-import asyncio, pathlib, sys
+import asyncio, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may be a job in the background
 import mnndask.budget, zarr
 from mnndask.cli import main
 
@@ -107,6 +108,7 @@ class Interrupted(importlib.abc.MetaPathFinder):
         if name == "anndata":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupted())
 from mnndask.__main__ import main
 main()

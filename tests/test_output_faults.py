@@ -162,7 +162,7 @@ def test_an_older_output_that_cannot_be_removed_is_told(command, tmp_path, monke
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("mnndask.output._remove", refuse)
+        patch.setattr("mnndask.target._remove", refuse)
         status, err = command("--overwrite")
     assert status == 0
     assert len(err) == 1

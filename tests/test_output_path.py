@@ -80,7 +80,7 @@ USES = {
     "not-hdf5": ("a.h5ad bare.h5ad -o out.zarr", "bare.h5ad", "not an HDF5 file"),
     "not-anndata": ("a.h5ad plain -o out.zarr", "plain", ".zarr directories or .h5ad files"),
     "part-of-anndata": ("a.zarr b.zarr/obs -o out.zarr", "b.zarr/obs", "not an AnnData store"),
-    "url": ("s3://bucket/a.zarr b.zarr -o out.zarr", "bucket/a.zarr", "URL"),
+    "url": ("nosuch://bucket/a.zarr b.zarr -o out.zarr", "nosuch://bucket/a.zarr", "Protocol not known"),
     "not-zarr-output": ("a.h5ad b.h5ad -o out.h5ad", "out.h5ad", ".zarr"),
     "missing-folder": ("a.h5ad b.h5ad -o nowhere/out.zarr", "nowhere", "Create it first"),
     "wrong-option": ("a.h5ad b.h5ad -o out.zarr --colour", "--colour", "--help"),

@@ -1,0 +1,88 @@
+"""What the command makes of columns of its inputs: names of batches, genes and cells to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from mnndask.errors import InputError, InputKeyError
+from mnndask.location import Location
+
+
+def stems_unless_named(
+    inputs: tuple[Location, ...], opened: list[AnnData], batch_key: str
+) -> list[str] | None:
+    """File stems, unless the inputs name their batches themselves."""
+    columns = [adata.obs.get(batch_key) for adata in opened]
+    values = [column.iloc[0] for column in columns if column is not None and len(column)]
+    if len(values) == len(inputs) and len(set(values)) == len(values):
+        return None
+    stems = [path.pure.stem for path in inputs]
+    double = [stem for stem in stems if stems.count(stem) > 1]
+    if double:
+        what = f"Two inputs are both called {double[0]!r}, so their names cannot tell the batches apart."
+        raise InputError(what, "Name the batches: --batch-categories NAME,NAME,...")
+    return stems
+
+
+def marked_genes(inputs: tuple[Location, ...], opened: list[AnnData], column: str) -> list[str]:
+    """Genes that a column of var marks in every input."""
+    marked = opened[0].var_names
+    for adata, path in zip(opened, inputs, strict=True):
+        marked = marked[marked.isin(adata.var_names[_flags(adata.var, column, "var", path)])]
+    if len(marked) == 0:
+        what = f"No gene is marked by var[{column!r}] in every input."
+        raise InputError(
+            what, "Select highly variable genes over all batches, or name genes with --var-subset."
+        )
+    return list(marked)
+
+
+def marked_cells(
+    inputs: tuple[Location, ...],
+    opened: list[AnnData],
+    column: str,
+    batch_key: str,
+    categories: list[str] | None,
+) -> list[np.ndarray]:
+    """Which cells a column of obs marks in each batch, in the order in which the batches count."""
+    flags = [_flags(adata.obs, column, "obs", path) for adata, path in zip(opened, inputs, strict=True)]
+    if len(inputs) > 1 or batch_key not in opened[0].obs:
+        return flags
+    batches = opened[0].obs[batch_key].astype(str)
+    return [flags[0][(batches == name).to_numpy()] for name in categories or batches.unique()]
+
+
+def listed_genes(path: Path) -> list[str]:
+    """Genes that a file names, one a line."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"The gene list {path} cannot be read: {error}."
+        raise InputError(what, "Give a text file with one gene name per line.") from error
+
+
+def _flags(table: Any, column: str, slot: str, path: Location) -> np.ndarray:
+    if column not in table:
+        what = f"{path} has no column {column!r} in {slot}."
+        raise InputKeyError(what, f"Its columns are: {', '.join(table) or 'none'}.")
+    if table[column].dtype.kind != "b":
+        what = f"{slot}[{column!r}] of {path} is of type {table[column].dtype}, not true or false."
+        raise InputError(what, "Name a boolean column.")
+    if n := int(table[column].isna().sum()):
+        what = f"{slot}[{column!r}] of {path} has {n} missing value(s)."
+        raise InputError(what, "Say which they are, true or false.")
+    return np.asarray(table[column], bool)
+
+
+def angle_column(result: Any, angles: list[Any], batch_key: str) -> np.ndarray:
+    """Angles of all cells of a result, NaN for the reference's. Triggers a compute of lazy ones."""
+    out = np.full(result.n_obs, np.nan)
+    codes = result.obs[batch_key].cat.codes.to_numpy()
+    for batch, values in enumerate(angles):
+        if values is not None:
+            out[codes == batch] = np.asarray(values)
+    return out

@@ -1,0 +1,112 @@
+"""The cluster that work runs on, if there is one: dask.distributed's, which need not be installed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mnndask.errors import ClusterError, InputError, with_notes_of
+
+logger = logging.getLogger(__name__)
+
+SHARE_OF_WORKER = 0.6  # of a worker's memory: beyond, it begins to spill
+CONNECT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What tasks find where they run.
+
+    Parameters
+    ----------
+    threads
+        Most threads of a process.
+    memory
+        Least memory of a process that has several; None for that of this machine.
+    """
+
+    threads: int
+    memory: int | None
+
+
+def active_client() -> Any | None:
+    """The client that dask computes with, or None."""
+    distributed = sys.modules.get("distributed")  # without it, there is none
+    if distributed is None:
+        return None
+    try:
+        return distributed.Client.current()
+    except ValueError:
+        return None
+
+
+def active_workers() -> Workers | None:
+    """What the workers of the active client have, None where work is done in this process."""
+    client = active_client()
+    if client is None:
+        return None
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not found:  # they may come when there is work for them
+        logger.warning("the cluster at %s has no workers yet: work waits for them", client.scheduler.address)
+        return Workers(1, None)
+    limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
+    memory = int(SHARE_OF_WORKER * min(limits)) if limits else None
+    return Workers(max(worker["nthreads"] for worker in found), memory)
+
+
+@contextmanager
+def scheduled_by(address: str | None) -> Iterator[None]:
+    """Have dask compute on the cluster at an address; None for this process.
+
+    Connections are as dask's own configuration says, encrypted ones too (``distributed.comm.tls``).
+
+    Raises
+    ------
+    InputError
+        If there is no scheduler at the address.
+    ClusterError
+        If the scheduler or too many workers are lost on the way.
+    """
+    if address is None:
+        yield
+        return
+    try:
+        import distributed
+    except ImportError as error:
+        what = "--scheduler needs dask.distributed, which is not installed."
+        raise InputError(what, "Install it: pip install 'mnndask[cluster]'") from error
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:  # of these, the last where TLS is not set up
+        what = f"No scheduler answers at {address}: {_first_line(error)}."
+        raise InputError(what, "Check the address: dask scheduler prints it when it starts.") from error
+    with client, cluster_errors(address):
+        yield
+
+
+@contextmanager
+def cluster_errors(address: str) -> Iterator[None]:
+    """Say in words what became of the cluster."""
+    from distributed import CancelledError as Cancelled
+    from distributed import KilledWorker
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except KilledWorker as error:
+        what = f"Workers died again and again at the same task: {_first_line(error)}."
+        remedy = "Give them more memory, or a smaller --memory-limit."
+        raise with_notes_of(error, ClusterError(what, remedy)) from error
+    except (CancelledError, Cancelled, CommClosedError) as error:
+        what = f"The scheduler at {address} was lost: {_first_line(error)}."
+        remedy = "Start it again, and continue with --resume."
+        raise with_notes_of(error, ClusterError(what, remedy)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,147 @@
+"""Where stores are: local paths, or URLs of whatever fsspec reaches."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from mnndask.errors import InputError, InputNotFoundError, MNNError, RemoteError
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+USER = re.compile(r"(?<=://)[^/@]*@")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A local path, or a URL.
+
+    Parameters
+    ----------
+    given
+        As the user gave it.
+    options
+        What fsspec needs to reach a URL; may hold secrets, and is never shown.
+    """
+
+    given: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls, given: str | os.PathLike[str] | Location, options: Mapping[str, Any] | None = None
+    ) -> Location:
+        """A path or URL as users give it."""
+        return given if isinstance(given, Location) else cls(os.fspath(given), options or {})
+
+    def __fspath__(self) -> str:
+        return self.given
+
+    def __str__(self) -> str:
+        return USER.sub("", self.given)
+
+    def __repr__(self) -> str:
+        return f"Location({str(self)!r})"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is not a local path (``Path`` makes one slash of two)."""
+        return URL.match(self.given) is not None
+
+    @property
+    def path(self) -> Path:
+        """The local path."""
+        return Path(self.given).expanduser()
+
+    @property
+    def pure(self) -> PurePosixPath | Path:
+        """For names and suffixes."""
+        return PurePosixPath(self.given.rstrip("/")) if self.is_url else self.path
+
+    def filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """What reaches the URL, and its path there.
+
+        Raises
+        ------
+        InputError
+            If fsspec knows no such place, or a package that it needs for it is missing.
+        """
+        try:
+            filesystem, path = fsspec.url_to_fs(self.given, **self.options)
+        except ImportError as error:
+            what = f"{self} cannot be reached: {error}."
+            raise InputError(what, "Install what it names; for s3://: pip install 'mnndask[s3]'.") from error
+        except ValueError as error:
+            what = f"{self} cannot be reached: {error}."
+            raise InputError(
+                what, "Give a local path, or a URL that fsspec knows, such as s3://bucket/a.zarr."
+            ) from error
+        return filesystem, path.rstrip("/")
+
+    def exists(self) -> bool:
+        """Whether something is there."""
+        if not self.is_url:
+            return self.path.exists()
+        filesystem, path = self.filesystem()
+        with reaching(self):
+            return bool(filesystem.exists(path))
+
+    def store(self, *, read_only: bool = False) -> Store:
+        """Zarr store that it is."""
+        if not self.is_url:
+            return LocalStore(self.path.absolute(), read_only=read_only)  # workers may be elsewhere
+        with reaching(self):
+            return FsspecStore.from_url(self.given, storage_options=dict(self.options), read_only=read_only)
+
+
+@contextmanager
+def reaching(location: Location) -> Iterator[None]:
+    """Say in words why a URL cannot be reached."""
+    try:
+        yield
+    except MNNError:
+        raise
+    except FileNotFoundError as error:
+        what = f"{location} is not there: {first_line(error)}."
+        raise InputNotFoundError(what, "Check the URL, its bucket too.") from error
+    except Exception as error:
+        if not is_remote(error):
+            raise
+        raise unreachable(str(location), error) from error
+
+
+def unreachable(what: str, error: BaseException) -> RemoteError:
+    """Error of a place that denies access, or does not answer."""
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        remedy = (
+            "Check the credentials (storage_options, or variables such as AWS_PROFILE), and what they may do."
+        )
+        return RemoteError(f"Access to {what} is denied: {first_line(error)}.", remedy)
+    return RemoteError(
+        f"{what} cannot be reached: {first_line(error)}.", "Check the network and the address, and try again."
+    )
+
+
+def is_remote(error: BaseException) -> bool:
+    """Whether an error comes from reaching another machine, rather than from what was read there."""
+    module = type(error).__module__.split(".")[0]
+    return isinstance(error, PermissionError | ConnectionError | TimeoutError) or module in {
+        "botocore",
+        "aiobotocore",
+        "aiohttp",
+        "gcsfs",
+        "azure",
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

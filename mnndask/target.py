@@ -1,0 +1,229 @@
+"""Where an output grows, and how it becomes whole: beside its place on a disk, in it on an object store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from zarr.abc.store import Store
+
+from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputExistsError
+from mnndask.lease import Lease
+from mnndask.location import Location, reaching
+from mnndask.writer import only_writer
+
+ROOTS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+
+
+class Target(Protocol):
+    """Where an output is to be."""
+
+    @property
+    def growing(self) -> str:
+        """Where it grows, for messages."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether few large objects are better than many small files."""
+
+    def exists(self) -> bool:
+        """Whether there is an output."""
+
+    def unfinished(self) -> bool:
+        """Whether there is a part of one."""
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Hold what keeps others from writing it."""
+
+    def check_ours(self) -> None:
+        """Raise if another run has become the one that writes it."""
+
+    def store(self, *, read_only: bool = False) -> Store:
+        """Store in which it grows."""
+
+    def clear(self) -> None:
+        """Remove what there is of an unfinished output."""
+
+    def finish(self, *, overwrite: bool) -> None:
+        """Put what is complete into its place."""
+
+    def check(self, inputs: Sequence[Location]) -> None:
+        """Refuse a place that cannot be written, or that an input is, holds or lies in."""
+
+
+def target_of(output: Location) -> Target:
+    """What an output path or URL means.
+
+    Raises
+    ------
+    InputError
+        If it does not end in .zarr.
+    """
+    if output.pure.suffix != ".zarr":
+        what = f"The output {output} does not end in .zarr."
+        raise InputError(what, "Results are written as zarr stores: give a path such as corrected.zarr.")
+    return RemoteTarget(output) if output.is_url else LocalTarget(output.path)
+
+
+class LocalTarget:
+    """A local store, which grows in ``<path>.partial`` and is renamed when complete."""
+
+    sharded = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = partial_of(path)
+        self.older = path.with_name(path.name + ".replaced")
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def growing(self) -> str:
+        """Where it grows, for messages."""
+        return str(self.partial)
+
+    def exists(self) -> bool:
+        """Whether there is an output."""
+        return self.path.exists()
+
+    def unfinished(self) -> bool:
+        """Whether there is a part of one."""
+        return self.partial.exists()
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Hold a file lock."""
+        return only_writer(self.partial)
+
+    def check_ours(self) -> None:
+        """Nothing takes a file lock."""
+
+    def store(self, *, read_only: bool = False) -> Store:
+        """Store in which it grows."""
+        return Location.of(self.partial).store(read_only=read_only)
+
+    def clear(self) -> None:
+        """Remove what there is of an unfinished output."""
+        if self.partial.exists():
+            _remove(self.partial)
+
+    def check(self, inputs: Sequence[Location]) -> None:
+        """Refuse a place that cannot be written, or that an input is, holds or lies in."""
+        target, partial = self.path.resolve(), self.partial.resolve()
+        for source in (location for location in inputs if not location.is_url):
+            real = source.path.resolve()
+            if partial == real or partial in real.parents:
+                what = f"The output {self.path} grows in {partial}, where the input {source} lies."
+                raise InputError(what, "Write to another path, or rename the input.")
+            if target == real or target in real.parents or real in target.parents:
+                relation = "is" if target == real else "contains" if target in real.parents else "is inside"
+                what = f"The output {self.path} {relation} the input {source}."
+                raise InputError(what, "Write to another path; --overwrite does not lift this.")
+        if self.older.exists():
+            what = f"An older output, {self.older}, exists: a run was stopped while it replaced {self.path}."
+            raise OutputExistsError(what, f"Rename it to {self.path}, or remove it.")
+        if not target.parent.is_dir():
+            what = f"The folder of the output, {target.parent}, does not exist."
+            raise InputNotFoundError(what, "Create it first.")
+
+    def finish(self, *, overwrite: bool) -> None:
+        """Rename it into place; one that it replaces goes only after."""
+        replaced = overwrite and self.path.exists()
+        try:
+            if replaced:
+                os.replace(self.path, self.older)
+            os.replace(self.partial, self.path)
+        except OSError as error:
+            error.add_note(f"{KEPT} {self.partial}, which is complete: rename it.")
+            if replaced and self.older.exists():
+                os.replace(self.older, self.path)
+            raise
+        if replaced:
+            try:
+                _remove(self.older)
+            except OSError as error:
+                message = (
+                    f"{self.path} is complete, but the older output, now {self.older}, could not be removed: "
+                    f"{error.strerror or error}.\nRemove it."
+                )
+                warnings.warn(message, UserWarning, stacklevel=5)
+
+
+class RemoteTarget:
+    """A store at a URL, which grows in its place: it opens only once its root is written, last of all."""
+
+    sharded = True
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.filesystem, self.path = location.filesystem()
+        self.lease = Lease(location)
+
+    def __str__(self) -> str:
+        return str(self.location)
+
+    @property
+    def growing(self) -> str:
+        """Where it grows, for messages."""
+        return str(self.location)
+
+    def exists(self) -> bool:
+        """Whether there is an output, or anything that opens."""
+        with reaching(self.location):
+            return any(self.filesystem.exists(f"{self.path}/{name}") for name in ROOTS)
+
+    def unfinished(self) -> bool:
+        """Whether there is a part of one."""
+        with reaching(self.location):
+            return not self.exists() and bool(self.filesystem.exists(self.path))
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Hold a lease that others see."""
+        return self.lease.held()
+
+    def check_ours(self) -> None:
+        """Raise if another run has taken the lease."""
+        self.lease.check()
+
+    def store(self, *, read_only: bool = False) -> Store:
+        """Store in which it grows."""
+        return self.location.store(read_only=read_only)
+
+    def clear(self) -> None:
+        """Remove what is there; its root first, so that it does not open without the rest."""
+        with reaching(self.location):
+            for name in ROOTS:
+                if self.filesystem.exists(f"{self.path}/{name}"):
+                    self.filesystem.rm_file(f"{self.path}/{name}")
+            if self.filesystem.exists(self.path):
+                self.filesystem.rm(self.path, recursive=True)
+
+    def check(self, inputs: Sequence[Location]) -> None:
+        """Refuse a place that cannot be written, or that an input is, holds or lies in."""
+        for source in (location for location in inputs if location.is_url):
+            given = source.filesystem()[1]
+            if f"{given}/".startswith(f"{self.path}/") or f"{self.path}/".startswith(f"{given}/"):
+                what = f"The output {self.location} is, contains or is inside the input {source}."
+                raise InputError(what, "Write to another place; --overwrite does not lift this.")
+        with reaching(self.location):
+            bucket = self.path.split("/")[0]
+            if "/" in self.path and not self.filesystem.exists(bucket):
+                what = f"The bucket of the output {self.location} does not exist."
+                raise InputNotFoundError(what, "Create it first, or check its name.")
+
+    def finish(self, *, overwrite: bool) -> None:
+        """Nothing is left to do."""
+
+
+def partial_of(path: Path) -> Path:
+    """Where the store at a local path grows."""
+    return path.with_name(path.name + ".partial")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
