@@ -241,8 +241,8 @@ def _corrected(
     chunk_bytes = Budget.of(options["memory_limit"], n_jobs).chunk_bytes
     steps, X = result.uns["mnn"]["steps"], result.X
     with writing(target, overwrite=overwrite, run=run, resume=resume) as root:
-        write_annotations(result, root, n_jobs)
+        write_annotations(result, root, n_jobs, remote=target.remote)
         del result  # the names of a million cells take memory that the rest does not need
         return_freed()
-        write_matrix(X, root, n_jobs, chunk_bytes, sharded=target.sharded)
+        write_matrix(X, root, n_jobs, chunk_bytes, remote=target.remote)
     return steps, X.shape

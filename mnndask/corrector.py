@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -122,6 +123,25 @@ sketch_size, sketch_method, random_state, memory_limit, scratch, storage_options
         self.scratch = scratch
         self.storage_options = storage_options
         self.svd_options = svd_options
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        out: str = BaseEstimator.__repr__(self._without_secrets(), N_CHAR_MAX)
+        return out
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return BaseEstimator._repr_mimebundle_(self._without_secrets(), **kwargs)
+
+    @property
+    def _repr_html_(self) -> Any:
+        """What notebooks show."""
+        return BaseEstimator._repr_html_.fget(self._without_secrets())
+
+    def _without_secrets(self) -> MNNCorrector:
+        """A copy to be shown."""
+        out = copy.copy(self)
+        if self.storage_options:
+            out.storage_options = dict.fromkeys(self.storage_options, "...")
+        return out
 
     def fit(self, datas: Sequence[Any], y: None = None) -> MNNCorrector:
         """Find pairs and correction vectors; of lazy data, reads the cells it uses, and what a sketch needs.

@@ -86,7 +86,7 @@ class Lease:
         except FileExistsError:
             return False
         except OSError as error:
-            if "precondition" in str(error).lower() or "conditional" in str(error).lower():
+            if "condition" in str(error):  # as s3fs puts it: at least one of the pre-conditions did not hold
                 return False
             raise
         return self._owned()

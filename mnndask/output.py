@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,17 @@ import dask.array as da
 import zarr
 from anndata import AnnData
 from anndata.io import write_elem
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import Location, is_remote, unreachable
 from mnndask.reduce import tasks_of, threads
-from mnndask.root_last import root_last
+from mnndask.root_last import ROOT, root_last
 from mnndask.run_record import ANNOTATED, RUN, Run
 from mnndask.sources import layer_names
 from mnndask.stored_chunks import missing_chunks, stored_chunks
@@ -61,8 +66,8 @@ def write_zarr(
     """
     target = target_of(Location.of(path, storage_options))
     with writing(target, overwrite=overwrite) as root:
-        write_annotations(adata, root, n_jobs)
-        write_matrix(adata.X, root, n_jobs, chunk_bytes, sharded=target.sharded)
+        write_annotations(adata, root, n_jobs, remote=target.remote)
+        write_matrix(adata.X, root, n_jobs, chunk_bytes, remote=target.remote)
 
 
 @contextmanager
@@ -119,42 +124,64 @@ def _continued(target: Target, run: Run) -> bool:
     return bool(record.get(ANNOTATED))
 
 
-def write_annotations(adata: AnnData, root: zarr.Group, n_jobs: int | None = None) -> None:
+def write_annotations(
+    adata: AnnData, root: zarr.Group, n_jobs: int | None = None, *, remote: bool = False
+) -> None:
     """Write everything but ``X``, as ``AnnData.write_zarr`` does, unless the run that is resumed did.
 
-    Triggers a compute of what is lazy.
+    Triggers a compute of what is lazy. If `remote`, tables are made in memory and sent together.
     """
     run = root.get(RUN)
     if run is not None and ANNOTATED in run.attrs:
         return
     with dask.config.set(threads(n_jobs)):
-        _write_annotations(adata, root)
+        _write_annotations(adata, root, remote=remote)
     if run is not None:
         run.attrs[ANNOTATED] = True
 
 
-def _write_annotations(adata: AnnData, root: zarr.Group) -> None:
+def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> None:
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
+    tables = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
     for name in ("obs", "var"):
-        write_elem(root, name, getattr(adata, name))
-    for name in ("obsm", "varm", "obsp", "varp", "uns"):
-        write_elem(root, name, dict(getattr(adata, name)))
-    write_elem(root, "layers", {name: adata.layers[name] for name in layer_names(adata)})
+        write_elem(tables, name, getattr(adata, name))
+    slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
+    slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
+    lazy: dict[str, da.Array] = {}
+    for slot, values in slots.items():
+        lazy |= {f"{slot}/{key}": value for key, value in values.items() if isinstance(value, da.Array)}
+        held = {key: value for key, value in values.items() if not isinstance(value, da.Array)}
+        write_elem(tables, slot, held)
+    if remote:
+        sync(_copy(tables.store, root.store))
+    for name, value in lazy.items():
+        write_elem(root, name, value)
     write_elem(root, "raw", adata.raw)
 
 
+async def _copy(source: Store, target: Store) -> None:
+    """Copy all values but the root's, at once."""
+
+    async def one(key: str) -> None:
+        value = await source.get(key, default_buffer_prototype())
+        assert value is not None
+        await target.set(key, value)
+
+    await asyncio.gather(*[one(key) async for key in source.list() if key != ROOT])
+
+
 def write_matrix(
-    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, sharded: bool = False
+    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, remote: bool = False
 ) -> None:
     """Write dense values as ``X``, each chunk by itself, but for those that are there.
 
-    Triggers a compute of them. When `sharded`, each is an object of parts that can be read by themselves.
+    Triggers a compute of them. If `remote`, each is an object of parts that can be read by themselves.
     """
     array = root.get("X")
     if array is None:
-        array = _empty_matrix(X, root, chunk_bytes, sharded=sharded)
+        array = _empty_matrix(X, root, chunk_bytes, sharded=remote)
     rows = stored_chunks(array)[0]
     starts = range(0, X.shape[0], rows)
     # Chains of single tasks stay unfused, so that those who watch see the stage of each.

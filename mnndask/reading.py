@@ -54,7 +54,7 @@ class BlockReader:
     Parameters
     ----------
     source
-        The zarr array (dense) or group (sparse); or the path of an HDF5 file, which each task opens.
+        The zarr array (dense) or its three arrays (sparse); or the path of an HDF5 file, which tasks open.
     name
         Name of the matrix in its store.
     label
@@ -170,6 +170,8 @@ def lazy_matrix(
         # Workers may be elsewhere.
         file = Path(stored.file.filename).absolute() if hasattr(stored, "file") else None
         own = file or checked(stored, frozenset(empty))
+        if isinstance(own, zarr.Group):  # opened once, rather than for each block
+            own = {part: own[part] for part in ("data", "indices", "indptr")}
     block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
     return da.map_blocks(  # type: ignore[no-any-return]
         BlockReader(own, slot, label, format_, shape),

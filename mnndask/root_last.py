@@ -15,7 +15,7 @@ from zarr.storage import WrapperStore
 
 from mnndask.errors import OutputError
 from mnndask.run_record import RUN
-from mnndask.stored_chunks import missing_chunks
+from mnndask.stored_chunks import keys_in, missing_chunks
 
 ROOT = "zarr.json"
 
@@ -81,8 +81,7 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
             yield root
             if RUN in root:
                 del root[RUN]
-            zarr.consolidate_metadata(guarded)
-            _check_all_stored(root, where)
+            _check_all_stored(zarr.consolidate_metadata(guarded), where)
         check()
         guarded.finish()
     except BaseException:
@@ -92,8 +91,9 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
 
 def _check_all_stored(root: zarr.Group, where: str) -> None:
     """Raise if a chunk of any array is not there, rather than have it read as zeros ever after."""
-    for name, array in root.members(max_depth=None, use_consolidated_for_children=False):
-        if isinstance(array, zarr.Array) and array.ndim and (lost := missing_chunks(array)).any():
+    held = keys_in(root.store)
+    for name, array in root.members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.ndim and (lost := missing_chunks(array, held)).any():
             what = f"{lost.sum()} of the {lost.size} chunks of {name} are missing from {where}."
             raise OutputError(what, "Write again; has something removed files there?")
 

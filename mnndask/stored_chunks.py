@@ -193,18 +193,27 @@ def _lacks(label: str, array: Any, lost: NDArray[np.bool_], remedy: str) -> Inpu
     return InputError(what, remedy)
 
 
-def missing_chunks(array: Any) -> NDArray[np.bool_]:
-    """Which chunks (or shards) of an array are not in its store, in the shape of their grid."""
+def missing_chunks(array: Any, held: Collection[str] | None = None) -> NDArray[np.bool_]:
+    """Which chunks (or shards) of an array are not in its store, in the shape of their grid.
+
+    Lists its keys, unless `held` are those.
+    """
     if not isinstance(array, zarr.Array):
         return _missing_in_hdf5(array)
     grid = tuple(-(-n // size) for n, size in zip(array.shape, stored_chunks(array), strict=True))
-    held = sync(_listed(array.store, array.path))
+    if held is None:
+        held = keys_in(array.store, array.path)
     keys = (chunk_key(array, at) not in held for at in np.ndindex(grid))
     return np.fromiter(keys, np.bool_, int(np.prod(grid))).reshape(grid)
 
 
-async def _listed(store: Store, prefix: str) -> set[str]:
-    return {key async for key in store.list_prefix(f"{prefix}/" if prefix else "")}
+def keys_in(store: Store, prefix: str = "") -> set[str]:
+    """All keys of a store below a prefix."""
+
+    async def listed() -> set[str]:
+        return {key async for key in store.list_prefix(f"{prefix}/" if prefix else "")}
+
+    return sync(listed())
 
 
 def stored_chunks(array: Any) -> tuple[int, ...]:

@@ -28,8 +28,8 @@ class Target(Protocol):
         """Where it grows, for messages."""
 
     @property
-    def sharded(self) -> bool:
-        """Whether few large objects are better than many small files."""
+    def remote(self) -> bool:
+        """Whether each request takes its time: few of them, and large objects, are better than many."""
 
     def exists(self) -> bool:
         """Whether there is an output."""
@@ -73,7 +73,7 @@ def target_of(output: Location) -> Target:
 class LocalTarget:
     """A local store, which grows in ``<path>.partial`` and is renamed when complete."""
 
-    sharded = False
+    remote = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,7 +157,7 @@ class LocalTarget:
 class RemoteTarget:
     """A store at a URL, which grows in its place: it opens only once its root is written, last of all."""
 
-    sharded = True
+    remote = True
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -174,13 +174,21 @@ class RemoteTarget:
 
     def exists(self) -> bool:
         """Whether there is an output, or anything that opens."""
-        with reaching(self.location):
-            return any(self.filesystem.exists(f"{self.path}/{name}") for name in ROOTS)
+        return any(name in ROOTS for name in self._names())
 
     def unfinished(self) -> bool:
         """Whether there is a part of one."""
+        names = self._names()
+        return bool(names) and not any(name in ROOTS for name in names)
+
+    def _names(self) -> list[str]:
+        """Of what is directly below it now, whoever wrote it."""
         with reaching(self.location):
-            return not self.exists() and bool(self.filesystem.exists(self.path))
+            self.filesystem.invalidate_cache(self.path)
+            try:
+                return [str(path).rsplit("/", 1)[-1] for path in self.filesystem.ls(self.path, detail=False)]
+            except FileNotFoundError:
+                return []
 
     def only_writer(self) -> AbstractContextManager[None]:
         """Hold a lease that others see."""
@@ -197,10 +205,10 @@ class RemoteTarget:
     def clear(self) -> None:
         """Remove what is there; its root first, so that it does not open without the rest."""
         with reaching(self.location):
-            for name in ROOTS:
-                if self.filesystem.exists(f"{self.path}/{name}"):
-                    self.filesystem.rm_file(f"{self.path}/{name}")
-            if self.filesystem.exists(self.path):
+            names = self._names()
+            for name in set(names) & set(ROOTS):
+                self.filesystem.rm_file(f"{self.path}/{name}")
+            if names:
                 self.filesystem.rm(self.path, recursive=True)
 
     def check(self, inputs: Sequence[Location]) -> None:

@@ -135,16 +135,23 @@ def check_interrupted(tmp_path, status, err, expected, said):
     assert not (tmp_path / "out.zarr").exists()
 
 
-def test_killed(stopped_by, tmp_path, monkeypatch, capsys):
+def test_a_killed_run_is_resumed(stopped_by, tmp_path, monkeypatch, capsys):
     assert stopped_by(signal.SIGKILL) == (-signal.SIGKILL, [])
     assert not (tmp_path / "out.zarr").exists()
     monkeypatch.chdir(tmp_path)
-    words = WORDS.split()
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
+    assert run(WORDS) == 2
     check_kept(tmp_path, capsys.readouterr().err)
+    before = {file.parent.name: file.stat().st_mtime_ns for file in written(tmp_path)}
+    assert run(f"{WORDS} --resume") == 0
+    assert run(WORDS.replace("out.zarr", "whole.zarr")) == 0
+    ours, theirs = (ad.read_zarr(tmp_path / name).X for name in ("out.zarr", "whole.zarr"))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+    chunks = {file.parent.name: file.stat().st_mtime_ns for file in (tmp_path / "out.zarr/X/c").glob("*/*")}
+    assert len(chunks) == N_CHUNKS
+    assert {name: chunks[name] for name in before} == before
+
+
+def run(words):
     with pytest.raises(SystemExit) as end:
-        main([*words, "--overwrite"])
-    assert not end.value.code
-    assert ad.read_zarr(tmp_path / "out.zarr").shape == (1200, 40)
+        main(words.split())
+    return end.value.code or 0
