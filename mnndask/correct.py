@@ -56,7 +56,8 @@ def mnn_correct(
         Batches, each of shape ``(n_cells, n_genes)``, with the same genes in the same order, usually
         log-transformed. All of one kind: AnnData (in memory, backed or lazy), :class:`numpy.ndarray`, SciPy
         sparse, dask array of dense or sparse chunks, zarr array, :class:`xarray.DataArray` (first dimension
-        cells), or the path of a ``.zarr`` or ``.h5ad``. Or **one** AnnData (or path) that holds all batches
+        cells), or the path of a ``.zarr`` or ``.h5ad``, or the URL of
+        a ``.zarr``. Or **one** AnnData (or path) that holds all batches
         and tells them apart in ``obs[batch_key]``; they count in order of appearance. Never modified.
     var_index
         Names of the genes, where `datas` are matrices; needed only with `var_subset`.
@@ -99,7 +100,9 @@ def mnn_correct(
     save_raw
         Whether to keep the uncorrected values in ``raw`` of AnnData results.
     n_jobs
-        Threads of the fit and of correction in memory. Default, and -1: all processors.
+        Threads of the fit and of correction in memory. Default, and -1: all processors. With an active
+        ``distributed.Client``, lazy data is read, and a fit on disk and lazy results are computed, by its
+        workers.
     layer
         Layer of AnnData that holds the expression. Default: ``X``. The result is in ``X`` either way.
     restrict
@@ -125,8 +128,13 @@ def mnn_correct(
         fitting do not fit into half of it, the fit works on disk, and finds singular vectors by Lanczos
         whatever `svd_mode` is. Default: what is free.
     scratch
-        Folder for what does not fit in memory. It is removed when the result is, on failure, and at exit.
-        Default: the system's folder for temporary files.
+        Folder for what does not fit in memory, and for the model where other processes need it: on a cluster
+        of several machines, one that all see. What is in it is removed when the result is, on failure, and at
+        exit; a model that was handed to other processes at exit only, as they may need it again. Default: the
+        system's folder for temporary files.
+    storage_options
+        What fsspec needs to reach `datas` that are URLs, such as ``{"key": ..., "secret": ...}``. By default,
+        what the environment says. Never recorded or shown.
     **kwargs
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``; see
         :func:`scipy.sparse.linalg.svds`.

@@ -22,6 +22,7 @@ from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import Location, is_remote, unreachable
+from mnndask.names import check_names
 from mnndask.reduce import tasks_of, threads
 from mnndask.root_last import ROOT, root_last
 from mnndask.run_record import ANNOTATED, RUN, Run
@@ -134,6 +135,7 @@ def write_annotations(
     run = root.get(RUN)
     if run is not None and ANNOTATED in run.attrs:
         return
+    check_names(adata)
     with dask.config.set(threads(n_jobs)):
         _write_annotations(adata, root, remote=remote)
     if run is not None:

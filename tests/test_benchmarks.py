@@ -13,7 +13,18 @@ import pytest
 import zarr
 from scipy import sparse
 
-from benchmarks import data, drawing, many_batches, million, plain_pass, quality, threads, tiled
+from benchmarks import (
+    cluster,
+    data,
+    drawing,
+    many_batches,
+    million,
+    plain_pass,
+    quality,
+    soak,
+    threads,
+    tiled,
+)
 from benchmarks.memory import Sampler, measured, tree_bytes
 
 HERE = Path(__file__).parents[1]
@@ -157,3 +168,21 @@ def test_stored_data_of_other_sizes_is_not_taken_for_what_was_asked(tmp_path):
     assert len(data.stored(tmp_path, 60, 20, 2)) == 2
     with pytest.raises(SystemExit, match="holds 60 cells x 20 genes in 2 batches"):
         data.stored(tmp_path, 70, 20, 2)
+
+
+@pytest.mark.xdist_group("cluster")
+def test_cluster_compares_workers_with_threads_and_kills_one(toy, tmp_path):
+    figures, _ = toy(cluster, "--data", tmp_path / "data")
+    assert figures["two_workers_s"] > 0
+    assert figures["workers_over_threads"] > 0
+    assert figures["n_chunks"] > 0
+    assert figures["on_the_wire_mb"] > 0
+    assert figures["killed_worker"]["until_a_new_worker_s"] > 0
+
+
+@pytest.mark.xdist_group("cluster")
+def test_soak_watches_all_processes(toy):
+    figures, _ = toy(soak)
+    assert list(figures) == ["scheduler", "workers", "client"]
+    assert min(of["after_last_mb"] for of in figures.values()) > 20
+    assert max(of["growth_mb_per_run"] for of in figures.values()) < 30

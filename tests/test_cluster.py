@@ -12,7 +12,6 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from clusters import cluster, kill, worker_pids
 from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import key_split_group
@@ -20,6 +19,7 @@ from distributed.security import Security
 from helpers import as_anndata, make_batches
 from scipy import sparse
 
+from benchmarks.clusters import cluster, kill, worker_pids
 from mnndask import mnn_correct
 from mnndask.cli import main
 from mnndask.errors import InputError

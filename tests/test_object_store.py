@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,11 @@ def s3(inputs, server, monkeypatch):
     server.asked.clear()
     yield filesystem
     server.rule = lambda method, path: None
+    with warnings.catch_warnings():  # connections that aiobotocore kept
+        warnings.simplefilter("ignore")
+        s3fs.S3FileSystem.clear_instance_cache()
+        del filesystem
+        gc.collect()
 
 
 @pytest.fixture

@@ -6,11 +6,15 @@ import shutil
 import signal
 
 import anndata as ad
+import h5py
 import numpy as np
 import pytest
+from anndata.io import write_elem
 from helpers import GENES, as_anndata, make_batches
 
 from mnndask.cli import main
+from mnndask.errors import InputError
+from mnndask.output import write_zarr
 
 A, B = make_batches((24, 20))
 
@@ -257,3 +261,24 @@ def test_an_older_output_left_by_a_stopped_run_is_not_lost(run, folder):
     for overwrite in ("", "--overwrite"):
         refused(run, f"a.h5ad b.h5ad -o out.zarr {overwrite}", "out.zarr.replaced", "Rename it")
     assert contents(folder) == before
+
+
+HOSTILE = "../../evil"
+
+
+def test_a_file_cannot_make_the_command_write_outside_its_output(run, tmp_path):
+    """Where it holds all batches, its uns is kept."""
+    with h5py.File("a.h5ad", "a") as file:
+        write_elem(file["uns"], "..", {"..": {"evil": np.ones(3)}})
+    before = contents(tmp_path)
+    refused(run, "a.h5ad -o out.zarr --batch-key used", "uns holds the name '..'")
+    assert {path for path in contents(tmp_path) if "out.zarr" not in str(path)} == set(before)
+
+
+def test_names_that_no_store_can_hold(tmp_path):
+    for slot, value in [("layers", np.ones((3, 2))), ("obsm", np.ones((3, 2))), ("uns", 1), ("obs", 1)]:
+        adata = ad.AnnData(np.ones((3, 2)))
+        getattr(adata, slot)[HOSTILE] = value
+        with pytest.raises(InputError, match=rf"{slot} holds the name '../../evil', under which nothing"):
+            write_zarr(adata, tmp_path / "out.zarr", overwrite=True)
+        assert not list(tmp_path.parent.rglob("evil*"))

@@ -11,10 +11,10 @@ import anndata as ad
 import numpy as np
 import pytest
 import zarr
-from clusters import cluster
 from distributed import Client
 from helpers import as_anndata, check_kept, make_batches
 
+from benchmarks.clusters import cluster
 from mnndask.cli import main
 
 N_CHUNKS = 11  # of ten cells

@@ -1,4 +1,4 @@
-"""Real dask clusters of several processes, for tests: started, watched, and always stopped."""
+"""Real dask clusters of several processes on this machine: started, watched, and always stopped."""
 
 from __future__ import annotations
 
