@@ -110,9 +110,7 @@ def run(given: Any) -> dict[str, Any]:
         "two_workers_s": round(workers, 2),
         "workers_over_threads": round(median(b["wall_s"] / a["wall_s"] for a, b in rounds), 3),
         "n_chunks": chunks,
-        "overhead_per_chunk_ms": round(
-            1e3 * median(b["wall_s"] - a["wall_s"] for a, b in rounds) / chunks, 1
-        ),
+        "overhead_per_chunk_ms": round(1e3 * later / chunks, 1),
         "on_the_wire_mb": round(median(b["sent_mb"] for _, b in rounds), 1),
         "killed_worker": disturbed
         | {"wall_s": round(disturbed["wall_s"], 2), "lost_s": round(disturbed["wall_s"] - workers, 2)},

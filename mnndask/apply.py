@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.errors import ResultTooLargeError
 from mnndask.inputs import Inputs
 from mnndask.lazy import angles_lazily, as_lazy, correct_lazily
+from mnndask.location import Location
 from mnndask.model import CorrectionModel
 from mnndask.parallel import block_rows, map_blocks, row_blocks
 from mnndask.reference import Sketch
@@ -29,7 +29,7 @@ def correct_inputs(
     *,
     in_fit: bool,
     n_jobs: int | None,
-    scratch: str | os.PathLike[str] | None,
+    scratch: Location | None,
 ) -> list[Any]:
     """Corrected matrix of each source: parts of one array in memory, or lazy arrays.
 
@@ -70,7 +70,7 @@ def angles_of_inputs(
     inputs: Inputs,
     sketches: list[Sketch],
     n_jobs: int | None,
-    scratch: str | os.PathLike[str] | None,
+    scratch: Location | None,
 ) -> list[Any]:
     """Angle of each cell's correction, an array per batch; None for the reference. Lazy for lazy inputs.
 

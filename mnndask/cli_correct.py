@@ -128,8 +128,8 @@ from mnndask.target import target_of
 )
 @click.option(
     "--scratch",
-    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
-    help="Folder for what does not fit in memory.  [default: the system's]",
+    type=StoreLocation(),
+    help="Folder (or URL) for what does not fit in memory.  [default: the system's]",
 )
 @click.option(
     "--random-state",

@@ -18,6 +18,7 @@ from mnndask.budget import Budget
 from mnndask.errors import GenesError, InputError, InputKeyError
 from mnndask.fitting import fit_inputs
 from mnndask.inputs import Inputs, read_inputs
+from mnndask.location import scratch_location
 from mnndask.model import CorrectionModel
 from mnndask.parameters import check_parameters
 from mnndask.reference import HeldSketch
@@ -242,7 +243,12 @@ sketch_size, sketch_method, random_state, memory_limit, scratch, storage_options
 
     def _correct(self, inputs: Inputs, fitted: list[int], *, in_fit: bool) -> list[Any]:
         return correct_inputs(
-            self.model_, inputs, fitted, in_fit=in_fit, n_jobs=self.n_jobs, scratch=self.scratch
+            self.model_,
+            inputs,
+            fitted,
+            in_fit=in_fit,
+            n_jobs=self.n_jobs,
+            scratch=scratch_location(self.get_params()),
         )
 
     def _pack(self, inputs: Inputs, parts: list[Any]) -> Any:

@@ -17,6 +17,7 @@ from mnndask.fit import REFERENCE_CELLS, Fit, FitOptions
 from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.subspace import SolverError, SvdSolver
+from mnndask.location import scratch_location
 from mnndask.model import CorrectionModel, GeneSpaces
 from mnndask.parameters import merge_order
 from mnndask.plan import Plan
@@ -89,7 +90,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         rest_bytes=budget.resident // 2,
     )
     _warn_of_small(options.k, inputs.names, n_used)
-    store = None if plan.in_memory else RunStore(given["scratch"], plan.tile)
+    scratch = scratch_location(given)
+    store = None if plan.in_memory else RunStore(scratch, plan.tile)
     try:
         arenas = plan.arenas(store)
         work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"])
@@ -99,7 +101,7 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         model = fit.run()
         angles = None
         if options.compute_angle:
-            angles = angles_of_inputs(model, inputs, sketches, work.n_jobs, given["scratch"])
+            angles = angles_of_inputs(model, inputs, sketches, work.n_jobs, scratch)
     except BaseException as error:
         if store is not None:
             store.remove()

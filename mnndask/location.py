@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,7 +34,7 @@ class Location:
     """
 
     given: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -66,6 +67,15 @@ class Location:
         """For names and suffixes."""
         return PurePosixPath(self.given.rstrip("/")) if self.is_url else self.path
 
+    def child(self, name: str) -> Location:
+        """What is below it."""
+        return Location(f"{self.given.rstrip('/')}/{name}", self.options)
+
+    @property
+    def parent(self) -> Location:
+        """What it is in."""
+        return Location(self.given.rstrip("/").rsplit("/", 1)[0], self.options)
+
     def filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """What reaches the URL, and its path there.
 
@@ -94,12 +104,26 @@ class Location:
         with reaching(self):
             return bool(filesystem.exists(path))
 
+    def remove(self) -> None:
+        """Remove it and all below it, as far as that can be done."""
+        if not self.is_url:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        with suppress(Exception):
+            filesystem, path = self.filesystem()
+            filesystem.rm(path, recursive=True)
+
     def store(self, *, read_only: bool = False) -> Store:
         """Zarr store that it is."""
         if not self.is_url:
             return LocalStore(self.path.absolute(), read_only=read_only)  # workers may be elsewhere
         with reaching(self):
             return FsspecStore.from_url(self.given, storage_options=dict(self.options), read_only=read_only)
+
+
+def scratch_location(given: Mapping[str, Any]) -> Location | None:
+    """Where the parameters of a correction say that scratch is; None for the system's folder."""
+    return None if given["scratch"] is None else Location.of(given["scratch"], given["storage_options"])
 
 
 @contextmanager

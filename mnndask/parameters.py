@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from mnndask.budget import parse_memory
 from mnndask.errors import InputError, InputNotFoundError, InputTypeError
 from mnndask.kernels.subspace import LANCZOS_OPTIONS, SVD_MODES
+from mnndask.location import Location
 
 SKETCH_METHODS = ("mixed", "geometric", "random")
 FLAGS = ("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle", "do_concatenate", "save_raw")
@@ -31,7 +31,7 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     _check_solver(given["svd_mode"], given["svd_options"] or {})
     _check_sketch(given["sketch_size"], given["sketch_method"], given["restrict"])
     parse_memory(given["memory_limit"])
-    _check_scratch(given["scratch"])
+    _check_scratch(given["scratch"], given["storage_options"])
 
 
 def merge_order(mnn_order: Any, names: list[str]) -> list[int]:
@@ -47,13 +47,16 @@ def merge_order(mnn_order: Any, names: list[str]) -> list[int]:
     return [int(b) for b in order]
 
 
-def _check_scratch(folder: object) -> None:
+def _check_scratch(folder: object, options: Mapping[str, Any] | None) -> None:
     if folder is None:
         return
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         what = f"scratch is {folder!r}."
         raise InputTypeError(what, "Give the path of a folder, or None for the system's.")
-    if not Path(folder).is_dir():
+    location = Location.of(folder, options)
+    if location.is_url:
+        location.filesystem()  # object stores have no folders that could be missing
+    elif not location.path.is_dir():
         what = f"The scratch folder {folder} does not exist."
         raise InputNotFoundError(what, "Create it first, or leave scratch out.")
 

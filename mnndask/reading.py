@@ -197,7 +197,10 @@ def _block_shape(
 ) -> tuple[int, ...]:
     if format_ == "csc":
         return shape[0], max(1, min(COLUMNS_PER_CHUNK, shape[1]))
-    # Whole chunks of the file, so that none is read twice.
-    at_least = (stored.chunks or (1,))[0] if format_ == "dense" else 1
-    rows = max(1, rows_per_chunk(int(np.prod(shape[1:])), dtype.itemsize, chunk_bytes) // at_least) * at_least
-    return max(1, min(rows, shape[0])), *shape[1:]
+    most = rows_per_chunk(int(np.prod(shape[1:])), dtype.itemsize, chunk_bytes)
+    # Whole shards of the file, or else chunks, so that none is read twice.
+    unit = 1
+    if format_ == "dense" and stored.chunks:
+        shards = getattr(stored, "shards", None)
+        unit = shards[0] if shards and shards[0] <= most else stored.chunks[0]
+    return max(1, min(max(1, most // unit) * unit, shape[0])), *shape[1:]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
+import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ import zarr
 
 from mnndask.errors import ScratchError
 from mnndask.kernels.distances import Matrix
+from mnndask.location import Location
 
 COLUMNS = 2048  # of one stored chunk: genes that are worked on at once
 
@@ -38,8 +39,8 @@ class InMemory:
 class _Folder:
     """A folder that goes once no write to it is under way; threads of a failed fit may be in the midst."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, location: Location) -> None:
+        self.location = location
         self.n_writers, self.gone = 0, False
         self.changed = threading.Condition()
 
@@ -47,12 +48,12 @@ class _Folder:
     def writing(self) -> Iterator[None]:
         with self.changed:
             if self.gone:
-                raise _lost(self.path)
+                raise _lost(self.location)
             self.n_writers += 1
         try:
             yield
         except OSError as error:
-            what = f"The scratch folder {self.path} cannot be written: {error.strerror or error}."
+            what = f"The scratch folder {self.location} cannot be written: {error.strerror or error}."
             raise ScratchError(what, "Free some space there, or name another folder: scratch=...") from error
         finally:
             with self.changed:
@@ -63,11 +64,11 @@ class _Folder:
         with self.changed:
             self.gone = True
             self.changed.wait_for(lambda: self.n_writers == 0)
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.location.remove()
 
 
-def _lost(path: Path) -> ScratchError:
-    what = f"{path} in the scratch folder is gone."
+def _lost(place: Location) -> ScratchError:
+    what = f"{place} in the scratch folder is gone."
     return ScratchError(what, "Fit again, and leave that folder as it is for as long as results are used.")
 
 
@@ -80,36 +81,35 @@ class RunStore:
     Parameters
     ----------
     scratch
-        Folder to make it in; None for the system's.
+        Folder to make it in, local or a URL; None for the system's.
     tile
         Cells to have in memory at once.
     """
 
-    def __init__(self, scratch: str | os.PathLike[str] | None, tile: int | None) -> None:
+    def __init__(self, scratch: str | os.PathLike[str] | Location | None, tile: int | None) -> None:
         self.tile: int | None = tile
+        folder = Location.of(tempfile.gettempdir() if scratch is None else scratch)
         try:
-            made = tempfile.mkdtemp(prefix="mnndask-", dir=scratch)
+            self.location = _made_in(folder)
         except OSError as error:
             what = f"No folder can be made in the scratch folder: {error}."
             raise ScratchError(what, "Name one that can be written: scratch=...") from error
-        # Results outlive changes of the working directory.
-        self.path = Path(made).absolute()
-        self.folder = _Folder(self.path)
+        self.folder = _Folder(self.location)
         self.remove = weakref.finalize(self, self.folder.remove)
 
     @classmethod
-    def at(cls, path: Path, tile: int | None = None) -> RunStore:
+    def at(cls, location: Location, tile: int | None = None) -> RunStore:
         """A store that another process made, and removes."""
         out = cls.__new__(cls)
-        out.__setstate__({"tile": tile, "path": path})
+        out.__setstate__({"tile": tile, "location": location})
         return out
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"tile": self.tile, "path": self.path}
+        return {"tile": self.tile, "location": self.location}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.tile, self.path = state["tile"], state["path"]
-        self.folder = _Folder(self.path)
+        self.tile, self.location = state["tile"], state["location"]
+        self.folder = _Folder(self.location)
 
     def matrix(
         self, name: str, shape: tuple[int, int], dtype: np.dtype, columns: int = COLUMNS
@@ -118,7 +118,7 @@ class RunStore:
         chunks = (max(1, min(self.tile or 1, shape[0])), max(1, min(columns, shape[1])))
         with self.folder.writing():
             array = zarr.create_array(
-                self.path / name,
+                self.location.child(name).store(),
                 shape=shape,
                 dtype=dtype,
                 chunks=chunks,
@@ -126,7 +126,15 @@ class RunStore:
                 zarr_format=3,
                 config={"write_empty_chunks": True},  # so that a chunk that is not there is a lost one
             )
-        return StoredMatrix(array, self, self.path / name)
+        return StoredMatrix(array, self, self.location.child(name))
+
+
+def _made_in(folder: Location) -> Location:
+    """A new folder in another."""
+    if folder.is_url:
+        return folder.child(f"mnndask-{uuid.uuid4().hex}")
+    # Results outlive changes of the working directory, and workers may be elsewhere.
+    return Location.of(Path(tempfile.mkdtemp(prefix="mnndask-", dir=folder.path)).absolute())
 
 
 @dataclass(frozen=True)
@@ -139,13 +147,13 @@ class StoredMatrix:
         The stored values.
     keeper
         Keeps the folder for as long as the matrix is in use.
-    path
+    place
         Where it is.
     """
 
     array: zarr.Array[Any]
     keeper: RunStore
-    path: Path
+    place: Location
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -188,7 +196,7 @@ class StoredMatrix:
             first, stop, _ = part.indices(length)
             touched.append(range(first // size, -(-stop // size)) if first < stop else range(0))
         for i, j in product(*touched):
-            chunk = self.path / "c" / str(i) / str(j)
+            chunk = self.place.child(f"c/{i}/{j}")
             if not chunk.exists():
                 raise _lost(chunk)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.kernels.distances import Points
+from mnndask.location import Location
 from mnndask.model import CorrectionModel, GeneSpaces, MergeStep
 from mnndask.runstore import RunStore, Stacked, StoredMatrix
 
@@ -21,20 +22,20 @@ KINDS = {
 CHUNK_BYTES = 2**25
 
 
-def write_tree(value: Any, folder: Path) -> None:
+def write_tree(value: Any, folder: Location) -> None:
     """Write dataclasses that are ``STORABLE``, containers of them, arrays, numbers and strings.
 
     Matrices of run stores stay where they are. What is there twice is written once; likewise matrices that
     are the first rows of another.
     """
-    group = zarr.open_group(folder, mode="a", zarr_format=3)
+    group = zarr.open_group(folder.store(), mode="a", zarr_format=3)
     group.attrs["tree"] = _Writer(group).node(value)
 
 
-def read_tree(folder: Path) -> Any:
+def read_tree(folder: Location) -> Any:
     """Read what :func:`write_tree` wrote."""
-    group = zarr.open_group(folder, mode="r")
-    return _Reader(group).value(group.attrs["tree"])
+    group = zarr.open_group(folder.store(read_only=True), mode="r")
+    return _Reader(group, folder.options).value(group.attrs["tree"])
 
 
 class _Writer:
@@ -64,7 +65,7 @@ class _Writer:
             case dict():
                 return {"dict": [[self.node(key), self.node(part)] for key, part in value.items()]}
             case StoredMatrix():
-                return {"stored": str(value.path)}
+                return {"stored": value.place.given}
         name = type(value).__name__
         if not is_dataclass(value) or KINDS.get(name) is not type(value):
             what = f"{name} cannot be stored"
@@ -104,8 +105,8 @@ def _starts(array: NDArray[Any], whole: Any) -> bool:
 
 
 class _Reader:
-    def __init__(self, group: zarr.Group) -> None:
-        self.group = group
+    def __init__(self, group: zarr.Group, options: Mapping[str, Any]) -> None:
+        self.group, self.options = group, options
         self.values: dict[int, Any] = {}
 
     def value(self, node: Any) -> Any:
@@ -132,10 +133,10 @@ class _Reader:
                 return tuple(self.value(part) for part in parts)
             case {"dict": items}:
                 return {self.value(key): self.value(part) for key, part in items}
-            case {"stored": path}:
-                return StoredMatrix(
-                    zarr.open_array(path, mode="r"), RunStore.at(Path(path).parent), Path(path)
-                )
+            case {"stored": name}:
+                place = Location(name, self.options)
+                array = zarr.open_array(place.store(read_only=True), mode="r")
+                return StoredMatrix(array, RunStore.at(place.parent), place)
             case {"kind": name, "fields": parts}:
                 return KINDS[name](**{key: self.value(part) for key, part in parts.items()})
         what = f"unknown node {node}"

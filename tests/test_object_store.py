@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 import warnings
 from datetime import UTC, datetime, timedelta
 
 import anndata as ad
+import dask.array as da
 import numpy as np
 import pytest
 import s3fs
@@ -158,6 +160,15 @@ def test_other_file_systems(tmp_path):
     write_zarr(ad.AnnData(BATCHES[1]), f"memory://{tmp_path}/b.zarr", overwrite=True)
     result = mnn_correct(f"memory://{tmp_path}/a.zarr", f"memory://{tmp_path}/b.zarr", k=5)[0]
     np.testing.assert_allclose(result.X.compute(), mnn_correct(*BATCHES, k=5)[0], atol=1e-10)
+
+
+def test_the_model_goes_through_an_object_store_where_scratch_is_one(s3, server, monkeypatch):
+    lazy = [da.from_array(X, chunks=(20, -1)) for X in BATCHES]
+    result = mnn_correct(*lazy, k=5, scratch="s3://lab/scratch")[0]
+    copied = pickle.loads(pickle.dumps(result))
+    monkeypatch.setattr("mnndask.shared._own", {})
+    np.testing.assert_array_equal(copied.compute(), result.compute())
+    assert any(method == "GET" and "/lab/scratch/mnndask-" in path for method, path in server.asked)
 
 
 # ---------------------------------------------------------------- faults that pass
