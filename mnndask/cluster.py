@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import dask
+
 from mnndask.errors import ClusterError, InputError, with_notes_of
 
 logger = logging.getLogger(__name__)
@@ -80,9 +82,11 @@ def scheduled_by(address: str | None) -> Iterator[None]:
     except ImportError as error:
         what = "--scheduler needs dask.distributed, which is not installed."
         raise InputError(what, "Install it: pip install 'mnndask[cluster]'") from error
+    before = dask.config.get("scheduler", None)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:  # of these, the last where TLS is not set up
+        dask.config.set(scheduler=before)  # a client that fails to start leaves its mark
         what = f"No scheduler answers at {address}: {_first_line(error)}."
         raise InputError(what, "Check the address: dask scheduler prints it when it starts.") from error
     with client, cluster_errors(address):

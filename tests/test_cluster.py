@@ -76,6 +76,7 @@ def done(client):
 # ---------------------------------------------------------------- the same result
 
 
+@pytest.mark.lowest
 def test_an_active_client_is_used_for_the_fit_and_the_result(client, expected):
     before = done(client)
     result = mnn_correct(*lazily(), **OPTIONS)[0]
@@ -272,6 +273,7 @@ def test_errors_of_inputs_come_back_from_workers(client, tmp_path):
 # ---------------------------------------------------------------- encrypted connections
 
 
+@pytest.mark.lowest
 def test_the_command_works_on_a_cluster_that_speaks_tls(tmp_path, capsys):
     made = Security.temporary()
     parts = {"ca": made.tls_ca_file, "cert": made.tls_scheduler_cert, "key": made.tls_scheduler_key}

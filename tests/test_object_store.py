@@ -109,6 +109,7 @@ def is_chunk(path):
 # ---------------------------------------------------------------- what is read and written
 
 
+@pytest.mark.lowest
 def test_from_and_to_an_object_store(s3, server, command):
     assert command() == (0, [])
     check_result()
@@ -308,6 +309,7 @@ def test_a_second_writer_is_refused(s3, command):
         assert "is writing s3://lab/out.zarr" in err[0]
 
 
+@pytest.mark.lowest
 def test_a_lease_that_was_not_renewed_is_taken_by_one(s3, monkeypatch):
     location = Location.of("s3://lab/out.zarr")
     s3.pipe_file("lab/out.zarr.lock", json.dumps({"owner": "gone", "host": "there"}).encode())

@@ -70,6 +70,7 @@ def check_same(tmp_path, command):
     assert sorted(zarr.open_group(tmp_path / "out.zarr")) == sorted(zarr.open_group(tmp_path / "whole.zarr"))
 
 
+@pytest.mark.lowest
 def test_only_missing_chunks_are_made(command, failing, tmp_path):
     status, err = failing(lambda key, n: n > 4)
     assert status == 2
