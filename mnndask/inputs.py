@@ -116,9 +116,11 @@ def read_inputs(
     """
     kind = _common_kind(datas)
     datas = [_located(i, data, storage_options) for i, data in enumerate(datas)]
-    sources = [_open(data, _label(i, data), layer, budget, batch_key) for i, data in enumerate(datas)]
-    for source in sources:
-        _check_matrix(source)
+    sources: list[Source] = []
+    for i, data in enumerate(datas):
+        first = sum(source.X.shape[0] for source in sources)
+        sources.append(_open(data, _label(i, data), layer, budget, batch_key, first))
+        _check_matrix(sources[-1])
     _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
     sources = _moderate(sources, budget, _number_of(fits_on, sources[0]))
@@ -210,13 +212,13 @@ def _label(i: int, data: Any) -> str:
     return f"batch {i} ({data})" if isinstance(data, Location) else f"batch {i}"
 
 
-def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: str) -> Source:
+def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: str, first: int) -> Source:
     if layer is not None and not isinstance(data, AnnData | Location):
         what = f"layer={layer!r} was asked for, but {label} is a matrix."
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
         case Location():
-            opened = open_lazily(data, layer, label, budget.chunk_bytes, used=[batch_key])
+            opened = open_lazily(data, layer, label, budget.chunk_bytes, [batch_key], first)
             return _from_anndata(opened, label, layer, batch_key)
         case AnnData():
             return _from_anndata(data, label, layer, batch_key)

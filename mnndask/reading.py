@@ -136,6 +136,7 @@ def lazy_matrix(
     chunks: Any = None,
     name: str | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    first: int = 0,
 ) -> da.Array:
     """Matrix of an open store as a dask array of whole rows, each block of moderate size when dense.
 
@@ -153,6 +154,9 @@ def lazy_matrix(
         Name in the graph, where another array is replaced.
     chunk_bytes
         Size of a moderate block.
+    first
+        Rows that come before it in what is to be stacked: blocks of sparse rows are cut so that those of the
+        stack are all of one size, as they are when it is written.
 
     Raises
     ------
@@ -176,12 +180,20 @@ def lazy_matrix(
     return da.map_blocks(  # type: ignore[no-any-return]
         BlockReader(own, slot, label, format_, shape),
         name=name or f"mnn-read-{uuid.uuid4().hex}",
-        chunks=chunks or da.core.normalize_chunks(block_shape, shape),
+        chunks=chunks or _blocks(shape, block_shape, first if format_ == "csr" else 0),
         dtype=dtype,
         meta=np.empty((0,) * len(shape), dtype)
         if format_ == "dense"
         else {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[format_]((0, 0), dtype=dtype),
     )
+
+
+def _blocks(shape: tuple[int, ...], block: tuple[int, ...], first: int) -> tuple[tuple[int, ...], ...]:
+    """Sizes of blocks, the first of them as much shorter as those before it leave over."""
+    lead = min(-first % block[0], shape[0])
+    sizes = da.core.normalize_chunks(block, (shape[0] - lead, *shape[1:]))
+    rows = (lead, *sizes[0]) if lead else sizes[0]
+    return tuple(n for n in rows if n or len(rows) == 1), *sizes[1:]
 
 
 def path_of(stored: Any) -> str:

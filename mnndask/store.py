@@ -27,10 +27,12 @@ def open_lazily(
     label: str,
     chunk_bytes: int = CHUNK_BYTES,
     used: Collection[str] = (),
+    first: int = 0,
 ) -> AnnData:
     """Open an AnnData store (``.zarr`` or ``.h5ad``): annotations in memory, matrices left in the file.
 
-    Columns of its tables that are `used` must have all of their chunks.
+    Columns of its tables that are `used` must have all of their chunks. For `first`, see
+    :func:`mnndask.reading.lazy_matrix`.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def open_lazily(
         raise InputNotFoundError(what, "Check the path.")
     group = _open_group(location, label)
     try:
-        return _opened(group, layer, label, chunk_bytes, used)
+        return _opened(group, layer, label, chunk_bytes, used, first)
     finally:
         if isinstance(group, h5py.File):
             group.close()
@@ -77,7 +79,9 @@ def _open_group(location: Location, label: str) -> Any:
         raise InputError(what, ANNDATA_STORES) from error
 
 
-def _opened(group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str]) -> AnnData:
+def _opened(
+    group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str], first: int
+) -> AnnData:
     with reading(label, "its root"):
         encoding, layers = group.attrs.get("encoding-type"), dict(group.get("layers", {}))
     if encoding != "anndata":
@@ -92,13 +96,13 @@ def _opened(group: Any, layer: str | None, label: str, chunk_bytes: int, used: C
         raw_var = _table(group["raw"], "var", label)
         raw = AnnData(_matrix(group["raw"], "X", label, chunk_bytes), obs=obs[[]], var=raw_var)
     return AnnData(
-        X=_matrix(group, "X", label, chunk_bytes) if "X" in group else None,
+        X=_matrix(group, "X", label, chunk_bytes, first) if "X" in group else None,
         obs=obs,
         var=var,
         raw=raw,
         **{name: _in_memory(group, name, label) for name in ("uns", "varm", "varp") if name in group},
         **{
-            name: {key: _matrix(group[name], key, label, chunk_bytes) for key in group[name]}
+            name: {key: _matrix(group[name], key, label, chunk_bytes, first) for key in group[name]}
             for name in ("obsm", "layers", "obsp")
             if name in group
         },
@@ -119,13 +123,13 @@ def _in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) ->
         return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
 
 
-def _matrix(group: Any, name: str, label: str, chunk_bytes: int) -> Any:
+def _matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0) -> Any:
     """Lazy matrix; tables and other arrays as anndata reads them."""
     elem = group[name]
     encoding = elem.attrs.get("encoding-type")
     if encoding == "dataframe":
         return _in_memory(group, name, label)
     if encoding in {"array", "csr_matrix", "csc_matrix"}:
-        return lazy_matrix(elem, label, chunk_bytes=chunk_bytes)
+        return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
     with reading(label, elem.name.strip("/")):
         return read_elem_lazy(elem)

@@ -1,5 +1,6 @@
 """Imports whose own warnings are not ours, examples that are the same in every run, stores to spoil."""
 
+import gc
 import os
 import shutil
 import warnings
@@ -44,3 +45,13 @@ def stores(sound, tmp_path):
         return [next(tmp_path.glob(f"{name}.*")) for name in "ab"]
 
     return copy
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    """An empty folder, which has to be empty again in the end."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    yield folder
+    gc.collect()
+    assert list(folder.iterdir()) == []

@@ -11,39 +11,14 @@ import pytest
 from dask.callbacks import Callback
 from helpers import KINDS, as_anndata, counted, make_batches, no_compute, one_anndata
 from scipy import sparse as sp
+from sketches import BUDGET, METHODS, assert_same_rows, drawn, sketched
 
-from mnndask import MNNCorrector, coordinates, sketch
-from mnndask.budget import Budget
+from mnndask import coordinates
 from mnndask.inputs import read_inputs
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.covering import cover
 from mnndask.kernels.projection import as_csr, csr_lengths, directions, project
 from mnndask.model import GeneSpaces
-
-METHODS = ["mixed", "geometric", "random"]
-
-BUDGET = Budget.of("1GB", 1)
-
-
-def sketched(*datas, size=20, **options):
-    """A corrector fitted on a sketch."""
-    return MNNCorrector(k=5, sketch_size=size, **options).fit(datas)
-
-
-def drawn(*datas, method, n_jobs=None, seed=0, subset=None, batch_key="batch"):
-    """Rows of a sketch of 20 cells, without the fit."""
-    inputs = read_inputs(datas, batch_key=batch_key, budget=BUDGET)
-    spaces = GeneSpaces(40, subset, True, True, inputs.dtype)
-    given = {"sketch_size": 20, "sketch_method": method, "n_jobs": n_jobs, "random_state": seed}
-    order = list(range(len(inputs.categories)))
-    chosen = sketch.choose_cells(inputs, spaces, order, given | {"restrict": None})
-    return sketch.draw_cells(inputs, spaces, chosen, given)
-
-
-def assert_same_rows(one, other):
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_array_equal(a, b)
-
 
 # ---------------------------------------------------------------- which cells
 

@@ -14,16 +14,6 @@ from mnndask.errors import ScratchError
 from mnndask.runstore import RunStore, Stacked
 
 
-@pytest.fixture
-def scratch(tmp_path):
-    """An empty folder, which has to be empty again in the end."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    yield folder
-    gc.collect()
-    assert list(folder.iterdir()) == []
-
-
 @pytest.fixture(params=["local", "memory"])
 def store(scratch, request):
     """A store in a folder, and one at a URL."""

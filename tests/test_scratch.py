@@ -24,16 +24,6 @@ def lazily(batches=None, rows=37):
     return [da.from_array(X, chunks=(rows, -1)) for X in batches or make_batches()]
 
 
-@pytest.fixture
-def scratch(tmp_path):
-    """An empty folder, which has to be empty again in the end."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    yield folder
-    gc.collect()
-    assert list(folder.iterdir()) == []
-
-
 # ---------------------------------------------------------------- the folder comes and goes
 
 
