@@ -215,4 +215,4 @@ def _block_shape(
     if format_ == "dense" and stored.chunks:
         shards = getattr(stored, "shards", None)
         unit = shards[0] if shards and shards[0] <= most else stored.chunks[0]
-    return max(1, min(max(1, most // unit) * unit, shape[0])), *shape[1:]
+    return max(1, most // unit) * unit, *shape[1:]

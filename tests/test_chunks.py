@@ -163,3 +163,17 @@ def test_results_are_equal_whatever_the_chunks(chunks, csr):
         lazy = [X.map_blocks(sparse.csr_matrix) for X in lazy]
     found = mnn_correct(*lazy, k=5, memory_limit=1_000_000, n_jobs=1)[0]
     np.testing.assert_allclose(values(found), mnn_correct(*make_batches(), k=5)[0], rtol=0, atol=1e-10)
+
+
+def test_blocks_of_sparse_batches_are_cut_where_the_outputs_are(tmp_path):
+    """So that a written chunk is a block, but where one batch ends and the next begins."""
+    sizes, paths = (103, 7, 250, 90), []
+    for i, X in enumerate(make_batches(sizes)):
+        as_anndata(sparse.csr_matrix(X), f"b{i}").write_zarr(tmp_path / f"{i}.zarr")
+        paths.append(tmp_path / f"{i}.zarr")
+    budget = Budget(2 * 6 * 40 * 40 * 8, 1)  # chunks of 40 cells
+    sources = read_inputs(paths, batch_key="batch", budget=budget).sources
+    cuts = np.cumsum([n for source in sources for n in source.X.chunks[0]])
+    assert {*range(40, 450, 40), *np.cumsum(sizes)} == set(cuts.tolist())
+    for source, X in zip(sources, make_batches(sizes), strict=True):
+        np.testing.assert_array_equal(dense(source.X), X)
