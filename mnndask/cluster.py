@@ -13,6 +13,7 @@ from typing import Any
 import dask
 
 from mnndask.errors import ClusterError, InputError, with_notes_of
+from mnndask.location import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def scheduled_by(address: str | None) -> Iterator[None]:
         client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:  # of these, the last where TLS is not set up
         dask.config.set(scheduler=before)  # a client that fails to start leaves its mark
-        what = f"No scheduler answers at {address}: {_first_line(error)}."
+        what = f"No scheduler answers at {address}: {first_line(error)}."
         raise InputError(what, "Check the address: dask scheduler prints it when it starts.") from error
     with client, cluster_errors(address):
         yield
@@ -103,14 +104,10 @@ def cluster_errors(address: str) -> Iterator[None]:
     try:
         yield
     except KilledWorker as error:
-        what = f"Workers died again and again at the same task: {_first_line(error)}."
+        what = f"Workers died again and again at the same task: {first_line(error)}."
         remedy = "Give them more memory, or a smaller --memory-limit."
         raise with_notes_of(error, ClusterError(what, remedy)) from error
     except (CancelledError, Cancelled, CommClosedError) as error:
-        what = f"The scheduler at {address} was lost: {_first_line(error)}."
+        what = f"The scheduler at {address} was lost: {first_line(error)}."
         remedy = "Start it again, and continue with --resume."
         raise with_notes_of(error, ClusterError(what, remedy)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -62,7 +62,6 @@ class Lease:
         if found is not None and not found["stale"]:
             what = f"Another run, on {found['host']}, is writing {self.location}."
             remedy = f"Wait for it, or stop it. If it died, try again in {STALE_SECONDS:.0f} s."
-
             raise OutputExistsError(what, remedy)
         # Of several that find it stale, one replaces what it found.
         if not (self._put(mode="create") if found is None else self._replace(found)):

@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**25
 
 
 def write_tree(value: Any, folder: Location) -> None:
-    """Write dataclasses that are ``STORABLE``, containers of them, arrays, numbers and strings.
+    """Write dataclasses of ``KINDS``, containers of them, arrays, numbers and strings.
 
     Matrices of run stores stay where they are. What is there twice is written once; likewise matrices that
     are the first rows of another.
