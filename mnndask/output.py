@@ -92,8 +92,7 @@ def writing(
         with target.only_writer():
             check_free(target, overwrite=overwrite, resume=resume)
             continued = resume and run is not None and target.unfinished() and _continued(target, run)
-            if not continued:
-                target.clear()
+            target.sweep() if continued else target.clear()
             grown = root_last(target.store(), target.growing, target.check_ours)
             with _kept_when_failed(target, run), grown as root:
                 if run is not None and not continued:

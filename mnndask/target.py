@@ -49,6 +49,9 @@ class Target(Protocol):
     def clear(self) -> None:
         """Remove what there is of an unfinished output."""
 
+    def sweep(self) -> None:
+        """Remove what a writer that was killed left half written."""
+
     def finish(self, *, overwrite: bool) -> None:
         """Put what is complete into its place."""
 
@@ -111,6 +114,11 @@ class LocalTarget:
         """Remove what there is of an unfinished output."""
         if self.partial.exists():
             _remove(self.partial)
+
+    def sweep(self) -> None:
+        """Remove the files that zarr had not yet renamed when its process was killed."""
+        for half in self.partial.rglob("*.partial"):
+            half.unlink()
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a place that cannot be written, or that an input is, holds or lies in."""
@@ -210,6 +218,9 @@ class RemoteTarget:
                 self.filesystem.rm_file(f"{self.path}/{name}")
             if names:
                 self.filesystem.rm(self.path, recursive=True)
+
+    def sweep(self) -> None:
+        """An object is there whole, or not at all."""
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a place that cannot be written, or that an input is, holds or lies in."""
