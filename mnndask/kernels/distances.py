@@ -91,10 +91,25 @@ def squared_distances(A: Points, B: Points) -> Floats:
 
 def to_log_weights(squared: Floats, sigma: float) -> Floats:
     """Turn squared distances into logarithms of Gaussian weights, in place; never infinite."""
-    limits = np.finfo(squared.dtype)
-    smallest = max(float(squared.max(initial=0)) * 8 / float(limits.max), float(limits.tiny))
-    squared /= -min(max(sigma, smallest), float(limits.max))
+    squared *= -decay(sigma, squared.max(initial=0), squared.dtype)
     return squared
+
+
+def decay(sigma: float, largest: Floats, dtype: np.dtype) -> Any:
+    """What to multiply squared distances by, up to a `largest` one, so that it is finite."""
+    limits = np.finfo(dtype)
+    smallest = max(float(largest) * 8 / float(limits.max), float(limits.tiny))
+    return dtype.type(1 / min(max(sigma, smallest), float(limits.max)))
+
+
+def farthest(A: Points, B: Points) -> float:
+    """More than any squared distance between cells of two sides."""
+    return 4 * float(max(A.squared.max(initial=0), B.squared.max(initial=0)))
+
+
+def bits_of(values: Floats) -> NDArray[np.integer]:
+    """Room that compiled exponentials need for a row of values."""
+    return np.empty(values.shape[1], np.int32 if values.dtype == np.float32 else np.int64)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.kernels.compiled import weighted_quantiles_of
 from mnndask.kernels.distances import Floats, strips, to_log_weights
 
 Doubles = NDArray[np.float64]
 Counts = NDArray[np.intp]
 
 BINS, FEWEST_BINS = 256, 16
-VALUES_PER_BIN = 8  # fewer, and sorting is as cheap
 HELD, FEWEST_HELD = 1024, 32  # values of a row that may be gathered
 SLACK = 1e-3  # of a bin, by which a bracket is widened: far more than rounding moves a value across its edge
 HALVINGS = 64  # of a bracket, after which it is narrower than rounding
@@ -39,18 +39,8 @@ def weighted_quantiles(values: Floats, weights: Floats, shares: Doubles) -> Doub
         share is never reached, the largest.
     """
     out = np.empty(len(values))
-    for rows in strips(*values.shape):
-        out[rows] = _quantiles_of_strip(values[rows], weights[rows], shares[rows])
+    weighted_quantiles_of(values, weights, shares, out)
     return out
-
-
-def _quantiles_of_strip(values: Floats, weights: Floats, shares: Doubles) -> Doubles:
-    n_bins = min(BINS, values.shape[1] // VALUES_PER_BIN + 1)
-    bins, sums, counts = _histogram(values, weights, values.min(axis=1), values.max(axis=1), n_bins)
-    target = shares * sums.sum(axis=1)
-    chosen, below = _bin_that_reaches(sums, counts, target)
-    rows, cols = np.nonzero(bins == chosen.astype(bins.dtype)[:, None])
-    return _first_to_reach(rows, values[rows, cols], weights[rows, cols], target - below)
 
 
 def _histogram(

@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.kernels.distances import Floats, Matrix, Points, pieces, squared_distances, to_log_weights
+from mnndask.kernels.compiled import exp_in_place, weigh_by_distance
+from mnndask.kernels.distances import (
+    Floats,
+    Matrix,
+    Points,
+    bits_of,
+    decay,
+    farthest,
+    pieces,
+    squared_distances,
+    to_log_weights,
+)
 
 GENES_AT_ONCE = 2048
 
@@ -42,7 +53,7 @@ def density(cells: Points, first: int, anchors: Points, sigma: float) -> NDArray
     total = np.zeros(len(cells))
     for at, tile in anchors.tiles():
         kernel = to_log_weights(squared_distances(cells, tile), sigma)
-        np.exp(kernel, out=kernel)
+        exp_in_place(kernel, bits_of(kernel))
         own = np.arange(max(first, at.start), min(first + len(cells), at.stop))
         kernel[own - first, own - at.start] = 1  # whatever rounding made of its distance to itself
         total += kernel.sum(axis=1, dtype=np.float64)
@@ -55,6 +66,7 @@ def smooth(
     log_density: NDArray[np.float64],
     vectors: Sequence[Matrix],
     sigma: float,
+    products: Floats | None = None,
 ) -> list[Floats]:
     """Weighted mean of the anchors' vectors at each cell.
 
@@ -71,6 +83,8 @@ def smooth(
         Matrices of shape ``(n_anchors, n_genes)``; blocks of genes are read.
     sigma
         Divisor of the squared distance.
+    products
+        Products of `cells` and `anchors`, if they are at hand; they are overwritten.
 
     Returns
     -------
@@ -81,13 +95,12 @@ def smooth(
     total = np.zeros(len(cells))
     top = np.full(len(cells), -np.inf, dtype)
     for at, tile in anchors.tiles():
-        weights = to_log_weights(squared_distances(cells, tile), sigma)
-        weights -= log_density[at].astype(dtype)
-        before, top = top, np.maximum(top, weights.max(axis=1))
-        weights -= top[:, None]
-        np.exp(weights, out=weights)
-        shrink = np.exp(before - top)
-        total = total * shrink + weights.sum(axis=1, dtype=np.float64)
+        weights = cells.X @ tile.X.T if products is None else products
+        shrink = np.empty(len(cells), dtype)
+        rate = decay(sigma, farthest(cells, tile), dtype)
+        weigh_by_distance(
+            weights, cells.squared, tile.squared, rate, log_density[at], top, total, shrink, bits_of(weights)
+        )
         for sums, v in zip(out, vectors, strict=True):
             if at.start:
                 sums *= shrink[:, None]

@@ -14,23 +14,31 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.kernels.compiled import settle_small, sum_weights, weigh_by_lines
 from mnndask.kernels.distances import (
     Floats,
     Points,
     Tolerances,
-    pieces,
+    bits_of,
+    decay,
+    farthest,
     row_dots,
     strips,
     to_log_weights,
 )
 from mnndask.kernels.quantiles import QuantileSearch, Tally, add_tallies, weighted_quantiles
 
-PAIRS_AT_ONCE = 4096
 SAMPLED = 256  # reference cells by whose projections a search of the quantile begins
 
 
 def variance_factors(
-    cells: Points, vectors: Floats, new: Points, ref: Points, sigma: float, scale: float
+    cells: Points,
+    vectors: Floats,
+    new: Points,
+    ref: Points,
+    sigma: float,
+    scale: float,
+    products: Floats | None = None,
 ) -> NDArray[np.float64]:
     """Factor by which each cell's correction vector is lengthened.
 
@@ -50,6 +58,8 @@ def variance_factors(
         Divisor of the squared distance to the line.
     scale
         Largest norm among sketched cells; tolerances are relative to it.
+    products
+        Products of `cells` and `new`, if they are at hand; they are overwritten.
 
     Returns
     -------
@@ -61,7 +71,10 @@ def variance_factors(
     no length keeps it, and a cell below all of its batch aims at the reference's lowest projection.
     """
     lines = Lines.of(cells, vectors, sigma, scale)
-    share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
+    if new.tile is None:
+        share = lines.share_of(new, products)
+    else:
+        share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
     if ref.tile is None:
         ahead, weights, _ = lines.look_at(ref)
         return lines.factors(weighted_quantiles(ahead, weights, lines.sought(share)))
@@ -138,40 +151,43 @@ class Lines:
         """Those of the cells' precision."""
         return Tolerances.of(self.directions.dtype)
 
-    def look_at(self, others: Points) -> tuple[Floats, Floats, Floats]:
+    def look_at(self, others: Points, products: Floats | None = None) -> tuple[Floats, Floats, Floats]:
         """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
+
+        Products of cells and others, if they are at hand, are overwritten.
 
         Returns
         -------
         Both of shape ``(n_cells, n_others)``; and the least squared distance to each line, to which weights
         are relative.
         """
+        dtype = self.directions.dtype
         ahead: Floats = self.directions @ others.X.T
-        weights: Floats = self.cells.X @ others.X.T
-        own = self.own.astype(ahead.dtype)
-        least = np.empty(len(self.cells), ahead.dtype)
+        weights: Floats = self.cells.X @ others.X.T if products is None else products
+        own, least = self.own.astype(dtype), np.empty(len(self.cells), dtype)
+        rate, bits = decay(self.sigma, farthest(self.cells, others), dtype), bits_of(ahead)
         for rows in strips(*ahead.shape):
-            a, w = ahead[rows], weights[rows]
-            a -= own[rows, None]
-            w *= -2
-            w += self.cells.squared[rows, None]
-            w += others.squared
-            w -= a * a
-            np.maximum(w, 0, out=w)
-            least[rows] = w.min(axis=1)
-            w -= least[rows, None]
-            np.exp(to_log_weights(w, self.sigma), out=w)
+            weigh_by_lines(
+                ahead[rows],
+                weights[rows],
+                own[rows],
+                self.cells.squared[rows],
+                others.squared,
+                rate,
+                least[rows],
+                bits,
+            )
         return ahead, weights, least
 
-    def share_of(self, new: Points) -> Share:
+    def share_of(self, new: Points, products: Floats | None = None) -> Share:
         """Partial of the batch's own side."""
-        ahead, weights, least = self.look_at(new)
-        self._settle(ahead, new)
+        ahead, weights, least = self.look_at(new, products)
+        if self.tolerances.doubtful:  # products cannot tell the signs of small differences
+            doubtful = ahead.dtype.type(self.tolerances.doubtful * self.scale)
+            settle_small(ahead, doubtful, self.lengths, self.cells.X, self.directions, new.X)
         total, below = np.empty((2, len(self.cells)))
-        for rows in strips(*ahead.shape):
-            total[rows] = weights[rows].sum(axis=1, dtype=np.float64)
-            weights[rows] *= ahead[rows] <= self.tolerances.projection * self.scale
-            below[rows] = weights[rows].sum(axis=1, dtype=np.float64)
+        limit = ahead.dtype.type(self.tolerances.projection * self.scale)
+        sum_weights(ahead, weights, limit, total, below)
         return Share(least, total, below)
 
     def sought(self, share: Share) -> NDArray[np.float64]:
@@ -193,15 +209,6 @@ class Lines:
         return np.maximum(
             1.0, np.divide(reach, self.lengths, out=np.ones_like(self.lengths), where=self.lengths > 0)
         )
-
-    def _settle(self, ahead: Floats, others: Points) -> None:
-        """Take small differences again in double precision: products in single cannot tell their signs."""
-        doubtful = self.tolerances.doubtful * self.scale
-        for strip in strips(*ahead.shape):
-            rows, cols = np.nonzero(np.abs(ahead[strip]) < doubtful)
-            for some in pieces(len(rows), PAIRS_AT_ONCE):
-                r, c = rows[some] + strip.start, cols[some]
-                ahead[r, c] = row_dots(others.X[c].astype(np.float64) - self.cells.X[r], self.directions[r])
 
 
 def unit_rows(vectors: Floats) -> tuple[Floats, NDArray[np.float64]]:
