@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from mnndask.kernels.cosine import SHORTEST
 from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces
-from mnndask.kernels.neighbors import Rows, mutual, nearest
+from mnndask.kernels.neighbors import Rows, mutual
 from mnndask.kernels.smoothing import density, pair_means, smooth
 from mnndask.kernels.subspace import Span, SvdSolver
-from mnndask.model import CorrectionModel, GeneSpaces, MergeStep, tile_of
+from mnndask.kernels.variance import variance_factors
+from mnndask.model import PAIR_COPIES, CorrectionModel, GeneSpaces, MergeStep, tile_of
 from mnndask.other_genes import OtherGenes
 from mnndask.reference import MergeRecord, Sketch, Space
 from mnndask.runstore import InMemory, RunStore
@@ -180,6 +181,8 @@ class Fit:
             scale=self.space_out.scale,
             factors=np.full(self.sketches[batch].n_cells, np.nan if self.options.var_adj else 1.0),
         )
+        if self.options.var_adj and self.spaces.coincide and self.work.tile is None:
+            step.anchor_rows = record.anchors
         if self.options.compute_angle:
             step.angle_vectors = self.work.copy(f"angles-{batch}", vectors[0])
             step.angle_basis = self._span(refs[0].X, 2, self.space_in.scale).basis
@@ -208,18 +211,11 @@ class Fit:
     def _pairs(self, batch: int, ref: Points, used: Rows | None) -> MergeRecord:
         space = self.space_in
         new, ref_sizes = space.new[batch], space.ref_sizes()
-
-        def search(queries: Points, sizes: NDArray[np.float64], others: Points) -> tuple[Rows, Rows]:
-            def one(at: slice) -> tuple[Rows, Rows]:
-                tie = self.tolerances.squared_distance * sizes[at] ** 2
-                query, other = nearest(queries[at], others, self.options.k, tie)
-                return query + at.start, other
-
-            found = self.work.map("neighbours", len(queries), 3 * tile_of(others), one)
-            return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
-
-        of_new = search(new, space.sizes[batch], ref)
-        of_ref = search(ref, ref_sizes if used is None else ref_sizes[used], new)
+        ties = [
+            self.tolerances.squared_distance * sizes**2
+            for sizes in (space.sizes[batch], ref_sizes if used is None else ref_sizes[used])
+        ]
+        of_new, of_ref = self.work.neighbours(new, ref, self.options.k, ties)
         ref_rows, new_rows = mutual(of_new, of_ref, (len(new), len(ref)))
         if used is not None:
             ref_rows = used[ref_rows]
@@ -264,6 +260,47 @@ class Fit:
 
     def _grow(self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]) -> None:
         """Correct the batch's sketched cells, and let the reference grow by them."""
+        if self.work.tile is None:
+            corrected, factors = self._corrected_in_memory(batch, step, vectors, refs)
+        else:
+            corrected, factors = self._corrected_on_disk(batch, step, vectors, refs)
+        if self.options.var_adj:
+            step.factors[self.sketches[batch].rows] = factors
+        for space, moved in zip(self.distinct, corrected, strict=True):
+            space.grow(batch, moved)
+
+    def _corrected_in_memory(
+        self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]
+    ) -> tuple[list[Matrix], NDArray[np.float64]]:
+        """The batch's sketched cells, corrected, in each space; and their factors in the last.
+
+        Products with cells of the batch serve smoothing, of which anchors are some, and variance adjustment.
+        """
+        cells, sigma = self.space_in.new[batch], self.options.sigma
+        out = [self.work.matrix(f"corrected-{s}-{batch}", cells.X.shape) for s in range(len(self.distinct))]
+
+        def one(at: slice) -> NDArray[np.float64]:
+            products = cells.X[at] @ cells.X.T if step.anchor_rows is not None else None
+            of_anchors = None if products is None else products[:, step.anchor_rows]
+            parts = smooth(cells[at], step.anchors, step.log_density, vectors, sigma, of_anchors)
+            factors = np.ones(len(parts[0]))
+            for space, moved, part, ref in zip(self.distinct, out, parts, refs, strict=True):
+                new = space.new[batch]
+                if self.options.var_adj:
+                    factors = variance_factors(new[at], part, new, ref, sigma, space.scale, products)
+                part *= factors.astype(part.dtype)[:, None]
+                np.add(new.X[at], part, out=moved[at])
+            return factors
+
+        columns = (
+            3 * len(cells) + PAIR_COPIES * len(refs[0]) if self.options.var_adj else 3 * len(step.anchors)
+        )
+        return out, np.concatenate(self.work.map("grow", len(cells), columns, one))
+
+    def _corrected_on_disk(
+        self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]
+    ) -> tuple[list[Matrix], NDArray[np.float64]]:
+        """The same, a tile at a time."""
         cells, sigma = self.space_in.new[batch], self.options.sigma
         own = [self.work.matrix(f"corrected-{s}-{batch}", cells.X.shape) for s in range(len(self.distinct))]
 
@@ -273,13 +310,11 @@ class Fit:
                 target[at] = part
 
         self.work.map("smooth", len(cells), 3 * tile_of(step.anchors), smoothed)
+        factors = np.ones(len(cells))
         for space, corrected, ref in zip(self.distinct, own, refs, strict=True):
             new = space.new[batch]
-            factors = np.ones(len(new))
             if self.options.var_adj:
                 factors = self.work.factors(new, corrected, ref, sigma, space.scale)
-                if space is self.space_out:
-                    step.factors[self.sketches[batch].rows] = factors
 
             def moved(
                 at: slice, new: Points = new, corrected: Matrix = corrected, factors: Floats = factors
@@ -287,4 +322,4 @@ class Fit:
                 corrected[at] = new.X[at] + factors[at].astype(new.squared.dtype)[:, None] * corrected[at]
 
             self.work.map("grow", len(corrected), corrected.shape[1], moved)
-            space.grow(batch, corrected)
+        return own, factors

@@ -100,6 +100,9 @@ class MergeStep:
     angle_vectors, angle_basis
         Correction vectors in *in* space before any span was removed, and the reference's two leading
         directions; None unless angles were asked for.
+    anchor_rows
+        Rows of `new` that the anchors are, so that products with both are made once; None where these are
+        of different spaces, or on disk.
     """
 
     anchors: Points
@@ -112,6 +115,7 @@ class MergeStep:
     factors: NDArray[np.float64]
     angle_vectors: Matrix | None = None
     angle_basis: Floats | None = None
+    anchor_rows: Rows | None = None
 
     @property
     def columns(self) -> int:
@@ -213,17 +217,26 @@ class CorrectionModel:
     def _add_correction(
         self, step: MergeStep, out: Floats, cells: Points, known: NDArray[np.float64] | None
     ) -> None:
+        factors = np.full(len(out), np.nan) if known is None else known.copy()
+        todo = np.flatnonzero(np.isnan(factors))
+        products = None
+        if step.anchor_rows is not None and step.new is not None and 2 * len(todo) > len(out):
+            products, todo = cells.X @ step.new.X.T, np.arange(len(out))
         near, rest = smooth(
-            cells, step.anchors, step.log_density, [step.near_vectors, step.rest_vectors], self.sigma
+            cells,
+            step.anchors,
+            step.log_density,
+            [step.near_vectors, step.rest_vectors],
+            self.sigma,
+            None if products is None else products[:, step.anchor_rows],
         )
         if step.new is not None and step.ref is not None:
-            factors = np.full(len(out), np.nan) if known is None else known.copy()
-            todo = np.flatnonzero(np.isnan(factors))
             if len(todo):
                 own = cells if self.spaces.coincide else Points.of(out[:, self.spaces.near] - self.centre_out)
-                factors[todo] = variance_factors(
-                    own[todo], near[todo], step.new, step.ref, self.sigma, step.scale
+                found = variance_factors(
+                    own[todo], near[todo], step.new, step.ref, self.sigma, step.scale, products
                 )
+                factors[todo] = np.where(np.isnan(factors[todo]), found, factors[todo])
             for vectors in (near, rest):
                 vectors *= factors.astype(out.dtype)[:, None]
         out[:, self.spaces.near] += near

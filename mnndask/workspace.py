@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask.kernels.distances import Matrix, Points
-from mnndask.kernels.neighbors import Rows
-from mnndask.kernels.variance import variance_factors
-from mnndask.model import PAIR_COPIES
-from mnndask.parallel import block_rows, map_blocks, row_blocks
+from mnndask.kernels.neighbors import Rows, Smallest, nearest, smallest_both_ways, within_ties
+from mnndask.model import tile_of
+from mnndask.parallel import block_rows, effective_n_jobs, map_blocks, row_blocks
 from mnndask.reduce import VarianceReduction, map_stage
 from mnndask.runstore import InMemory, RunStore
 
@@ -91,16 +90,60 @@ class Workspace:
         self.map("copy", len(matrix), matrix.shape[1], one)
         return out
 
+    def neighbours(
+        self, new: Points, ref: Points, k: int, ties: Sequence[NDArray[np.float64]]
+    ) -> list[tuple[Rows, Rows]]:
+        """Each side's `k` nearest of the other; see :func:`mnndask.kernels.neighbors.nearest`."""
+        sides = (new, ref), (ref, new)
+        if self.tile is None and k < min(len(new), len(ref)):
+            smallest = self._smallest(new, ref, k + 1)
+            return [
+                self._relation(
+                    *side,
+                    lambda at, s=side, t=tie, v=found: within_ties(
+                        s[0][at], s[1], k, t[at], v.values[at], v.cells[at]
+                    ),
+                )
+                for side, tie, found in zip(sides, ties, smallest, strict=True)
+            ]
+        return [
+            self._relation(*side, lambda at, s=side, t=tie: nearest(s[0][at], s[1], k, t[at]))
+            for side, tie in zip(sides, ties, strict=True)
+        ]
+
+    def _relation(
+        self, queries: Points, others: Points, one: Callable[[slice], tuple[Rows, Rows]]
+    ) -> tuple[Rows, Rows]:
+        """Neighbour relation of all queries, from that of a block of them."""
+
+        def numbered(at: slice) -> tuple[Rows, Rows]:
+            query, other = one(at)
+            return query + at.start, other
+
+        found = self.map("neighbours", len(queries), 3 * tile_of(others), numbered)
+        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+    def _smallest(self, new: Points, ref: Points, n_kept: int) -> tuple[Smallest, Smallest]:
+        """Smallest distances of both sides; each thread keeps the reference's for a share of new cells."""
+        of_new = Smallest.none(len(new), n_kept, self.dtype)
+        rows = block_rows(len(ref), self.dtype.itemsize, self.block_bytes)
+
+        def one(share: slice) -> Smallest:
+            of_ref = Smallest.none(len(ref), n_kept, self.dtype)
+            blocks = [
+                slice(b.start + share.start, b.stop + share.start)
+                for b in row_blocks(share.stop - share.start, rows)
+            ]
+            smallest_both_ways(new, ref, blocks, of_new, of_ref)
+            return of_ref
+
+        shares = row_blocks(len(new), -(-len(new) // effective_n_jobs(self.n_jobs)))
+        return of_new, Smallest.of_all(map_blocks(one, shares, self.n_jobs))
+
     def factors(
         self, new: Points, vectors: Matrix, ref: Points, sigma: float, scale: float
     ) -> NDArray[np.float64]:
-        """Variance factors of all sketched cells of a batch."""
-        if self.tile is not None:
-            reduction = VarianceReduction(new, vectors, ref, sigma, scale)
-            return reduction.factors(self.tile, self.n_jobs)
-
-        def one(at: slice) -> NDArray[np.float64]:
-            return variance_factors(new[at], vectors[at], new, ref, sigma, scale)
-
-        columns = PAIR_COPIES * max(len(new), len(ref))
-        return np.concatenate(self.map("variance", len(new), columns, one))
+        """Variance factors of all sketched cells of a batch, on disk."""
+        assert self.tile is not None
+        reduction = VarianceReduction(new, vectors, ref, sigma, scale)
+        return reduction.factors(self.tile, self.n_jobs)

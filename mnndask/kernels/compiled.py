@@ -1,5 +1,7 @@
-"""Inner loops over pairs of cells, compiled by numba: each pair is visited once, where NumPy visits it once an
-operation. They work in place on rows that the processor's cache holds, and release the interpreter's lock.
+"""Inner loops over pairs of cells, compiled by numba.
+
+Each pair is visited once, where NumPy visits it once an operation. Functions work in place on rows that the
+processor's cache holds, and release the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ def weigh_by_lines(
         lowest = w.dtype.type(smallest)
         for j in range(a.size):
             far = a[j] - start
-            distance = max(square + others_squared[j] - 2 * w[j] - far * far, w.dtype.type(0))
+            distance = max(square + others_squared[j] - (w[j] + w[j]) - far * far, w.dtype.type(0))
             a[j] = far
             w[j] = distance
             lowest = min(lowest, distance)
@@ -141,9 +143,7 @@ def weigh_by_lines(
 
 
 @compiled(SUMS)
-def sum_weights(
-    ahead: Any, weights: Any, limit: Any, total: Any, below: Any
-) -> None:  # pragma: no cover
+def sum_weights(ahead: Any, weights: Any, limit: Any, total: Any, below: Any) -> None:  # pragma: no cover
     """Sum each row's weights, all and those of values up to a limit, in double precision."""
     for i in range(ahead.shape[0]):
         a, w = ahead[i], weights[i]
@@ -170,7 +170,9 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
         for j in range(n):
             low, high = min(low, v[j]), max(high, v[j])
         largest = np.finfo(v.dtype).max
-        per_unit = v.dtype.type(min(N_BINS * (1 - 1e-6) / (high - low), largest)) if high > low else 0
+        per_unit = (
+            v.dtype.type(min(N_BINS * (1 - 1e-6) / (high - low), largest)) if high > low else v.dtype.type(0)
+        )
         for j in range(n):
             bins[j] = np.int32((v[j] - low) * per_unit)
         sums[:] = 0
@@ -234,7 +236,7 @@ def weigh_by_distance(
         w, square = weights[i], squared[i]
         largest = top[i]
         for j in range(w.size):
-            distance = max(square + others_squared[j] - 2 * w[j], kind(0))
+            distance = max(square + others_squared[j] - (w[j] + w[j]), kind(0))
             w[j] = -distance * rate - kind(log_density[j])
             largest = max(largest, w[j])
         for j in range(w.size):
@@ -274,3 +276,62 @@ def settle_small(
                     for g in range(cells.shape[1]):
                         exact += (np.float64(others[j, g]) - cells[i, g]) * directions[i, g]
                     a[j] = exact
+
+
+@compiled(MATHS)
+def _put_into_heap(values: Any, which: Any, value: Any, index: Any) -> None:  # pragma: no cover
+    """Replace the root, which is a heap's largest value, by a smaller one."""
+    at, n = 0, values.size
+    while 2 * at + 1 < n:
+        child = 2 * at + 1
+        if child + 1 < n and values[child + 1] > values[child]:
+            child += 1
+        if values[child] <= value:
+            break
+        values[at], which[at] = values[child], which[child]
+        at = child
+    values[at], which[at] = value, index
+
+
+@compiled(MATHS)
+def keep_smallest(
+    products: Any,
+    squared: Any,
+    others_squared: Any,
+    first: int,
+    rows: Any,
+    row_cells: Any,
+    columns: Any,
+    column_cells: Any,
+    limits: Any,
+) -> None:  # pragma: no cover
+    """Keep the smallest squared distances of each row and of each column of a block.
+
+    Parameters
+    ----------
+    products
+        Cells × others, shape ``(n_cells, n_others)``; become squared distances.
+    squared, others_squared
+        Squared norms.
+    first
+        Number of the first cell.
+    rows, row_cells
+        Heap of each cell, shape ``(n_cells, n_kept)``: squared distances, and to which of the others.
+    columns, column_cells
+        Heap of each of the others, shape ``(n_others, n_kept)``, and to which cells.
+    limits
+        Largest value of each column's heap.
+    """
+    for i in range(products.shape[0]):
+        p, square = products[i], squared[i]
+        for j in range(p.size):
+            p[j] = max(square + others_squared[j] - (p[j] + p[j]), p.dtype.type(0))
+        limit = rows[i, 0]
+        for j in range(p.size):
+            distance = p[j]
+            if distance < limit:
+                _put_into_heap(rows[i], row_cells[i], distance, j)
+                limit = rows[i, 0]
+            if distance < limits[j]:
+                _put_into_heap(columns[j], column_cells[j], distance, first + i)
+                limits[j] = columns[j, 0]

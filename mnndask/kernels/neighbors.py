@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mnndask.kernels.compiled import keep_smallest
 from mnndask.kernels.distances import Floats, Points, squared_distances
 
 Rows = NDArray[np.intp]
@@ -33,9 +37,20 @@ def nearest(queries: Points, others: Points, k: int, tie: NDArray[np.float64]) -
     Query rows and other rows of the neighbour relation, ordered by query, then by other.
     """
     if k >= len(others):
-        rows, cols = np.indices((len(queries), len(others))).reshape(2, -1)
-        return rows, cols
-    values, cols = _smallest(queries, others, k + 1)
+        return every_pair(len(queries), len(others))
+    return within_ties(queries, others, k, tie, *_smallest(queries, others, k + 1))
+
+
+def every_pair(n_queries: int, n_others: int) -> tuple[Rows, Rows]:
+    """Neighbour relation in which all are neighbours."""
+    rows, cols = np.indices((n_queries, n_others)).reshape(2, -1)
+    return rows, cols
+
+
+def within_ties(
+    queries: Points, others: Points, k: int, tie: NDArray[np.float64], values: Floats, cols: Rows
+) -> tuple[Rows, Rows]:
+    """The same as :func:`nearest`, from the ``k + 1`` smallest squared distances and whose they are."""
     kth = np.partition(values, k - 1, axis=1)[:, k - 1, None]
     margin = tie.astype(values.dtype)[:, None]
     chosen = values <= kth + margin
@@ -50,6 +65,73 @@ def nearest(queries: Points, others: Points, k: int, tie: NDArray[np.float64]) -
         rows, cols = np.concatenate([rows, many[more_rows]]), np.concatenate([cols, more_cols])
     order = np.lexsort((cols, rows))
     return rows[order], cols[order]
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """Smallest squared distances of each cell so far, unordered, and whose they are.
+
+    Parameters
+    ----------
+    values
+        Shape ``(n_cells, n_kept)``; infinite where there are not that many yet. Each row is a heap.
+    cells
+        The others' rows, same shape.
+    """
+
+    values: Floats
+    cells: Rows
+
+    @classmethod
+    def none(cls, n_cells: int, n_kept: int, dtype: np.dtype) -> Smallest:
+        """Nothing met yet."""
+        return cls(np.full((n_cells, n_kept), np.inf, dtype), np.zeros((n_cells, n_kept), np.intp))
+
+    def __getitem__(self, rows: slice) -> Smallest:
+        """Those of some of the cells."""
+        return Smallest(self.values[rows], self.cells[rows])
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Smallest]) -> Smallest:
+        """Smallest of what was kept apart."""
+        if len(parts) == 1:
+            return parts[0]
+        values, cells = (np.hstack([getattr(p, name) for p in parts]) for name in ("values", "cells"))
+        n = parts[0].values.shape[1]
+        least = np.argpartition(values, n - 1, axis=1)[:, :n]
+        return cls(np.take_along_axis(values, least, axis=1), np.take_along_axis(cells, least, axis=1))
+
+
+def smallest_both_ways(
+    queries: Points, others: Points, blocks: Iterable[slice], of_queries: Smallest, of_others: Smallest
+) -> None:
+    """Find the smallest distances of each query to others, and of each of the others to queries, together.
+
+    Each product is made once. All are in memory.
+
+    Parameters
+    ----------
+    queries, others
+        Cells of two sides.
+    blocks
+        Queries to look at, a block at once.
+    of_queries, of_others
+        Smallest distances so far, brought up to date.
+    """
+    limits = of_others.values[:, 0].copy()
+    for at in blocks:
+        own = of_queries[at]
+        keep_smallest(
+            queries.X[at] @ others.X.T,
+            queries.squared[at],
+            others.squared,
+            at.start,
+            own.values,
+            own.cells,
+            of_others.values,
+            of_others.cells,
+            limits,
+        )
 
 
 def _smallest(queries: Points, others: Points, n: int) -> tuple[Floats, Rows]:
