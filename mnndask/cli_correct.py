@@ -77,6 +77,11 @@ from mnndask.target import target_of
     show_default=True,
     help="How to draw them: at random, evenly over the space that cells occupy, or some of each way.",
 )
+@click.option(
+    "--n-components",
+    type=int,
+    help="Take distances in so many principal components, such as 50.  [default: in genes]",
+)
 @click.option("-k", "--k", "k", type=int, default=20, show_default=True, help="Number of neighbours.")
 @click.option(
     "--sigma", type=float, default=1.0, show_default=True, help="Divisor of squared distances in smoothing."

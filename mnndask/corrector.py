@@ -32,7 +32,7 @@ class MNNCorrector(BaseEstimator):
     ----------
     var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
 svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, n_jobs, layer, restrict, \
-sketch_size, sketch_method, random_state, memory_limit, scratch, storage_options
+sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options
         As in :func:`mnndask.mnn_correct`.
     svd_options
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
@@ -92,6 +92,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch, storage_options
         restrict: Sequence[Any] | None = None,
         sketch_size: int | str | None = "auto",
         sketch_method: str = "mixed",
+        n_components: int | None = None,
         random_state: int = 0,
         memory_limit: int | str | None = None,
         scratch: str | os.PathLike[str] | None = None,
@@ -119,6 +120,7 @@ sketch_size, sketch_method, random_state, memory_limit, scratch, storage_options
         self.restrict = restrict
         self.sketch_size = sketch_size
         self.sketch_method = sketch_method
+        self.n_components = n_components
         self.random_state = random_state
         self.memory_limit = memory_limit
         self.scratch = scratch

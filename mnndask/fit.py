@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.kernels.components import Components
 from mnndask.kernels.cosine import SHORTEST
-from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces
+from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces, row_lengths
 from mnndask.kernels.neighbors import Rows, mutual
 from mnndask.kernels.smoothing import density, pair_means, smooth
 from mnndask.kernels.subspace import Span, SvdSolver
@@ -28,6 +29,8 @@ from mnndask.spans import RemovedSpan, drop_rounding, remove_span
 from mnndask.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+Norms = dict[int, NDArray[np.float64]]  # of each batch's cells
 
 REFERENCE_CELLS = 20_000  # of the accumulated reference that a step uses, where batches are sketched
 
@@ -86,10 +89,11 @@ class Fit:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.work, self.rest_arena = work, rest_arena
         self.tolerances = Tolerances.of(spaces.dtype)
-        matrices = self._normalised()
+        matrices, norms = self._normalised()
         self._warn_of_empty_cells(names)
-        self.space_in = Space(matrices[0], order[0], work)
-        self.space_out = self.space_in if spaces.coincide else Space(matrices[1], order[0], work)
+        components = [self._to_components(s, *of) for s, of in enumerate(zip(matrices, norms, strict=True))]
+        self.space_in = Space(matrices[0], norms[0], order[0], work)
+        self.space_out = self.space_in if spaces.coincide else Space(matrices[1], norms[1], order[0], work)
         # Where the two coincide, all that follows is done once.
         self.distinct = [self.space_in] if spaces.coincide else [self.space_in, self.space_out]
         self.model = CorrectionModel(
@@ -100,31 +104,59 @@ class Fit:
             self.space_in.centre,
             self.space_out.centre,
             work.block_bytes,
+            components[0],
+            components[-1],
         )
         self.records: list[MergeRecord] = []
         self.spans: dict[int, list[RemovedSpan]] = {}
 
-    def _normalised(self) -> list[dict[int, Matrix]]:
-        """Each batch's cells on the genes used for distances, in each distinct space; notes their lengths."""
+    def _normalised(self) -> tuple[list[dict[int, Matrix]], list[Norms]]:
+        """Each batch's cells on the genes used for distances, in each distinct space; and their norms there.
+
+        Notes their cosine lengths.
+        """
         spaces = self.spaces
         normalise = [spaces.cos_norm_in] if spaces.coincide else [spaces.cos_norm_in, spaces.cos_norm_out]
         self.lengths: dict[int, Floats] = {}
         matrices: list[dict[int, Matrix]] = [{} for _ in normalise]
+        norms: list[Norms] = [{} for _ in normalise]
         for b, sketch in enumerate(self.sketches):
             shape = (len(sketch.rows), spaces.n_near)
             targets = [self.work.matrix(f"cells-{s}-{b}", shape) for s in range(len(normalise))]
 
-            def one(at: slice, sketch: Sketch = sketch, targets: list[Matrix] = targets) -> Floats:
+            def one(
+                at: slice, sketch: Sketch = sketch, targets: list[Matrix] = targets
+            ) -> tuple[Floats, list[NDArray[np.float64]]]:
                 near = sketch.near(spaces, at)
-                lengths = spaces.lengths(near)
+                lengths, norms = spaces.lengths(near), []
                 for divide, target in zip(normalise, targets, strict=True):
-                    target[at] = near / lengths if divide else near
-                return lengths
+                    cells = near / lengths if divide else near
+                    target[at] = cells
+                    norms.append(row_lengths(cells))
+                return lengths, norms
 
-            self.lengths[b] = np.concatenate(self.work.map("cosine", shape[0], shape[1], one))
-            for space, target in zip(matrices, targets, strict=True):
-                space[b] = target
-        return matrices
+            found = self.work.map("cosine", shape[0], shape[1], one)
+            self.lengths[b] = np.concatenate([lengths for lengths, _ in found])
+            for s, target in enumerate(targets):
+                matrices[s][b], norms[s][b] = target, np.concatenate([norms[s] for _, norms in found])
+        return matrices, norms
+
+    def _to_components(self, s: int, cells: dict[int, Matrix], norms: Norms) -> Components | None:
+        """Put coordinates on the leading components of all batches in the place of genes, if asked for."""
+        n = self.spaces.n_components
+        if n is None:
+            return None
+        scale = float(max(own.max() for own in norms.values()))
+        components = Components.of(list(cells.values()), n, self.options.solver, scale, self.work.tile)
+        for b, X in cells.items():
+            out = self.work.matrix(f"components-{s}-{b}", (len(X), components.basis.shape[1]))
+
+            def one(at: slice, X: Matrix = X, out: Matrix = out) -> None:
+                out[at] = components.project(X[at])
+
+            self.work.map("components", len(X), X.shape[1], one)
+            cells[b] = out
+        return components
 
     def _warn_of_empty_cells(self, names: list[str]) -> None:
         """Cells that express other genes only are divided by the least length there is."""

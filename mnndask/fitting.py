@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -76,6 +76,9 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
     )
     chosen = choose_cells(inputs, spaces, order, given)
     n_used = chosen.n_used
+    asked = given["n_components"]
+    if asked is not None and asked < min(sum(n_used), spaces.n_near):  # all of them would only turn the axes
+        spaces = replace(spaces, n_components=int(asked))
     _warn_of_approximation(chosen, inputs, order, automatic=given["sketch_size"] == "auto")
     budget = Budget.of(given["memory_limit"], given["n_jobs"])
     plan = Plan.of(inputs, n_used, order, spaces, budget, bounded=chosen.bounded)

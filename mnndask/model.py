@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mnndask.kernels.components import Components
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Floats, Matrix, Points
 from mnndask.kernels.neighbors import Rows
@@ -37,6 +38,8 @@ class GeneSpaces:
         Whether each space is divided by the cells' lengths.
     dtype
         Precision of all that is computed.
+    n_components
+        Number of principal components to take distances in, or None for the genes themselves.
     """
 
     n_genes: int
@@ -44,6 +47,7 @@ class GeneSpaces:
     cos_norm_in: bool
     cos_norm_out: bool
     dtype: np.dtype
+    n_components: int | None = None
 
     @property
     def coincide(self) -> bool:
@@ -62,7 +66,9 @@ class GeneSpaces:
 
     @property
     def rest(self) -> Rows:
-        """Columns that are corrected but not used for distances."""
+        """Columns that are corrected but are no dimension of the space of distances."""
+        if self.n_components is not None:
+            return np.arange(self.n_genes)
         return np.setdiff1d(np.arange(self.n_genes), np.arange(self.n_genes)[self.near])
 
     def dense(self, X: Block) -> Floats:
@@ -88,8 +94,8 @@ class MergeStep:
     log_density
         Logarithm of the anchors' density at each of them.
     near_vectors, rest_vectors
-        Their correction vectors in *out* space, on the genes used for distances and on the others; shapes
-        ``(n_anchors, n_genes)``.
+        Their correction vectors in *out* space, on the genes used for distances and on the others; or on the
+        components of *out* space, and on all genes. Shapes ``(n_anchors, n_genes)``.
     new, ref
         Sketched cells of the batch and of the reference before it, in the space that `factors` come from;
         None without variance adjustment.
@@ -124,7 +130,7 @@ class MergeStep:
         sides += [PAIR_COPIES * tile_of(points) for points in (self.new, self.ref) if points is not None]
         rest: int = self.rest_vectors.shape[1]
         near: int = self.near_vectors.shape[1]
-        return max(sides) + 4 * near + 2 * rest
+        return max(sides) + 4 * near + 3 * rest
 
 
 def tile_of(points: Points) -> int:
@@ -148,6 +154,8 @@ class CorrectionModel:
         Batches in the order in which they were merged; the first is the reference.
     centre_in, centre_out
         Origins to which distances in the two spaces are taken.
+    components_in, components_out
+        Their principal components, if distances are taken in those.
     block_bytes
         Memory that a block of cells may take while it is corrected.
     steps
@@ -161,6 +169,8 @@ class CorrectionModel:
     centre_in: Floats
     centre_out: Floats
     block_bytes: int
+    components_in: Components | None = None
+    components_out: Components | None = None
     steps: dict[int, MergeStep] = field(default_factory=dict)
 
     def correct(self, batch: int, X: Block, rows: Rows | None = None) -> Floats:
@@ -212,7 +222,8 @@ class CorrectionModel:
         return block_rows(columns, self.spaces.dtype.itemsize, self.block_bytes)
 
     def _points_in(self, near: Floats, lengths: Floats) -> Points:
-        return Points.of((near / lengths if self.spaces.cos_norm_in else near) - self.centre_in)
+        cells = near / lengths if self.spaces.cos_norm_in else near
+        return _around(cells, self.components_in, self.centre_in)
 
     def _add_correction(
         self, step: MergeStep, out: Floats, cells: Points, known: NDArray[np.float64] | None
@@ -232,13 +243,22 @@ class CorrectionModel:
         )
         if step.new is not None and step.ref is not None:
             if len(todo):
-                own = cells if self.spaces.coincide else Points.of(out[:, self.spaces.near] - self.centre_out)
+                own = cells
+                if not self.spaces.coincide:
+                    own = _around(out[:, self.spaces.near], self.components_out, self.centre_out)
                 found = variance_factors(
                     own[todo], near[todo], step.new, step.ref, self.sigma, step.scale, products
                 )
                 factors[todo] = np.where(np.isnan(factors[todo]), found, factors[todo])
             for vectors in (near, rest):
                 vectors *= factors.astype(out.dtype)[:, None]
+        if self.components_out is not None:
+            out += rest
+            return
         out[:, self.spaces.near] += near
         if rest.shape[1]:
             out[:, self.spaces.rest] += rest
+
+
+def _around(cells: Floats, components: Components | None, centre: Floats) -> Points:
+    return Points.of((cells if components is None else components.project(cells)) - centre)

@@ -78,6 +78,12 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     if svd_dim is not None and (not _whole(svd_dim) or svd_dim < 0):
         what = f"svd_dim is {svd_dim!r}."
         raise InputError(what, "Give the number of dimensions to remove, or None for none.")
+    if given["n_components"] is not None and (
+        not _whole(given["n_components"]) or given["n_components"] <= 0
+    ):
+        what = f"n_components is {given['n_components']!r}."
+        remedy = "Give a number of principal components of at least 1, 50 say, or None to use the genes."
+        raise InputError(what, remedy)
     if n_jobs is not None and (not _whole(n_jobs) or n_jobs == 0):
         what = f"n_jobs is {n_jobs!r}."
         raise InputError(what, "Give a number of threads, or None or -1 for all processors.")

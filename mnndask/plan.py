@@ -23,6 +23,7 @@ from mnndask.runstore import InMemory, RunStore
 logger = logging.getLogger(__name__)
 
 COPIES_OF_CELLS = 4  # as read, around their centre, in the reference, corrected
+COPIES_WITHOUT_REFERENCE = 2  # as read, around their centre
 SPARSE_SHARE = 0.2  # of a sparse matrix's values that are taken to be stored
 PROBE_CELLS, PROBE_SECONDS = 512, 0.2
 BESIDE_VARIANCE = 2.0  # a fit on disk over its variance adjustment: neighbours, smoothing, reading tiles
@@ -96,7 +97,10 @@ def _cell_bytes(inputs: Inputs, n_used: Sequence[int], spaces: GeneSpaces) -> in
     """Memory of a fit's cells, were they all in it: dense ones, and raw ones that are yet to be read."""
     itemsize = spaces.dtype.itemsize
     n_spaces = 1 if spaces.coincide else 2
-    total = COPIES_OF_CELLS * n_spaces * sum(n_used) * spaces.n_near * itemsize
+    columns = COPIES_OF_CELLS * spaces.n_near
+    if spaces.n_components is not None:  # genes only until there are components
+        columns = COPIES_WITHOUT_REFERENCE * spaces.n_near + COPIES_OF_CELLS * spaces.n_components
+    total = columns * n_spaces * sum(n_used) * itemsize
     for b, n in enumerate(n_used):
         source = inputs.sources[inputs.rows(b)[0]]
         if source.lazy:

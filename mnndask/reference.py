@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.kernels.distances import Floats, Matrix, Points, row_dots, row_lengths
+from mnndask.kernels.distances import Floats, Matrix, Points, Stacked, row_dots, row_lengths
 from mnndask.kernels.neighbors import Rows
 from mnndask.model import Block, GeneSpaces
-from mnndask.runstore import Stacked
 from mnndask.workspace import Workspace
 
 
@@ -95,7 +94,9 @@ class Space:
     Parameters
     ----------
     cells
-        Each batch's, shape ``(n_cells, n_genes)``. Moved to their common centre in place.
+        Each batch's, shape ``(n_cells, n_dims)``. Moved to their common centre in place.
+    norms
+        Of each batch's cells before anything was taken off them: what rounding is relative to.
     first
         Batch that is the reference to begin with.
     work
@@ -106,15 +107,20 @@ class Space:
     new
         Each batch's cells, around ``centre``.
     sizes
-        Norms of each batch's cells around the origin, or the median of all norms where that is more.
+        Norms of each batch's cells, or the median of all norms where that is more.
     scale
         Largest norm.
     """
 
-    def __init__(self, cells: dict[int, Matrix], first: int, work: Workspace) -> None:
+    def __init__(
+        self,
+        cells: dict[int, Matrix],
+        norms: dict[int, NDArray[np.float64]],
+        first: int,
+        work: Workspace,
+    ) -> None:
         self.work = work
         dtype = cells[first].dtype
-        norms = {b: self._norms(X) for b, X in cells.items()}
         every = np.concatenate(list(norms.values()))
         typical = float(np.median(every))
         self.sizes = {b: np.maximum(own, typical) for b, own in norms.items()}
@@ -123,9 +129,6 @@ class Space:
         self.new = {b: self._around_centre(X) for b, X in cells.items()}
         self._reference = _reference(self.new[first], len(every))
         self._sizes = [self.sizes[first]]
-
-    def _norms(self, X: Matrix) -> NDArray[np.float64]:
-        return np.concatenate(self.work.map("norms", len(X), X.shape[1], lambda at: row_lengths(X[at])))
 
     def _centre(self, cells: dict[int, Matrix], typical: float) -> Floats:
         """Mean of all cells, those of more than typical size shortened to it: a few must not drag it away."""

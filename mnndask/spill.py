@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.kernels.distances import Floats
+from mnndask.kernels.distances import Floats, Stacked
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import plain
 from mnndask.model import GeneSpaces
 from mnndask.reduce import tasks_of, threads
-from mnndask.runstore import RunStore, Stacked, StoredMatrix
+from mnndask.runstore import RunStore, StoredMatrix
 from mnndask.sources import Matrix, check_finite
 
 VALUES_PER_CHUNK = 2**18

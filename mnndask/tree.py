@@ -11,13 +11,15 @@ import zarr
 from numpy.typing import NDArray
 
 from mnndask.chunk_corrector import ChunkCorrector
-from mnndask.kernels.distances import Points
+from mnndask.kernels.components import Components
+from mnndask.kernels.distances import Points, Stacked
 from mnndask.location import Location
 from mnndask.model import CorrectionModel, GeneSpaces, MergeStep
-from mnndask.runstore import RunStore, Stacked, StoredMatrix
+from mnndask.runstore import RunStore, StoredMatrix
 
 KINDS = {
-    kind.__name__: kind for kind in (ChunkCorrector, CorrectionModel, GeneSpaces, MergeStep, Points, Stacked)
+    kind.__name__: kind
+    for kind in (ChunkCorrector, Components, CorrectionModel, GeneSpaces, MergeStep, Points, Stacked)
 }
 CHUNK_BYTES = 2**25
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -94,30 +95,19 @@ class Workspace:
         self, new: Points, ref: Points, k: int, ties: Sequence[NDArray[np.float64]]
     ) -> list[tuple[Rows, Rows]]:
         """Each side's `k` nearest of the other; see :func:`mnndask.kernels.neighbors.nearest`."""
-        sides = (new, ref), (ref, new)
+        sides = (new, ref, ties[0]), (ref, new, ties[1])
         if self.tile is None and k < min(len(new), len(ref)):
-            smallest = self._smallest(new, ref, k + 1)
-            return [
-                self._relation(
-                    *side,
-                    lambda at, s=side, t=tie, v=found: within_ties(
-                        s[0][at], s[1], k, t[at], v.values[at], v.cells[at]
-                    ),
-                )
-                for side, tie, found in zip(sides, ties, smallest, strict=True)
-            ]
-        return [
-            self._relation(*side, lambda at, s=side, t=tie: nearest(s[0][at], s[1], k, t[at]))
-            for side, tie in zip(sides, ties, strict=True)
-        ]
+            both = zip(sides, self._smallest(new, ref, k + 1), strict=True)
+            return [self._relation(*side, partial(_chosen, k, found)) for side, found in both]
+        return [self._relation(*side, partial(_searched, k)) for side in sides]
 
     def _relation(
-        self, queries: Points, others: Points, one: Callable[[slice], tuple[Rows, Rows]]
+        self, queries: Points, others: Points, tie: NDArray[np.float64], one: Callable[..., tuple[Rows, Rows]]
     ) -> tuple[Rows, Rows]:
         """Neighbour relation of all queries, from that of a block of them."""
 
         def numbered(at: slice) -> tuple[Rows, Rows]:
-            query, other = one(at)
+            query, other = one(at, queries[at], others, tie[at])
             return query + at.start, other
 
         found = self.map("neighbours", len(queries), 3 * tile_of(others), numbered)
@@ -147,3 +137,15 @@ class Workspace:
         assert self.tile is not None
         reduction = VarianceReduction(new, vectors, ref, sigma, scale)
         return reduction.factors(self.tile, self.n_jobs)
+
+
+def _searched(
+    k: int, at: slice, queries: Points, others: Points, tie: NDArray[np.float64]
+) -> tuple[Rows, Rows]:
+    return nearest(queries, others, k, tie)
+
+
+def _chosen(
+    k: int, found: Smallest, at: slice, queries: Points, others: Points, tie: NDArray[np.float64]
+) -> tuple[Rows, Rows]:
+    return within_ties(queries, others, k, tie, found.values[at], found.cells[at])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from zarr.core.sync import sync
 
 from mnndask.errors import ScratchError
-from mnndask.runstore import RunStore, Stacked
+from mnndask.kernels.distances import Stacked
+from mnndask.runstore import RunStore
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -118,6 +118,8 @@ OPTIONS = {
     "defaults": {},
     "subset": {"var_subset": GENES[::3]},
     "no variance adjustment": {"var_adj": False},
+    "components": {"n_components": 6, "svd_mode": "irlb"},
+    "components of spaces that differ": {"n_components": 6, "svd_mode": "irlb", "cos_norm_out": False},
     "spaces that differ": {"var_subset": GENES[1::2], "cos_norm_out": False},
     "spaces that differ otherwise": {"cos_norm_in": False},
     "angles and span of spaces that differ": {

@@ -24,11 +24,10 @@ def compiled(maths: set[str]) -> Callable[[Callable[..., Any]], Callable[..., An
     """Compile when first called; what is compiled is kept beside the module, or in the user's cache."""
 
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
-        options = {"nogil": True, "fastmath": maths}
         try:
-            return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+            return njit(nogil=True, fastmath=maths, cache=True)(function)
         except RuntimeError:  # neither can be written
-            return njit(**options)(function)  # type: ignore[no-any-return]
+            return njit(nogil=True, fastmath=maths)(function)
 
     return compile_
 

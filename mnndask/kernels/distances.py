@@ -54,6 +54,46 @@ class Points:
             yield at, self[at]
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """Rows of several matrices, one after the other; slices and rows of it are NumPy arrays."""
+
+    parts: tuple[Matrix, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self), self.parts[0].shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        dtype: np.dtype = self.parts[0].dtype
+        return dtype
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """A slice without steps, or rows by their numbers in any order."""
+        if isinstance(rows, slice):
+            first, stop, _ = rows.indices(len(self))
+            out = np.empty((max(0, stop - first), self.shape[1]), self.dtype)
+        else:
+            out = np.empty((len(rows), self.shape[1]), self.dtype)
+        start = 0
+        for part in self.parts:
+            end = start + len(part)
+            if isinstance(rows, slice):
+                low, high = max(first, start), min(stop, end)
+                if low < high:
+                    out[low - first : high - first] = part[low - start : high - start]
+            elif len(own := np.flatnonzero((rows >= start) & (rows < end))):
+                out[own] = part[rows[own] - start]
+            start = end
+        return out
+
+
 def pieces(n: int, most: int | None) -> Iterator[slice]:
     """Cut ``range(n)`` into slices of at most `most`; one slice for None."""
     for start in range(0, n, most or max(1, n)):
@@ -91,14 +131,14 @@ def squared_distances(A: Points, B: Points) -> Floats:
 
 def to_log_weights(squared: Floats, sigma: float) -> Floats:
     """Turn squared distances into logarithms of Gaussian weights, in place; never infinite."""
-    squared *= -decay(sigma, squared.max(initial=0), squared.dtype)
+    squared *= -decay(sigma, float(squared.max(initial=0)), squared.dtype)
     return squared
 
 
-def decay(sigma: float, largest: Floats, dtype: np.dtype) -> Any:
+def decay(sigma: float, largest: float, dtype: np.dtype) -> Any:
     """What to multiply squared distances by, up to a `largest` one, so that it is finite."""
     limits = np.finfo(dtype)
-    smallest = max(float(largest) * 8 / float(limits.max), float(limits.tiny))
+    smallest = max(largest * 8 / float(limits.max), float(limits.tiny))
     return dtype.type(1 / min(max(sigma, smallest), float(limits.max)))
 
 

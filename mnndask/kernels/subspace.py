@@ -84,35 +84,59 @@ def _rounding(X: Floats | LinearOperator, scale: float) -> float:
 
 
 class CentredRows(LinearOperator):
-    """Genes × cells, each gene around its mean over the cells, of which a tile is in memory at once."""
+    """Genes × cells, each gene around a mean over the cells, of which a tile is in memory at once.
 
-    def __init__(self, X: Matrix, tile: int) -> None:
+    Parameters
+    ----------
+    X
+        Cells × genes.
+    tile
+        Cells to have in memory.
+    mean
+        Of each gene; None for that over the cells.
+    weights
+        What each cell's difference to the mean is multiplied by; None for 1.
+    """
+
+    def __init__(
+        self, X: Matrix, tile: int, mean: Floats | None = None, weights: Floats | None = None
+    ) -> None:
         super().__init__(np.dtype(X.dtype), X.shape[::-1])
         self.X, self.blocks = X, list(pieces(X.shape[0], tile))
-        total = np.zeros(X.shape[1])
-        for at in self.blocks:
-            total += X[at].sum(axis=0, dtype=np.float64)
-        self.mean = (total / X.shape[0]).astype(self.dtype)
+        self.mean = mean_cell(X, tile).astype(self.dtype) if mean is None else mean
+        self.weights = np.ones(X.shape[0], self.dtype) if weights is None else weights
 
-    def norm(self) -> float:
-        """Frobenius norm."""
-        return float(np.sqrt(sum(np.linalg.norm(self.X[at] - self.mean) ** 2 for at in self.blocks)))
-
-    def none(self) -> tuple[Floats, Floats, Floats]:
-        """No singular triplets."""
+    def leading(self, solver: SvdSolver, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
+        """First `n` singular triplets, fewer than there are, of data of that scale."""
+        norm = np.sqrt(sum(np.linalg.norm(self._block(at)) ** 2 for at in self.blocks))
+        if norm > _rounding(self, scale):
+            return solver.lanczos(self, n, scale)
         n_genes, n_cells = self.shape
         return np.zeros((n_genes, 0), self.dtype), np.zeros(0, self.dtype), np.zeros((0, n_cells), self.dtype)
+
+    def _block(self, at: slice) -> Floats:
+        out: Floats = (self.X[at] - self.mean) * self.weights[at, None]
+        return out
 
     def _matvec(self, of_cells: Floats) -> Floats:
         v = of_cells.ravel()
         out = np.zeros(self.shape[0], self.dtype)
         for at in self.blocks:
-            out += (self.X[at] - self.mean).T @ v[at]
+            out += self._block(at).T @ v[at]
         return out
 
     def _rmatvec(self, of_genes: Floats) -> Floats:
         v = of_genes.ravel()
-        return np.concatenate([(self.X[at] - self.mean) @ v for at in self.blocks])
+        return np.concatenate([self._block(at) @ v for at in self.blocks])
+
+
+def mean_cell(X: Matrix, tile: int | None) -> NDArray[np.float64]:
+    """Mean over cells, of which a tile is in memory at once."""
+    total = np.zeros(X.shape[1])
+    for at in pieces(X.shape[0], tile):
+        total += X[at].sum(axis=0, dtype=np.float64)
+    out: NDArray[np.float64] = total / X.shape[0]
+    return out
 
 
 @dataclass(frozen=True)
@@ -142,10 +166,7 @@ class Span:
             cells = X[: X.shape[0]]
             U, s, Wt = solver((cells - cells.mean(axis=0)).T, n_dims, scale)
         else:
-            rows = CentredRows(X, tile)
-            U, s, Wt = (
-                solver.lanczos(rows, n_dims, scale) if rows.norm() > _rounding(rows, scale) else rows.none()
-            )
+            U, s, Wt = CentredRows(X, tile).leading(solver, n_dims, scale)
         return cls(U, Wt.T / s)
 
     def loadings(self, X_rest: Floats) -> Floats:
