@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from mnndask.kernels.components import Components
 from mnndask.kernels.cosine import SHORTEST
 from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces, row_lengths
+from mnndask.kernels.low_rank import bytes_needed, compress, is_worth_it
 from mnndask.kernels.neighbors import Rows, mutual
-from mnndask.kernels.smoothing import density, pair_means, smooth
+from mnndask.kernels.smoothing import density, pair_means, smooth, smoothing_weights
 from mnndask.kernels.subspace import Span, SvdSolver
 from mnndask.kernels.variance import variance_factors
 from mnndask.model import PAIR_COPIES, CorrectionModel, GeneSpaces, MergeStep, tile_of
@@ -179,7 +180,21 @@ class Fit:
             self._merge(batch)
         if len(self.spaces.rest):
             OtherGenes(self, self.options.rest_bytes).run()
+        if self.spaces.n_components is not None:
+            for batch, step in self.model.steps.items():
+                self._compress(batch, step)
         return self.model
+
+    def _compress(self, batch: int, step: MergeStep) -> None:
+        """Keep vectors of all genes as a product of two thin matrices, where that saves time."""
+        cells, shape = self.space_in.new[batch], step.rest_vectors.shape
+        if (
+            self.work.tile is None
+            and is_worth_it(self.sketches[batch].n_cells, len(cells), shape)
+            and bytes_needed(len(cells), shape[0]) <= self.options.rest_bytes
+        ):
+            weights = smoothing_weights(cells, step.anchors, step.log_density, self.options.sigma)
+            step.rest_vectors = compress(weights, step.rest_vectors) or step.rest_vectors
 
     def _merge(self, batch: int) -> None:
         """Definition, steps 3 to 9, on the genes used for distances."""

@@ -12,6 +12,7 @@ from scipy import sparse
 from mnndask.kernels.components import Components
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Floats, Matrix, Points
+from mnndask.kernels.low_rank import LowRank
 from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.smoothing import smooth
 from mnndask.kernels.subspace import angles_to_span
@@ -233,11 +234,12 @@ class CorrectionModel:
         products = None
         if step.anchor_rows is not None and step.new is not None and 2 * len(todo) > len(out):
             products, todo = cells.X @ step.new.X.T, np.arange(len(out))
+        thin = step.rest_vectors if isinstance(step.rest_vectors, LowRank) else None
         near, rest = smooth(
             cells,
             step.anchors,
             step.log_density,
-            [step.near_vectors, step.rest_vectors],
+            [step.near_vectors, thin.left if thin else step.rest_vectors],
             self.sigma,
             None if products is None else products[:, step.anchor_rows],
         )
@@ -253,7 +255,7 @@ class CorrectionModel:
             for vectors in (near, rest):
                 vectors *= factors.astype(out.dtype)[:, None]
         if self.components_out is not None:
-            out += rest
+            out += rest @ thin.right if thin else rest
             return
         out[:, self.spaces.near] += near
         if rest.shape[1]:

@@ -13,13 +13,23 @@ from numpy.typing import NDArray
 from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.kernels.components import Components
 from mnndask.kernels.distances import Points, Stacked
+from mnndask.kernels.low_rank import LowRank
 from mnndask.location import Location
 from mnndask.model import CorrectionModel, GeneSpaces, MergeStep
 from mnndask.runstore import RunStore, StoredMatrix
 
 KINDS = {
     kind.__name__: kind
-    for kind in (ChunkCorrector, Components, CorrectionModel, GeneSpaces, MergeStep, Points, Stacked)
+    for kind in (
+        ChunkCorrector,
+        Components,
+        CorrectionModel,
+        GeneSpaces,
+        LowRank,
+        MergeStep,
+        Points,
+        Stacked,
+    )
 }
 CHUNK_BYTES = 2**25
 

@@ -60,6 +60,17 @@ def density(cells: Points, first: int, anchors: Points, sigma: float) -> NDArray
     return total
 
 
+def smoothing_weights(
+    cells: Points, anchors: Points, log_density: NDArray[np.float64], sigma: float
+) -> Floats:
+    """Share of each anchor's vector in each cell's, shape ``(n_cells, n_anchors)``; see :func:`smooth`."""
+    dtype = cells.squared.dtype
+    total, top = np.zeros(len(cells)), np.full(len(cells), -np.inf, dtype)
+    weights, _ = _weigh(cells, anchors, log_density, sigma, top, total, None)
+    weights /= total.astype(dtype)[:, None]
+    return weights
+
+
 def smooth(
     cells: Points,
     anchors: Points,
@@ -95,12 +106,7 @@ def smooth(
     total = np.zeros(len(cells))
     top = np.full(len(cells), -np.inf, dtype)
     for at, tile in anchors.tiles():
-        weights = cells.X @ tile.X.T if products is None else products
-        shrink = np.empty(len(cells), dtype)
-        rate = decay(sigma, farthest(cells, tile), dtype)
-        weigh_by_distance(
-            weights, cells.squared, tile.squared, rate, log_density[at], top, total, shrink, bits_of(weights)
-        )
+        weights, shrink = _weigh(cells, tile, log_density[at], sigma, top, total, products)
         for sums, v in zip(out, vectors, strict=True):
             if at.start:
                 sums *= shrink[:, None]
@@ -109,3 +115,25 @@ def smooth(
     for sums in out:
         sums /= total.astype(dtype)[:, None]
     return out
+
+
+def _weigh(
+    cells: Points,
+    tile: Points,
+    log_density: NDArray[np.float64],
+    sigma: float,
+    top: Floats,
+    total: NDArray[np.float64],
+    products: Floats | None,
+) -> tuple[Floats, Floats]:
+    """Weights of a tile of anchors relative to the largest so far; and what earlier sums are to shrink by.
+
+    Brings `top`, the largest logarithm of a weight, and `total`, the sum of weights, up to date.
+    """
+    weights = cells.X @ tile.X.T if products is None else products
+    shrink = np.empty_like(top)
+    rate = decay(sigma, farthest(cells, tile), weights.dtype)
+    weigh_by_distance(
+        weights, cells.squared, tile.squared, rate, log_density, top, total, shrink, bits_of(weights)
+    )
+    return weights, shrink

@@ -1,0 +1,74 @@
+"""Anchor vectors as two thin matrices: near the whole ones, and only where that saves time."""
+
+import numpy as np
+import pytest
+from helpers import make_batches
+
+from mnndask import MNNCorrector, fit
+from mnndask.datasets import simulate
+from mnndask.kernels.low_rank import LowRank, bytes_needed, compress, is_worth_it
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return [b.X.toarray() for b in simulate([600, 500], 300, 2)]
+
+
+def corrected(batches, monkeypatch, *, thin, **options):
+    """All cells, most of which are not in the sketch; and the step's vectors."""
+    monkeypatch.setattr(fit, "is_worth_it", lambda *_: thin)
+    fitted = MNNCorrector(n_components=20, sketch_size=200, **options).fit(batches)
+    return fitted.transform(batches), fitted.model_.steps[1].rest_vectors
+
+
+def test_cells_outside_the_sketch_are_corrected_alike(batches, monkeypatch):
+    whole, vectors = corrected(batches, monkeypatch, thin=False)
+    thin, two = corrected(batches, monkeypatch, thin=True)
+    assert isinstance(vectors, np.ndarray)
+    assert isinstance(two, LowRank)
+    assert two.left.size + two.right.size < vectors.size / 2
+    moved = np.linalg.norm(np.asarray(whole)[600:] - batches_normalised(batches[1]), axis=1)
+    off = np.linalg.norm(np.asarray(whole) - np.asarray(thin), axis=1)[600:]
+    assert 0 < (off / moved).max() < 1e-3
+    assert np.median(off / moved) < 1e-4
+
+
+def batches_normalised(X):
+    return X / np.linalg.norm(X, axis=1)[:, None]
+
+
+def test_vectors_that_weights_tell_apart_stay_whole(batches, monkeypatch):
+    """With so small a sigma each cell follows its own anchor."""
+    _, vectors = corrected(batches, monkeypatch, thin=True, sigma=1e-3)
+    assert isinstance(vectors, np.ndarray)
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(np.float32, 2e-4), (np.float64, 2e-9)])
+def test_what_is_found_smooths_alike(dtype, allowed):
+    rng = np.random.default_rng(0)
+    weights = rng.random((300, 10)) @ rng.random((10, 200))
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(dtype)
+    vectors = rng.normal(size=(200, 3000)).astype(dtype)
+    found = compress(weights, vectors)
+    assert found.shape == vectors.shape
+    assert found.left.dtype == found.right.dtype == dtype
+    expected = weights @ vectors
+    error = np.linalg.norm((weights @ found.left) @ found.right - expected, axis=1)
+    assert (error <= allowed * np.linalg.norm(expected, axis=1)).all()
+
+
+def test_zero_vectors_are_found():
+    found = compress(np.full((5, 4), 0.25), np.zeros((4, 1000)))
+    assert not (found.left @ found.right).any()
+
+
+def test_few_cells_are_not_worth_it():
+    assert is_worth_it(10**6, 5000, (2500, 2000))
+    assert not is_worth_it(5000, 5000, (2500, 2000))
+    assert bytes_needed(5000, 2500) < 2**29
+
+
+def test_it_is_done_for_components_only(monkeypatch):
+    monkeypatch.setattr(fit, "is_worth_it", lambda *_: True)
+    fitted = MNNCorrector(var_index=range(40), var_subset=range(20)).fit(make_batches())
+    assert all(isinstance(step.rest_vectors, np.ndarray) for step in fitted.model_.steps.values())
