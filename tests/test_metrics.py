@@ -39,7 +39,7 @@ def test_labels_transfer_where_batches_are_aligned_and_not_where_they_are_shifte
 def test_bad_neighbour_numbers_and_labels_are_refused():
     with pytest.raises(InputError, match="n_neighbors"):
         same_batch_fraction(np.zeros((3, 2)), [0, 0, 1], 3)
-    with pytest.raises(InputError, match="labels"):
+    with pytest.raises(InputError, match="2 batches were given for 3 cells"):
         same_batch_fraction(np.zeros((3, 2)), [0, 0], 1)
     with pytest.raises(InputError, match="n_neighbors"):
         label_transfer(np.zeros((3, 2)), [0, 0, 1], [0, 0, 1], 0)

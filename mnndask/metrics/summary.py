@@ -1,0 +1,179 @@
+"""All measures of a correction, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from mnndask.metrics.agreement import label_transfer
+from mnndask.metrics.cells import check_number, coded, coordinates
+from mnndask.metrics.local_inverse_simpson import effective_number
+from mnndask.metrics.local_structure import contraction, neighbors_kept
+from mnndask.metrics.mixing import alike, check_several, expected_same_batch, observed_by_batch
+from mnndask.metrics.neighborhoods import nearest
+
+PerCell = NDArray[np.float64]
+
+
+class _Measure(NamedTuple):
+    """A measure of each cell in both states, what it should be, and how pandas is to summarise it."""
+
+    before: PerCell
+    after: PerCell
+    ideal: PerCell
+    by: Literal["mean", "median"] = "mean"
+
+
+def summarize(
+    before: ArrayLike,
+    after: ArrayLike,
+    batches: ArrayLike,
+    labels: ArrayLike | None = None,
+    n_neighbors: int = 30,
+    *,
+    reference: Hashable | None = None,
+) -> pd.DataFrame:
+    """Measure a correction: mixing, harm to the batches' own structure and, with labels, to biology.
+
+    Parameters
+    ----------
+    before, after
+        Coordinates of the same cells, shapes ``(n_cells, n_dims)``: see :func:`embed`, and
+        :func:`contraction` on their units.
+    batches
+        Batch of each cell.
+    labels
+        Label of each cell. With them, the ideal of mixing is that within each label.
+    n_neighbors
+        Number of neighbours; also the perplexity of :func:`lisi`, which looks at three times as many.
+    reference
+        Batch by whose median contractions are divided; see :func:`contraction`.
+
+    Returns
+    -------
+    A row per measure, with columns ``before``, ``after``, ``ideal`` (the value of a perfect correction), and
+    ``worst_batch``, ``worst``: the batch that is farthest from its ideal afterwards, by ratio, and its value
+    (None, and that of all cells, where all are at their ideal or the measure is not defined). The rows:
+
+    ``same_batch``
+        Mean :func:`same_batch_fraction`; ideal is the mean :func:`expected_same_batch`, and the worst batch
+        the first of :func:`mixing_by_batch`.
+    ``same_batch_ratio``
+        Observed over expected, of the same cells and batch.
+    ``lisi``
+        Median :func:`lisi` of batches (iLISI). The ideal is 1 over the sum of squared shares of the batches
+        among cells (of the cell's label), which only endless neighbourhoods reach.
+    ``neighbors_kept``
+        Mean :func:`neighbors_kept`.
+    ``contraction``
+        Median :func:`contraction`.
+    ``label_agreement``, ``label_transfer``
+        Means of :func:`label_agreement` and :func:`label_transfer`, if there are labels.
+
+    Cells and batches for which a measure is not defined do not count in it; NaN and None where that is all.
+
+    Raises
+    ------
+    InputError
+        If a coordinate is not finite, a batch or label is missing, there is one batch only, the two
+        embeddings do not have as many cells, there are fewer than ``3 * n_neighbors`` cells, or no batch has
+        ``n_neighbors + 2``.
+    InputKeyError
+        If the reference is none of the batches.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnndask.metrics import summarize
+    >>> rng = np.random.default_rng(0)
+    >>> cells, batches = rng.normal(size=(300, 2)), np.repeat(["a", "b", "c"], 100)
+    >>> apart = cells + 9 * (batches == "b")[:, None]
+    >>> drawn = np.where((batches == "c")[:, None], cells / 2, cells)
+    >>> summarize(apart, drawn, batches, n_neighbors=20).round(2)  # doctest: +NORMALIZE_WHITESPACE
+                      before  after  ideal worst_batch  worst
+    measure
+    same_batch          0.66   0.39   0.33           c   0.51
+    same_batch_ratio    2.01   1.19   1.00           c   1.55
+    lisi                1.75   2.37   3.00           c   2.29
+    neighbors_kept      1.00   1.00   1.00        None   1.00
+    contraction         1.00   1.00   1.00           c   0.50
+    """
+    kept = neighbors_kept(before, after, batches, n_neighbors)
+    codes, values = coded(batches, len(kept), "batches")
+    check_several(values)
+    check_number(n_neighbors, len(kept) // 3, f"{len(kept)} cells, 3 for each neighbour,")
+    shrunk = contraction(before, after, batches, n_neighbors, reference=reference)
+    old, new = _State(coordinates(before), n_neighbors), _State(coordinates(after), n_neighbors)
+    measures = {
+        "lisi": _Measure(old.lisi(codes), new.lisi(codes), _evenly_mixed(codes, labels), "median"),
+        "neighbors_kept": _Measure(_ones_of(kept), kept, _ones_of(kept)),
+        "contraction": _Measure(_ones_of(shrunk), shrunk, _ones_of(shrunk), "median"),
+    }
+    if labels is not None:
+        kinds, _ = coded(labels, len(kept), "labels")
+        was, now = old.alike(kinds), new.alike(kinds)
+        measures["label_agreement"] = _Measure(was, now, _ones_of(now))
+        was, now = (label_transfer(x.cells, labels, batches, n_neighbors) for x in (old, new))
+        measures["label_transfer"] = _Measure(was, now, _ones_of(now))
+    rows = _mixing_rows(old.alike(codes), new.alike(codes), batches, labels)
+    rows |= {name: _row(measure, codes, values) for name, measure in measures.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+
+
+class _State:
+    """Cells and their neighbours, found once for all measures that need them."""
+
+    def __init__(self, cells: NDArray[np.floating], n_neighbors: int) -> None:
+        self.cells, self.n_neighbors = cells, n_neighbors
+        self.found = nearest(cells, 3 * n_neighbors - 1)
+
+    def alike(self, codes: NDArray[np.intp]) -> PerCell:
+        return alike(codes, self.found[:, : self.n_neighbors])
+
+    def lisi(self, codes: NDArray[np.intp]) -> PerCell:
+        return effective_number(self.cells, codes, int(codes.max()) + 1, self.found, self.n_neighbors)
+
+
+def _ones_of(measured: PerCell) -> PerCell:
+    """1 for the cells that a measure is defined for."""
+    return np.where(np.isnan(measured), np.nan, 1.0)
+
+
+def _evenly_mixed(codes: NDArray[np.intp], labels: ArrayLike | None) -> PerCell:
+    """Effective number of batches among all cells of each cell's label."""
+    kinds = np.zeros_like(codes) if labels is None else coded(labels, len(codes), "labels")[0]
+    counts = pd.crosstab(kinds, codes).to_numpy()
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    out: PerCell = (1 / (shares**2).sum(axis=1))[kinds]
+    return out
+
+
+def _mixing_rows(
+    before: PerCell, after: PerCell, batches: ArrayLike, labels: ArrayLike | None
+) -> dict[str, dict[str, Any]]:
+    cells = pd.DataFrame({"before": before, "after": after, "ideal": expected_same_batch(batches, labels)})
+    share = cells.dropna().mean()
+    by_batch = observed_by_batch(after, batches, labels)
+    worst = by_batch.iloc[0]
+    name = by_batch.index[0] if np.isfinite(worst["excess"]) else None
+    observed, ratio = (worst["observed"], worst["ratio"]) if name is not None else (np.nan, np.nan)
+    return {
+        "same_batch": {**share, "worst_batch": name, "worst": observed},
+        "same_batch_ratio": {**share / share["ideal"], "worst_batch": name, "worst": ratio},
+    }
+
+
+def _row(measure: _Measure, codes: NDArray[np.intp], batches: pd.Index) -> dict[str, Any]:
+    cells = pd.DataFrame({"before": measure.before, "after": measure.after, "ideal": measure.ideal})
+    by_batch = cells.groupby(codes).agg(measure.by)
+    with np.errstate(divide="ignore"):  # 0 is as far as can be
+        off = np.abs(np.log((by_batch["after"] / by_batch["ideal"]).to_numpy()))
+    overall = dict(cells.agg(measure.by))
+    if not (off > 0).any():  # nothing measured, or all as it should be
+        return overall | {"worst_batch": None, "worst": overall["after"]}
+    worst = int(np.nanargmax(off))
+    return overall | {"worst_batch": batches[worst], "worst": by_batch["after"].iloc[worst]}
