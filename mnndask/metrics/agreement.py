@@ -55,9 +55,11 @@ def label_transfer(
         If a coordinate is not finite, a label or batch is missing, there are not as many labels and batches
         as cells, no neighbours, or one batch only.
 
-    References ---------- A nearest-neighbour classifier across batches, as in the label transfer of Stuart et
-    al. 2019, *Comprehensive integration of single-cell data*, Cell 177, 1888-1902 ("Label transfer"), with
-    plain votes in place of anchors.
+    References
+    ----------
+    A nearest-neighbour classifier across batches, as in the label transfer of Stuart et al. 2019,
+    *Comprehensive integration of single-cell data*, Cell 177, 1888-1902 ("Label transfer"), with plain votes
+    in place of anchors.
 
     Examples
     --------
@@ -103,9 +105,11 @@ def agreement_by_label(
     n_neighbors
         Number of neighbours, the cell not counted. A label of no more cells cannot have an agreement of 1.
 
-    Returns ------- A row per label, sorted, or in the order of a categorical: ``cells``, ``batches`` (how
-    many hold it), ``agreement`` (mean :func:`label_agreement`), ``transfer`` (mean :func:`label_transfer`;
-    NaN for a label of one batch only).
+    Returns
+    -------
+    A row per label, sorted, or in the order of a categorical: ``cells``, ``batches`` (how many hold it),
+    ``agreement`` (mean :func:`label_agreement`), ``transfer`` (mean :func:`label_transfer`; NaN for a label
+    of one batch only).
 
     Raises
     ------

@@ -33,24 +33,29 @@ def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArr
     perplexity
         Effective number of neighbours.
 
-    Returns ------- Shape ``(n_cells,)``, from 1 to the number of labels. Mixed at random, cells reach a
-    little less than 1 over the sum of squared shares of the batches among all cells, as a neighbourhood is a
-    sample.
+    Returns
+    -------
+    Shape ``(n_cells,)``, from 1 to the number of labels. Mixed at random, cells reach a little less than 1
+    over the sum of squared shares of the batches among all cells, as a neighbourhood is a sample.
 
     Raises
     ------
     InputError
         If a coordinate is not finite, a label is missing, or there are fewer than ``3 * perplexity`` cells.
 
-    Notes ----- Equal to ``harmonypy.compute_lisi`` and ``scib_metrics.lisi_knn`` (of as many neighbours, 90
-    by default, the cell counted), but where these leave out another cell than the cell itself, as they may
-    among duplicates. ``scib_metrics.ilisi_knn`` is the median M over cells scaled to (M - 1) / (batches - 1),
-    and ``scib_metrics.clisi_knn`` (labels - M) / (labels - 1).
+    Notes
+    -----
+    Equal to ``harmonypy.compute_lisi`` before its version 2, to rounding, and to ``scib_metrics.lisi_knn`` of
+    ``3 * perplexity`` neighbours (which count the cell itself), to single precision. Among duplicates,
+    harmonypy may leave out another cell than the cell itself; from version 2 on it looks at one neighbour
+    more, which changes the index by about 0.01. ``scib_metrics.ilisi_knn`` is the median M over cells scaled to
+    (M - 1) / (batches - 1), and ``scib_metrics.clisi_knn`` (labels - M) / (labels - 1).
 
-    References ---------- Korsunsky et al. 2019, *Fast, sensitive and accurate integration of single-cell data
-    with Harmony*, Nature Methods 16, 1289-1296 (Methods, "LISI metric"). The scaling: Luecken et al. 2022,
-    *Benchmarking atlas-level data integration in single-cell genomics*, Nature Methods 19, 41-50 (Methods,
-    "Graph LISI").
+    References
+    ----------
+    Korsunsky et al. 2019, *Fast, sensitive and accurate integration of single-cell data with Harmony*, Nature
+    Methods 16, 1289-1296 (Methods, "LISI metric"). The scaling: Luecken et al. 2022, *Benchmarking
+    atlas-level data integration in single-cell genomics*, Nature Methods 19, 41-50 (Methods, "Graph LISI").
 
     Examples
     --------

@@ -32,8 +32,10 @@ def neighbors_kept(
     n_neighbors
         Number of neighbours, the cell not counted.
 
-    Returns ------- Shape ``(n_cells,)``, between 0 and 1; NaN in batches of fewer than ``n_neighbors + 2``
-    cells, where none can be lost.
+    Returns
+    -------
+    Shape ``(n_cells,)``, between 0 and 1; NaN in batches of fewer than ``n_neighbors + 2`` cells, where none
+    can be lost.
 
     Raises
     ------
@@ -41,9 +43,11 @@ def neighbors_kept(
         If a coordinate is not finite, a batch is missing, the two do not have as many cells, or no batch has
         enough cells.
 
-    References ---------- The local structure metric of Stuart et al. 2019, *Comprehensive integration of
-    single-cell data*, Cell 177, 1888-1902 (STAR Methods; ``Seurat::LocalStruct``, which makes its own
-    components of each batch), per cell.
+    References
+    ----------
+    The local structure metric of Stuart et al. 2019, *Comprehensive integration of single-cell data*, Cell
+    177, 1888-1902 (STAR Methods; ``Seurat::LocalStruct``, which makes its own components of each batch), per
+    cell.
 
     Examples
     --------
@@ -109,10 +113,12 @@ def contraction(
     InputKeyError
         If the reference is none of the batches.
 
-    Notes ----- Defined here, after no published measure. The distance to the k-th neighbour goes as the
-    density of cells to the power -1/dims (Loftsgaarden & Quesenberry 1965, *A nonparametric estimate of a
-    multivariate density function*, Annals of Mathematical Statistics 36, 1049-1051), so this is the change of
-    a batch's own density on the scale of lengths.
+    Notes
+    -----
+    Defined here, after no published measure. The distance to the k-th neighbour goes as the density of cells
+    to the power -1/dims (Loftsgaarden & Quesenberry 1965, *A nonparametric estimate of a multivariate density
+    function*, Annals of Mathematical Statistics 36, 1049-1051), so this is the change of a batch's own
+    density on the scale of lengths.
 
     Examples
     --------

@@ -111,7 +111,9 @@ def mixing_by_batch(
     n_neighbors
         Number of neighbours, the cell not counted.
 
-    Returns ------- A row per batch, the farthest from an excess of 0 first: ``cells``, ``observed`` (mean
+    Returns
+    -------
+    A row per batch, the farthest from an excess of 0 first: ``cells``, ``observed`` (mean
     :func:`same_batch_fraction`), ``expected`` (mean :func:`expected_same_batch`), ``ratio``, ``excess``.
     Cells that no other is like do not count. NaN where a batch shares no label with another, so that it
     cannot mix.
@@ -121,10 +123,12 @@ def mixing_by_batch(
     InputError
         As :func:`same_batch_fraction`, and if there is one batch only.
 
-    References ---------- Comparing a neighbourhood's batches with those of all cells is the idea of kBET:
-    Büttner et al. 2019, *A test metric for assessing single-cell RNA-seq batch correction*, Nature Methods
-    16, 43-49 (section "kBET"). The excess is kappa of Cohen 1960, *A coefficient of agreement for nominal
-    scales*, Educational and Psychological Measurement 20, 37-46 (equation 1).
+    References
+    ----------
+    Comparing a neighbourhood's batches with those of all cells is the idea of kBET: Büttner et al. 2019, *A
+    test metric for assessing single-cell RNA-seq batch correction*, Nature Methods 16, 43-49 (section
+    "kBET"). The excess is kappa of Cohen 1960, *A coefficient of agreement for nominal scales*, Educational
+    and Psychological Measurement 20, 37-46 (equation 1).
 
     Examples
     --------

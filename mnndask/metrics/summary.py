@@ -17,6 +17,7 @@ from mnndask.metrics.mixing import alike, check_several, expected_same_batch, ob
 from mnndask.metrics.neighborhoods import nearest
 
 PerCell = NDArray[np.float64]
+ROUNDING = 1e-9  # of a ratio: no batch is worst by less
 
 
 class _Measure(NamedTuple):
@@ -173,7 +174,7 @@ def _row(measure: _Measure, codes: NDArray[np.intp], batches: pd.Index) -> dict[
     with np.errstate(divide="ignore"):  # 0 is as far as can be
         off = np.abs(np.log((by_batch["after"] / by_batch["ideal"]).to_numpy()))
     overall = dict(cells.agg(measure.by))
-    if not (off > 0).any():  # nothing measured, or all as it should be
+    if not (off > ROUNDING).any():  # nothing measured, or all as it should be
         return overall | {"worst_batch": None, "worst": overall["after"]}
     worst = int(np.nanargmax(off))
     return overall | {"worst_batch": batches[worst], "worst": by_batch["after"].iloc[worst]}
