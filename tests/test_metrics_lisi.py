@@ -77,7 +77,7 @@ def test_units_and_precision_do_not_matter(cells):
 
 
 def test_equals_harmonypy(cells):
-    why = "compares with harmonypy"
+    why = "compares with harmonypy 2.1 or newer"
     harmonypy = pytest.importorskip("harmonypy", minversion="2.1", reason=why)
     X, batches = cells
     for perplexity in (10, 30):

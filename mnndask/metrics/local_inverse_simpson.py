@@ -48,8 +48,8 @@ def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArr
     Equal to ``harmonypy.compute_lisi`` before its version 2, to rounding, and to ``scib_metrics.lisi_knn`` of
     ``3 * perplexity`` neighbours (which count the cell itself), to single precision. Among duplicates,
     harmonypy may leave out another cell than the cell itself; from version 2 on it looks at one neighbour
-    more, which changes the index by about 0.01. ``scib_metrics.ilisi_knn`` is the median M over cells scaled to
-    (M - 1) / (batches - 1), and ``scib_metrics.clisi_knn`` (labels - M) / (labels - 1).
+    more, which changes the index by about 0.01. ``scib_metrics.ilisi_knn`` is the median M over cells scaled
+    to (M - 1) / (batches - 1), and ``scib_metrics.clisi_knn`` (labels - M) / (labels - 1).
 
     References
     ----------
