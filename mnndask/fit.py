@@ -7,22 +7,19 @@ comes from the first; the others only need anchor vectors (see :mod:`mnndask.oth
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mnndask.kernels.components import Components
-from mnndask.kernels.cosine import SHORTEST
-from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces, row_lengths
+from mnndask.growth import Growth
+from mnndask.kernels.distances import Matrix, Points, Tolerances, pieces
 from mnndask.kernels.low_rank import bytes_needed, compress, is_worth_it
 from mnndask.kernels.neighbors import Rows, mutual
-from mnndask.kernels.smoothing import density, pair_means, smooth, smoothing_weights
+from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
 from mnndask.kernels.subspace import Span, SvdSolver
-from mnndask.kernels.variance import variance_factors
-from mnndask.model import PAIR_COPIES, CorrectionModel, GeneSpaces, MergeStep, tile_of
+from mnndask.model import CorrectionModel, GeneSpaces, MergeStep, tile_of
+from mnndask.normalised import normalised, warn_of_empty_cells
 from mnndask.other_genes import OtherGenes
 from mnndask.reference import MergeRecord, Sketch, Space
 from mnndask.runstore import InMemory, RunStore
@@ -30,8 +27,6 @@ from mnndask.spans import RemovedSpan, drop_rounding, remove_span
 from mnndask.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-Norms = dict[int, NDArray[np.float64]]  # of each batch's cells
 
 REFERENCE_CELLS = 20_000  # of the accumulated reference that a step uses, where batches are sketched
 
@@ -90,13 +85,13 @@ class Fit:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.work, self.rest_arena = work, rest_arena
         self.tolerances = Tolerances.of(spaces.dtype)
-        matrices, norms = self._normalised()
-        self._warn_of_empty_cells(names)
-        components = [self._to_components(s, *of) for s, of in enumerate(zip(matrices, norms, strict=True))]
-        self.space_in = Space(matrices[0], norms[0], order[0], work)
-        self.space_out = self.space_in if spaces.coincide else Space(matrices[1], norms[1], order[0], work)
+        cells = normalised(sketches, spaces, options.solver, work)
+        self.lengths = cells.lengths
+        warn_of_empty_cells(sketches, cells.lengths, spaces, names)
+        made = [Space(*of, order[0], work) for of in zip(cells.matrices, cells.norms, strict=True)]
+        self.space_in, self.space_out = made[0], made[-1]
         # Where the two coincide, all that follows is done once.
-        self.distinct = [self.space_in] if spaces.coincide else [self.space_in, self.space_out]
+        self.distinct = made
         self.model = CorrectionModel(
             spaces,
             options.sigma,
@@ -105,74 +100,11 @@ class Fit:
             self.space_in.centre,
             self.space_out.centre,
             work.block_bytes,
-            components[0],
-            components[-1],
+            cells.components[0],
+            cells.components[-1],
         )
         self.records: list[MergeRecord] = []
         self.spans: dict[int, list[RemovedSpan]] = {}
-
-    def _normalised(self) -> tuple[list[dict[int, Matrix]], list[Norms]]:
-        """Each batch's cells on the genes used for distances, in each distinct space; and their norms there.
-
-        Notes their cosine lengths.
-        """
-        spaces = self.spaces
-        normalise = [spaces.cos_norm_in] if spaces.coincide else [spaces.cos_norm_in, spaces.cos_norm_out]
-        self.lengths: dict[int, Floats] = {}
-        matrices: list[dict[int, Matrix]] = [{} for _ in normalise]
-        norms: list[Norms] = [{} for _ in normalise]
-        for b, sketch in enumerate(self.sketches):
-            shape = (len(sketch.rows), spaces.n_near)
-            targets = [self.work.matrix(f"cells-{s}-{b}", shape) for s in range(len(normalise))]
-
-            def one(
-                at: slice, sketch: Sketch = sketch, targets: list[Matrix] = targets
-            ) -> tuple[Floats, list[NDArray[np.float64]]]:
-                near = sketch.near(spaces, at)
-                lengths, norms = spaces.lengths(near), []
-                for divide, target in zip(normalise, targets, strict=True):
-                    cells = near / lengths if divide else near
-                    target[at] = cells
-                    norms.append(row_lengths(cells))
-                return lengths, norms
-
-            found = self.work.map("cosine", shape[0], shape[1], one)
-            self.lengths[b] = np.concatenate([lengths for lengths, _ in found])
-            for s, target in enumerate(targets):
-                matrices[s][b], norms[s][b] = target, np.concatenate([norms[s] for _, norms in found])
-        return matrices, norms
-
-    def _to_components(self, s: int, cells: dict[int, Matrix], norms: Norms) -> Components | None:
-        """Put coordinates on the leading components of all batches in the place of genes, if asked for."""
-        n = self.spaces.n_components
-        if n is None:
-            return None
-        scale = float(max(own.max() for own in norms.values()))
-        components = Components.of(list(cells.values()), n, self.options.solver, scale, self.work.tile)
-        for b, X in cells.items():
-            out = self.work.matrix(f"components-{s}-{b}", (len(X), components.basis.shape[1]))
-
-            def one(at: slice, X: Matrix = X, out: Matrix = out) -> None:
-                out[at] = components.project(X[at])
-
-            self.work.map("components", len(X), X.shape[1], one)
-            cells[b] = out
-        return components
-
-    def _warn_of_empty_cells(self, names: list[str]) -> None:
-        """Cells that express other genes only are divided by the least length there is."""
-        if self.spaces.subset is None or not self.spaces.cos_norm_out:
-            return
-        for b, lengths in self.lengths.items():
-            empty = np.flatnonzero(lengths[:, 0] <= SHORTEST * 1.01)
-            n_other = self.sketches[b].express_rest(self.spaces, empty).sum() if len(empty) else 0
-            if n_other:
-                message = (
-                    f"{n_other} cell(s) of batch {names[b]!r} express none of the genes used for distances, "
-                    "and are huge when divided by their length.\n"
-                    "Remove them, use more genes in var_subset, or set cos_norm_out=False."
-                )
-                warnings.warn(message, UserWarning, stacklevel=7)
 
     def run(self) -> CorrectionModel:
         """Merge all batches."""
@@ -307,66 +239,9 @@ class Fit:
 
     def _grow(self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]) -> None:
         """Correct the batch's sketched cells, and let the reference grow by them."""
-        if self.work.tile is None:
-            corrected, factors = self._corrected_in_memory(batch, step, vectors, refs)
-        else:
-            corrected, factors = self._corrected_on_disk(batch, step, vectors, refs)
+        growth = Growth(batch, self.distinct, vectors, refs, step, self.options.sigma, self.work)
+        corrected, factors = growth.in_memory() if self.work.tile is None else growth.on_disk()
         if self.options.var_adj:
             step.factors[self.sketches[batch].rows] = factors
         for space, moved in zip(self.distinct, corrected, strict=True):
             space.grow(batch, moved)
-
-    def _corrected_in_memory(
-        self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]
-    ) -> tuple[list[Matrix], NDArray[np.float64]]:
-        """The batch's sketched cells, corrected, in each space; and their factors in the last.
-
-        Products with cells of the batch serve smoothing, of which anchors are some, and variance adjustment.
-        """
-        cells, sigma = self.space_in.new[batch], self.options.sigma
-        out = [self.work.matrix(f"corrected-{s}-{batch}", cells.X.shape) for s in range(len(self.distinct))]
-
-        def one(at: slice) -> NDArray[np.float64]:
-            products = cells.X[at] @ cells.X.T if step.anchor_rows is not None else None
-            of_anchors = None if products is None else products[:, step.anchor_rows]
-            parts = smooth(cells[at], step.anchors, step.log_density, vectors, sigma, of_anchors)
-            factors = np.ones(len(parts[0]))
-            for space, moved, part, ref in zip(self.distinct, out, parts, refs, strict=True):
-                new = space.new[batch]
-                if self.options.var_adj:
-                    factors = variance_factors(new[at], part, new, ref, sigma, space.scale, products)
-                part *= factors.astype(part.dtype)[:, None]
-                np.add(new.X[at], part, out=moved[at])
-            return factors
-
-        columns = (
-            3 * len(cells) + PAIR_COPIES * len(refs[0]) if self.options.var_adj else 3 * len(step.anchors)
-        )
-        return out, np.concatenate(self.work.map("grow", len(cells), columns, one))
-
-    def _corrected_on_disk(
-        self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]
-    ) -> tuple[list[Matrix], NDArray[np.float64]]:
-        """The same, a tile at a time."""
-        cells, sigma = self.space_in.new[batch], self.options.sigma
-        own = [self.work.matrix(f"corrected-{s}-{batch}", cells.X.shape) for s in range(len(self.distinct))]
-
-        def smoothed(at: slice) -> None:
-            parts = smooth(cells[at], step.anchors, step.log_density, vectors, sigma)
-            for target, part in zip(own, parts, strict=True):
-                target[at] = part
-
-        self.work.map("smooth", len(cells), 3 * tile_of(step.anchors), smoothed)
-        factors = np.ones(len(cells))
-        for space, corrected, ref in zip(self.distinct, own, refs, strict=True):
-            new = space.new[batch]
-            if self.options.var_adj:
-                factors = self.work.factors(new, corrected, ref, sigma, space.scale)
-
-            def moved(
-                at: slice, new: Points = new, corrected: Matrix = corrected, factors: Floats = factors
-            ) -> None:
-                corrected[at] = new.X[at] + factors[at].astype(new.squared.dtype)[:, None] * corrected[at]
-
-            self.work.map("grow", len(corrected), corrected.shape[1], moved)
-        return own, factors
