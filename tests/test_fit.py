@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import make_batches
 
-from mnndask import fit, mnn_correct, workspace
+from mnndask import fit, growth, mnn_correct, workspace
 from mnndask.model import GeneSpaces
 from mnndask.reference import HeldSketch
 
@@ -17,10 +17,10 @@ def calls(monkeypatch):
     """How often the fit calls each kernel; small data is one block a call."""
     counted = Counter()
     for module, name in (
-        (fit, "nearest"),
+        (workspace, "smallest_both_ways"),
         (fit, "density"),
-        (fit, "smooth"),
-        (workspace, "variance_factors"),
+        (growth, "smooth"),
+        (growth, "variance_factors"),
     ):
         kernel = getattr(module, name)
 
@@ -36,16 +36,16 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("subset", [None, range(20)])
 def test_spaces_that_coincide_are_computed_once(calls, flags, subset):
     names = {} if subset is None else {"var_index": range(40), "var_subset": subset}
-    mnn_correct(*make_batches(), k=5, cos_norm_in=flags[0], cos_norm_out=flags[1], **names)
-    assert calls["nearest"] == 2 * 2  # two steps, either way
+    mnn_correct(*make_batches(), k=5, cos_norm_in=flags[0], cos_norm_out=flags[1], n_jobs=1, **names)
+    assert calls["smallest_both_ways"] == 2  # two steps, both ways at once
     assert calls["density"] == 2
     assert calls["variance_factors"] == 2
 
 
 @pytest.mark.parametrize("flags", [(True, False), (False, True)])
 def test_spaces_that_differ_share_pairs_and_weights(calls, flags):
-    mnn_correct(*make_batches(), k=5, cos_norm_in=flags[0], cos_norm_out=flags[1])
-    assert calls["nearest"] == 2 * 2
+    mnn_correct(*make_batches(), k=5, cos_norm_in=flags[0], cos_norm_out=flags[1], n_jobs=1)
+    assert calls["smallest_both_ways"] == 2
     assert calls["density"] == calls["smooth"] == 2
     assert calls["variance_factors"] == 2 * 2
 
