@@ -246,6 +246,7 @@ def _corrected(
     chunk_bytes = Budget.of(options["memory_limit"], n_jobs).chunk_bytes
     steps, X = result.uns["mnn"]["steps"], result.X
     with writing(target, overwrite=overwrite, run=run, resume=resume) as root:
+        return_freed()
         write_annotations(result, root, n_jobs, remote=target.remote)
         del result  # the names of a million cells take memory that the rest does not need
         return_freed()

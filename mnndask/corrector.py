@@ -228,7 +228,7 @@ sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, s
             [], [HeldSketch(np.empty((0, 0)), np.empty(0, np.intp), inputs.n_cells[0])], [0]
         )
         self.angles_: list[Any] | None = None
-        data = inputs.sources[0].frame if inputs.kind == "anndata" else datas[0]
+        data = inputs.sources[0].annotated() if inputs.kind == "anndata" else datas[0]
         return data if self.do_concatenate else [data]
 
     def _fit(self, inputs: Inputs) -> None:

@@ -18,6 +18,7 @@ from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.subspace import SolverError, SvdSolver
 from mnndask.location import scratch_location
+from mnndask.memory import return_freed
 from mnndask.model import CorrectionModel, GeneSpaces
 from mnndask.parameters import merge_order
 from mnndask.plan import Plan
@@ -113,6 +114,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
             what = f"svds refused {options_given}: {error}"
             raise InputError(what, "See scipy.sparse.linalg.svds for what irlb takes.") from error
         raise
+    if given["memory_limit"] is not None:
+        return_freed()
     recorded = {key: value for key, value in given.items() if key not in NOT_RECORDED}
     return Fitted(
         model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -124,6 +125,20 @@ def read_inputs(
     _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
     sources = _moderate(sources, budget, _number_of(fits_on, sources[0]))
+    out = _batches(sources, kind, genes, batch_key, batch_categories, batches)
+    # Names of a million cells take memory that the fit has other use for.
+    return replace(out, sources=[s if s.reopen is None else replace(s, frame=None) for s in sources])
+
+
+def _batches(
+    sources: list[Source],
+    kind: str,
+    genes: pd.Index | None,
+    batch_key: str,
+    batch_categories: Sequence[Hashable] | None,
+    batches: Sequence[Hashable] | None,
+) -> Inputs:
+    """Which batches the sources hold."""
     if batches is not None:
         if len(batches) != len(sources):
             what = f"batches names {len(batches)} batch(es) for {len(sources)} data set(s)."
@@ -218,8 +233,8 @@ def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: s
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
         case Location():
-            opened = open_lazily(data, layer, label, budget.chunk_bytes, [batch_key], first)
-            return _from_anndata(opened, label, layer, batch_key)
+            reopen = partial(open_lazily, data, layer, label, budget.chunk_bytes, [batch_key], first)
+            return replace(_from_anndata(reopen(), label, layer, batch_key), reopen=reopen)
         case AnnData():
             return _from_anndata(data, label, layer, batch_key)
         case xr.DataArray():

@@ -1,4 +1,4 @@
-"""What glibc does with freed memory: settings of the whole process, so for the command only."""
+"""What glibc does with freed memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def return_large_blocks() -> None:
-    """Have large blocks given back to the system when they are freed.
+    """Have large blocks given back when they are freed; a setting of the process, so for the command only.
 
     By default glibc comes to keep blocks of up to 32 MiB, such as chunks, on heaps that fragment: memory then
     grows with the length of the run.

@@ -30,6 +30,7 @@ from mnndask.sources import layer_names
 from mnndask.stored_chunks import missing_chunks, stored_chunks
 from mnndask.target import Target, target_of
 
+NAMES_PER_CHUNK = 65_536
 PARTS_OF_SHARD = 8  # of an object: what a reader of a few cells has to fetch
 
 
@@ -146,8 +147,11 @@ def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> Non
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
     tables = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
-    for name in ("obs", "var"):
-        write_elem(tables, name, getattr(adata, name))
+    with zarr.config.set(
+        {"async.concurrency": 1}
+    ):  # strings take ten times their size while chunks are encoded
+        for name in ("obs", "var"):
+            write_elem(tables, name, getattr(adata, name), dataset_kwargs={"chunks": (NAMES_PER_CHUNK,)})
     slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
     slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
     lazy: dict[str, da.Array] = {}

@@ -143,14 +143,15 @@ def pack_anndata(
         warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
         shells = []
         for source, part in zip(inputs.sources, parts, strict=True):
-            assert isinstance(source.frame, AnnData)
-            shells.append(_shell(source.frame, part, source.label))
+            frame = source.annotated()
+            assert isinstance(frame, AnnData)
+            shells.append(_shell(frame, part, source.label))
             if save_raw:
                 shells[-1].raw = AnnData(
                     _own(source.X, source.label), obs=shells[-1].obs[[]], var=shells[-1].var
                 )
             elif inputs.codes is not None or not concatenate:
-                shells[-1].raw = _own_raw(source.frame, shells[-1].obs, source.label)
+                shells[-1].raw = _own_raw(frame, shells[-1].obs, source.label)
         if inputs.codes is not None:
             return _pack_split(inputs, shells[0], uns, batch_key=batch_key, concatenate=concatenate)
         distinct = list(dict.fromkeys(inputs.categories))
@@ -226,8 +227,11 @@ def _concatenated(
     raws = [shell.raw.X for shell in shells] if save_raw else []
     for shell in shells:
         shell.raw = None
+    if index_unique is not None:  # one batch after the other: concat holds all names three times
+        for shell, name in zip(shells, inputs.names, strict=True):
+            shell.obs_names = [f"{cell}{index_unique}{name}" for cell in shell.obs_names]
     # obs of all columns; var and varm where all agree. As genes are the same, "outer" fills nothing else.
-    out = ad.concat(shells, join="outer", merge="same", index_unique=index_unique, keys=inputs.names)
+    out = ad.concat(shells, join="outer", merge="same")
     for column, values in list(out.obs.items()):
         # Of another type in each batch: no file could hold it.
         if values.dtype == object and len(set(map(type, values.dropna()))) > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,11 +31,22 @@ class Source:
         How messages call it.
     frame
         The AnnData or DataArray it came in, annotations in memory; None for bare matrices.
+    reopen
+        Opens the AnnData anew, where it is a file and its annotations are not kept in memory meanwhile.
     """
 
     X: Matrix
     label: str
     frame: AnnData | xr.DataArray | None = None
+    reopen: Callable[[], AnnData] | None = None
+
+    def annotated(self) -> AnnData | xr.DataArray | None:
+        """``frame``, read again if need be; of that the first reading has warned."""
+        if self.reopen is None:
+            return self.frame
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return self.reopen()
 
     @property
     def lazy(self) -> bool:
