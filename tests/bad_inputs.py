@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import anndata as ad
 import dask.array as da
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-import zarr
 from helpers import GENES, as_anndata, make_batches
 from scipy import sparse
 
@@ -19,7 +15,6 @@ from mnndask.errors import (
     GenesError,
     InputError,
     InputKeyError,
-    InputNotFoundError,
     InputTypeError,
     NonFiniteError,
 )
@@ -78,56 +73,17 @@ def arrays(_):
     return A, B
 
 
-def text_file(folder):
-    (folder / "notes.h5ad").write_text("not HDF5")
-    return (folder / "notes.h5ad",) * 2
-
-
-def bare_hdf5(folder):
-    with h5py.File(folder / "bare.h5ad", "w") as file:
-        file["X"] = A
-    return (folder / "bare.h5ad",) * 2
-
-
-def hdf5_without_obs(folder):
-    as_anndata(A).write_h5ad(folder / "torn.h5ad")
-    with h5py.File(folder / "torn.h5ad", "a") as file:
-        del file["obs"]
-    return (folder / "torn.h5ad",) * 2
-
-
-def plain_folder(folder):
-    (folder / "plain").mkdir()
-    return (str(folder / "plain"),) * 2
-
-
-def bare_group(folder):
-    zarr.open_group(folder / "bare.zarr", mode="w").create_array("X", data=A)
-    return (folder / "bare.zarr",) * 2
-
-
-def bare_array(folder):
-    zarr.save_array(folder / "array.zarr", A)
-    return (folder / "array.zarr",) * 2
-
-
-def zarr_without_chunks(folder):
-    as_anndata(A).write_zarr(folder / "a.zarr")
-    as_anndata(B, "b").write_zarr(folder / "b.zarr")
-    for file in (folder / "b.zarr" / "X").iterdir():
-        if file.name[0].isdigit():  # zarr format 2
-            file.unlink()
-        elif file.name == "c":  # zarr format 3
-            shutil.rmtree(file)
-    return folder / "a.zarr", folder / "b.zarr"
-
-
 CASES = []
 
 
-def bad(name, error, first, second, data=arrays, **options):
-    """Add a case: `data(folder)` gives the batches; each line of the message holds a given text."""
-    CASES.append(pytest.param(error, first, second, data, options, id=name))
+def case(name, error, first, second, data=arrays, **options):
+    """A case: `data(folder)` gives the batches; each line of the message holds a given text."""
+    return pytest.param(error, first, second, data, options, id=name)
+
+
+def bad(*what, **options):
+    """Add a case."""
+    CASES.append(case(*what, **options))
 
 
 # fmt: off
@@ -292,19 +248,4 @@ bad("layer-unknown", InputKeyError, "batch 0 has no layer 'counts'", "Its layers
     layer="counts")
 bad("layer-of-matrix", InputTypeError, "layer='counts' was asked for, but batch 0 is a matrix",
     "Leave layer out", layer="counts")
-
-# files
-bad("missing-file", InputNotFoundError, "nowhere.zarr) does not exist", "Check the path",
-    lambda f: (f / "nowhere.zarr", f / "b.zarr"))
-bad("empty-path", InputError, "batch 0", "path", lambda _: ("", "b.zarr"))
-bad("url", InputError, "nosuch://bucket/a.zarr cannot be reached: Protocol not known", "s3://",
-    lambda _: ("nosuch://bucket/a.zarr", "nosuch://bucket/b.zarr"))
-bad("text-file", InputError, "notes.h5ad) is not an HDF5 file", ".h5ad files", text_file)
-bad("bare-hdf5", InputError, "bare.h5ad) is not an AnnData store", "write_h5ad", bare_hdf5)
-bad("torn-hdf5", InputError, "torn.h5ad)", "write_h5ad", hdf5_without_obs)
-bad("plain-folder", InputError, "plain) is not a zarr group", "AnnData stores", plain_folder)
-bad("bare-group", InputError, "bare.zarr) is not an AnnData store", "write_zarr", bare_group)
-bad("bare-array", InputError, "array.zarr) is not a zarr group", "AnnData stores", bare_array)
-bad("lost-chunks", InputError, "b.zarr) lacks", "again", zarr_without_chunks)
-
 # fmt: on

@@ -18,7 +18,9 @@ settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("explore", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
-from spoiling import A, B, stored  # noqa: E402  (imports anndata)
+# Both import anndata. Fixtures that several files use:
+from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server  # noqa: E402, F401
+from spoiling import A, B, stored  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from bad_files import FILES
 from bad_inputs import CASES, A, B, lazy
 from helpers import as_anndata, values
 from scipy import sparse
@@ -55,7 +56,7 @@ def contents(folder):
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize(("error", "first", "second", "data", "options"), CASES)
+@pytest.mark.parametrize(("error", "first", "second", "data", "options"), [*CASES, *FILES])
 def test_bad_input(error, first, second, data, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     batches = data(tmp_path)
