@@ -18,7 +18,7 @@ from scipy import sparse
 from mnndask.budget import BLOCK_BYTES
 from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
-from mnndask.kernels.projection import as_csr, directions, project
+from mnndask.kernels.projection import as_csr, csr_lengths, directions, project
 from mnndask.lazy import plain
 from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import block_rows, map_blocks, row_blocks, single_threaded_blas
@@ -115,11 +115,18 @@ def coordinates(
     Returns
     -------
     Coordinates of each batch's cells in the *in* space, shape ``(n_cells, N_DIMS)``.
+
+    Raises
+    ------
+    InputError
+        If a pilot holds cells that are too long to compute with.
     """
     owned = {b: _rows_of(inputs, b) for b in batches}
     rngs = [np.random.default_rng(seed) for seed in seeds]
     pilots = {b: owned[b][_pilot_rows(len(owned[b]), rng)] for b, rng in zip(batches, rngs, strict=True)}
     read = _over_sources(inputs, pilots, spaces, None, n_jobs)
+    for b, pilot in zip(batches, read, strict=True):
+        spaces.check_lengths(csr_lengths(pilot), inputs.names[b])
     with single_threaded_blas():
         onto = {
             b: directions(X, N_DIMS, int(rng.integers(2**32)), normalise=spaces.cos_norm_in)

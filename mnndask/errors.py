@@ -92,3 +92,16 @@ def nonfinite(name: str, rows: NDArray[np.integer]) -> NonFiniteError:
     what = f"{name} holds NaN or infinity in {where}."
     remedy = "Remove these cells, or replace the values (numpy.nan_to_num), before correcting."
     return NonFiniteError(what, remedy)
+
+
+def too_long(
+    name: str, lengths: NDArray[np.floating], longest: float, dtype: np.dtype[np.floating]
+) -> InputError:
+    """Name the batch whose cells are longer than a precision allows to compute with."""
+    what = (
+        f"batch {name!r} holds {int((lengths > longest).sum())} cell(s) of length up to {lengths.max():.2g}, "
+        f"which is too much for distances in {dtype} (at most {longest:.2g})."
+    )
+    wider = ", or give them in float64" if dtype != np.float64 else ""
+    remedy = f"Divide the values of all batches by one large number{wider}."
+    return InputError(what, remedy)

@@ -85,7 +85,7 @@ class Fit:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.work, self.rest_arena = work, rest_arena
         self.tolerances = Tolerances.of(spaces.dtype)
-        cells = normalised(sketches, spaces, options.solver, work)
+        cells = normalised(sketches, names, spaces, options.solver, work)
         self.lengths = cells.lengths
         warn_of_empty_cells(sketches, cells.lengths, spaces, names)
         made = [Space(*of, order[0], work) for of in zip(cells.matrices, cells.norms, strict=True)]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mnndask.errors import too_long
 from mnndask.kernels.components import Components
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Floats, Matrix, Points
@@ -22,6 +23,7 @@ from mnndask.parallel import block_rows, row_blocks
 # Dense NumPy or CSR rows: the stubs give scipy's two sparse families no type in common with either.
 Block: TypeAlias = Any
 
+SQUARES_MARGIN = 2**10  # corrected cells may be longer, and squares of a million are summed
 PAIR_COPIES = 3  # values that a cell's pair with another takes while factors are made
 
 
@@ -77,9 +79,25 @@ class GeneSpaces:
         full = X.toarray() if sparse.issparse(X) else X
         return np.ascontiguousarray(full, dtype=self.dtype)
 
-    def lengths(self, near: Floats) -> Floats:
-        """Cosine lengths from raw expression of the genes used for distances, as a column."""
-        return cosine_lengths(near).astype(self.dtype)[:, None]
+    def lengths(self, near: Floats, name: str) -> Floats:
+        """Cosine lengths of a batch's cells, from raw expression of the genes used for distances; a column.
+
+        Raises
+        ------
+        InputError
+            If a cell is too long to compute with.
+        """
+        lengths = cosine_lengths(near)
+        self.check_lengths(lengths, name)
+        return lengths.astype(self.dtype)[:, None]
+
+    def check_lengths(self, lengths: NDArray[np.float64], name: str) -> None:
+        """Raise if a batch's cells are so long that sums of squares, or the lengths themselves, overflow."""
+        normalised = self.cos_norm_in and self.cos_norm_out
+        largest = float(np.finfo(self.dtype).max)
+        longest = largest if normalised else np.sqrt(largest) / SQUARES_MARGIN
+        if lengths.max(initial=0) > longest:
+            raise too_long(name, lengths, longest, self.dtype)
 
 
 @dataclass
@@ -195,7 +213,7 @@ class CorrectionModel:
         for block in row_blocks(X.shape[0], self._block_rows(step)):
             raw = self.spaces.dense(X[block])
             near = raw[:, self.spaces.near]
-            lengths = self.spaces.lengths(near)
+            lengths = self.spaces.lengths(near, self.names[batch])
             np.divide(raw, lengths if self.spaces.cos_norm_out else 1, out=out[block])
             if step:
                 known = None if rows is None else step.factors[rows[block]]
@@ -214,7 +232,7 @@ class CorrectionModel:
         step = self.steps[batch]
         assert step.angle_vectors is not None
         assert step.angle_basis is not None
-        cells = self._points_in(near, self.spaces.lengths(near))
+        cells = self._points_in(near, self.spaces.lengths(near, self.names[batch]))
         (vectors,) = smooth(cells, step.anchors, step.log_density, [step.angle_vectors], self.sigma)
         return angles_to_span(vectors, step.angle_basis)
 

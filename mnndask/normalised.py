@@ -43,20 +43,20 @@ class Normalised:
 
 
 def normalised(
-    sketches: Sequence[Sketch], spaces: GeneSpaces, solver: SvdSolver, work: Workspace
+    sketches: Sequence[Sketch], names: Sequence[str], spaces: GeneSpaces, solver: SvdSolver, work: Workspace
 ) -> Normalised:
     """Normalise the sketches, once for each distinct space."""
     divide = [spaces.cos_norm_in] if spaces.coincide else [spaces.cos_norm_in, spaces.cos_norm_out]
     out = Normalised([{} for _ in divide], [{} for _ in divide], [], {})
-    for b, sketch in enumerate(sketches):
+    for b, (sketch, name) in enumerate(zip(sketches, names, strict=True)):
         shape = (len(sketch.rows), spaces.n_near)
         targets = [work.matrix(f"cells-{s}-{b}", shape) for s in range(len(divide))]
 
         def one(
-            at: slice, sketch: Sketch = sketch, targets: list[Matrix] = targets
+            at: slice, sketch: Sketch = sketch, name: str = name, targets: list[Matrix] = targets
         ) -> tuple[Floats, list[NDArray[np.float64]]]:
             near = sketch.near(spaces, at)
-            lengths, norms = spaces.lengths(near), []
+            lengths, norms = spaces.lengths(near, name), []
             for divided, target in zip(divide, targets, strict=True):
                 cells = near / lengths if divided else near
                 target[at] = cells

@@ -20,11 +20,13 @@ def cosine_lengths(X_in: Floats) -> NDArray[np.float64]:
 
     Returns
     -------
-    ``max(|x|, 1e-8)`` per cell, shape ``(n_cells,)``, in double precision whatever the input's.
+    ``max(|x|, 1e-8)`` per cell, shape ``(n_cells,)``, in double precision whatever the input's; infinite
+    where that cannot hold it.
     """
     lengths = np.sqrt(row_dots(X_in, X_in))
     if not np.isfinite(lengths).all():  # squares overflow
         largest = np.abs(X_in).max(axis=1, initial=0)
         scaled = X_in / np.where(largest == 0, 1, largest)[:, None]
-        lengths = largest * np.sqrt(row_dots(scaled, scaled))
+        with np.errstate(over="ignore"):
+            lengths = largest.astype(np.float64) * np.sqrt(row_dots(scaled, scaled))
     return np.maximum(lengths, SHORTEST)

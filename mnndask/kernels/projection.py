@@ -43,7 +43,8 @@ def csr_lengths(X: sparse.csr_matrix) -> NDArray[np.float64]:
     huge = np.flatnonzero(~np.isfinite(lengths))
     if len(huge):
         largest = abs(X[huge]).max(axis=1).toarray().ravel()
-        lengths[huge] = largest * csr_lengths(_divided(X[huge], largest))
+        with np.errstate(over="ignore"):
+            lengths[huge] = largest * csr_lengths(_divided(X[huge], largest))
     out: NDArray[np.float64] = np.maximum(lengths, SHORTEST)
     return out
 
