@@ -15,7 +15,7 @@ import fsspec
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from mnndask.errors import InputError, InputNotFoundError, MNNError, RemoteError
+from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 USER = re.compile(r"(?<=://)[^/@]*@")
@@ -99,7 +99,8 @@ class Location:
     def exists(self) -> bool:
         """Whether something is there."""
         if not self.is_url:
-            return self.path.exists()
+            with reaching(self):
+                return self.path.exists()
         filesystem, path = self.filesystem()
         with reaching(self):
             return bool(filesystem.exists(path))
@@ -128,15 +129,18 @@ def scratch_location(given: Mapping[str, Any]) -> Location | None:
 
 @contextmanager
 def reaching(location: Location) -> Iterator[None]:
-    """Say in words why a URL cannot be reached."""
+    """Say in words why a URL cannot be reached, or a path be read."""
     try:
         yield
     except MNNError:
         raise
     except FileNotFoundError as error:
         what = f"{location} is not there: {first_line(error)}."
-        raise InputNotFoundError(what, "Check the URL, its bucket too.") from error
+        remedy = "Check the URL, its bucket too." if location.is_url else "Check the path."
+        raise InputNotFoundError(what, remedy) from error
     except Exception as error:
+        if is_denied(error):
+            raise denied(str(location), error) from error
         if not is_remote(error):
             raise
         raise unreachable(str(location), error) from error
@@ -154,8 +158,29 @@ def unreachable(what: str, error: BaseException) -> RemoteError:
     )
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether this machine does not allow what was tried; what denies it elsewhere has no error number."""
+    return isinstance(error, PermissionError) and error.errno is not None
+
+
+def denied(what: str, error: BaseException) -> InputReadError:
+    """Error of an input on this machine that may not be read."""
+    return InputReadError(
+        f"{what} cannot be read: {denied_file(error)}.",
+        "Have its owner let you read it (ls -l shows who may), or copy it to where you may.",
+    )
+
+
+def denied_file(error: BaseException | None) -> str:
+    """What was denied, as far as the error tells."""
+    name = getattr(error, "filename", None)
+    return f"permission denied{f' for {os.fsdecode(name)}' if isinstance(name, str | bytes) else ''}"
+
+
 def is_remote(error: BaseException) -> bool:
     """Whether an error comes from reaching another machine, rather than from what was read there."""
+    if is_denied(error):
+        return False
     module = type(error).__module__.split(".")[0]
     return isinstance(error, PermissionError | ConnectionError | TimeoutError) or module in {
         "botocore",

@@ -21,14 +21,14 @@ from zarr.storage import MemoryStore
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
 from mnndask.lazy import rows_per_chunk
-from mnndask.location import Location, is_remote, unreachable
+from mnndask.location import Location, is_denied, is_remote, unreachable
 from mnndask.names import check_names
 from mnndask.reduce import tasks_of, threads
 from mnndask.root_last import ROOT, root_last
 from mnndask.run_record import ANNOTATED, RUN, Run
 from mnndask.sources import layer_names
 from mnndask.stored_chunks import missing_chunks, stored_chunks
-from mnndask.target import Target, target_of
+from mnndask.target import Target, not_allowed, target_of
 
 NAMES_PER_CHUNK = 65_536
 PARTS_OF_SHARD = 8  # of an object: what a reader of a few cells has to fetch
@@ -41,7 +41,8 @@ def check_output(
     target.check(inputs)
     check_free(target, overwrite=overwrite, resume=resume is not None)
     if resume is not None and target.unfinished():
-        _continued(target, resume)
+        with _failing_in_words(target):
+            _continued(target, resume)
 
 
 def check_free(target: Target, *, overwrite: bool, resume: bool) -> None:
@@ -89,26 +90,36 @@ def writing(
     OutputError
         If it cannot be written, as on a disk that is full.
     """
+    with _failing_in_words(target), target.only_writer():
+        check_free(target, overwrite=overwrite, resume=resume)
+        continued = resume and run is not None and target.unfinished() and _continued(target, run)
+        target.sweep() if continued else target.clear()
+        grown = root_last(target.store(), target.growing, target.check_ours)
+        with _kept_when_failed(target, run), grown as root:
+            if run is not None and not continued:
+                root.create_group(RUN, attributes=run.record)
+            yield root
+        target.finish(overwrite=overwrite)
+
+
+@contextmanager
+def _failing_in_words(target: Target) -> Iterator[None]:
+    """Say why an output cannot be written."""
     try:
-        with target.only_writer():
-            check_free(target, overwrite=overwrite, resume=resume)
-            continued = resume and run is not None and target.unfinished() and _continued(target, run)
-            target.sweep() if continued else target.clear()
-            grown = root_last(target.store(), target.growing, target.check_ours)
-            with _kept_when_failed(target, run), grown as root:
-                if run is not None and not continued:
-                    root.create_group(RUN, attributes=run.record)
-                yield root
-            target.finish(overwrite=overwrite)
+        yield
     except MNNError:
         raise
-    except OSError as error:
-        what = f"The output {target} could not be written: {error.strerror or error}."
-        raise with_notes_of(error, OutputError(what, "Make room, or write to another place.")) from error
     except Exception as error:
-        if not is_remote(error):
+        if is_remote(error):
+            raise with_notes_of(error, unreachable(f"the output {target}", error)) from error
+        if not isinstance(error, OSError):
             raise
-        raise with_notes_of(error, unreachable(f"The output {target}", error)) from error
+        if is_denied(error):
+            failure = not_allowed(f"The output {target} could not be written", error)
+        else:
+            what = f"The output {target} could not be written: {error.strerror or error}."
+            failure = OutputError(what, "Make room, or write to another place.")
+        raise with_notes_of(error, failure) from error
 
 
 def _continued(target: Target, run: Run) -> bool:

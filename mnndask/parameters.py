@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mnndask.budget import parse_memory
-from mnndask.errors import InputError, InputNotFoundError, InputTypeError
+from mnndask.errors import InputError, InputNotFoundError, InputTypeError, ScratchError
 from mnndask.kernels.subspace import LANCZOS_OPTIONS, SVD_MODES
 from mnndask.location import Location
 
@@ -56,7 +56,13 @@ def _check_scratch(folder: object, options: Mapping[str, Any] | None) -> None:
     location = Location.of(folder, options)
     if location.is_url:
         location.filesystem()  # object stores have no folders that could be missing
-    elif not location.path.is_dir():
+        return
+    try:
+        there = location.path.is_dir()
+    except PermissionError as error:
+        what = f"The scratch folder {folder} cannot be reached: permission denied."
+        raise ScratchError(what, "Name one that can be written: scratch=...") from error
+    if not there:
         what = f"The scratch folder {folder} does not exist."
         raise InputNotFoundError(what, "Create it first, or leave scratch out.")
 

@@ -21,7 +21,7 @@ from scipy import sparse
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputReadError, MNNError, RemoteError
 from mnndask.lazy import rows_per_chunk
-from mnndask.location import is_remote, unreachable
+from mnndask.location import denied, is_denied, is_remote, unreachable
 from mnndask.stored_chunks import WRITE_AGAIN, LostChunkError, check_chunks, checked, chunk_key, stored_chunks
 
 COLUMNS_PER_CHUNK = 1000  # of a matrix stored by columns
@@ -40,8 +40,11 @@ def reading(label: str, name: str) -> Iterator[None]:
 
 def damaged(label: str, problem: str, error: Exception) -> InputReadError | RemoteError:
     """Error of an input that is there but cannot be read."""
+    place = f"{label}: {problem.removesuffix(' cannot be read')}"
+    if is_denied(error):
+        return denied(place, error)
     if is_remote(error):
-        return unreachable(f"{label}: {problem.removesuffix(' cannot be read')}", error)
+        return unreachable(place, error)
     said = " ".join(f"{type(error).__name__}: {error}".split())
     what = f"{label} is damaged: {problem} ({said})."
     return InputReadError(what, WRITE_AGAIN)

@@ -89,7 +89,8 @@ def _files(location: Location) -> Iterator[tuple[str, ...]]:
             yield name.removeprefix(path), str(info.get("size")), str(tag)
         return
     local = location.path
-    for file in local.rglob("*") if local.is_dir() else [local]:
-        if file.is_file():
-            status = file.stat()
-            yield str(file.relative_to(local)), str(status.st_size), str(status.st_mtime_ns)
+    with reaching(location):
+        for file in local.rglob("*") if local.is_dir() else [local]:
+            if file.is_file():
+                status = file.stat()
+                yield str(file.relative_to(local)), str(status.st_size), str(status.st_mtime_ns)

@@ -14,7 +14,7 @@ from zarr.errors import ContainsArrayError
 
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
-from mnndask.location import Location, reaching
+from mnndask.location import Location, denied, is_denied, reaching
 from mnndask.reading import damaged, lazy_matrix, reading
 from mnndask.stored_chunks import check_annotations, checked
 
@@ -73,6 +73,8 @@ def _open_group(location: Location, label: str) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if is_denied(error):
+            raise denied(label, error) from error
         if path.is_file() and h5py.is_hdf5(path):
             raise damaged(label, "it cannot be opened", error) from error
         what = f"{label} is not {'a zarr group' if path.suffix == '.zarr' else 'an HDF5 file'}."

@@ -12,7 +12,7 @@ import zarr
 from anndata.io import sparse_dataset
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
@@ -187,8 +187,12 @@ def _keys(array: Any, chunks: NDArray[np.bool_]) -> set[str]:
 
 
 def _lacks(label: str, array: Any, lost: NDArray[np.bool_], remedy: str) -> InputError:
-    name = array.name.strip("/") or "its data"
-    first = f", such as {min(_keys(array, lost))}" if isinstance(array, zarr.Array) else ""
+    name, first = array.name.strip("/") or "its data", ""
+    if isinstance(array, zarr.Array):
+        key = min(_keys(array, lost))
+        # Raises where it is in a folder that may not be read: such look empty when they are listed.
+        sync(array.store.get(key, default_buffer_prototype()))
+        first = f", such as {key}"
     what = f"{label} lacks {lost.sum()} of the {lost.size} chunks of {name}{first}."
     return InputError(what, remedy)
 

@@ -6,15 +6,15 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from zarr.abc.store import Store
 
-from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputExistsError
+from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError
 from mnndask.lease import Lease
-from mnndask.location import Location, reaching
+from mnndask.location import Location, denied_file, reaching
 from mnndask.writer import only_writer
 
 ROOTS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
@@ -132,12 +132,10 @@ class LocalTarget:
                 relation = "is" if target == real else "contains" if target in real.parents else "is inside"
                 what = f"The output {self.path} {relation} the input {source}."
                 raise InputError(what, "Write to another path; --overwrite does not lift this.")
+        _check_folder(target.parent)
         if self.older.exists():
             what = f"An older output, {self.older}, exists: a run was stopped while it replaced {self.path}."
             raise OutputExistsError(what, f"Rename it to {self.path}, or remove it.")
-        if not target.parent.is_dir():
-            what = f"The folder of the output, {target.parent}, does not exist."
-            raise InputNotFoundError(what, "Create it first.")
 
     def finish(self, *, overwrite: bool) -> None:
         """Rename it into place; one that it replaces goes only after."""
@@ -246,3 +244,23 @@ def partial_of(path: Path) -> Path:
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder in which nothing can be made."""
+    with suppress(PermissionError):  # of a folder above
+        if not folder.is_dir():
+            what = f"The folder of the output, {folder}, does not exist."
+            raise InputNotFoundError(what, "Create it first.")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        what = f"Nothing can be made in the folder of the output, {folder}"
+        raise not_allowed(what)
+
+
+def not_allowed(what: str, error: BaseException | None = None) -> OutputError:
+    """Error of an output on this machine that may not be written."""
+    return OutputError(
+        f"{what}: {denied_file(error)}.",
+        "Write to another place, or have its owner let you write there (ls -ld shows who may).",
+    )
