@@ -139,6 +139,7 @@ def check_interrupted(tmp_path, status, err, expected, said):
 def test_a_killed_run_is_resumed(stopped_by, tmp_path, monkeypatch, capsys):
     assert stopped_by(signal.SIGKILL) == (-signal.SIGKILL, [])
     assert not (tmp_path / "out.zarr").exists()
+    assert (tmp_path / "out.zarr.partial.lock").exists()  # held by nobody
     monkeypatch.chdir(tmp_path)
     assert run(WORDS) == 2
     check_kept(tmp_path, capsys.readouterr().err)
@@ -146,6 +147,7 @@ def test_a_killed_run_is_resumed(stopped_by, tmp_path, monkeypatch, capsys):
     (tmp_path / "out.zarr.partial/X/c/299").mkdir(exist_ok=True)
     (tmp_path / "out.zarr.partial/X/c/299/0.half.partial").touch()  # as zarr names what it is writing
     assert run(f"{WORDS} --resume") == 0
+    assert not list(tmp_path.glob("out.zarr.*"))
     assert run(WORDS.replace("out.zarr", "whole.zarr")) == 0
     ours, theirs = (ad.read_zarr(tmp_path / name).X for name in ("out.zarr", "whole.zarr"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)

@@ -70,6 +70,15 @@ def check_same(tmp_path, command):
     assert sorted(zarr.open_group(tmp_path / "out.zarr")) == sorted(zarr.open_group(tmp_path / "whole.zarr"))
 
 
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_the_lock_that_a_killed_run_leaves_goes_with_the_next(command, failing, tmp_path, option):
+    assert failing(lambda key, n: n > 4)[0] == 2
+    assert [path.name for path in tmp_path.glob("out.zarr*")] == ["out.zarr.partial"]
+    (tmp_path / "out.zarr.partial.lock").touch()
+    assert command(option) == (0, [])
+    assert [path.name for path in tmp_path.glob("out.zarr*")] == ["out.zarr"]
+
+
 @pytest.mark.lowest
 def test_only_missing_chunks_are_made(command, failing, tmp_path):
     status, err = failing(lambda key, n: n > 4)
