@@ -58,7 +58,8 @@ def _open_group(location: Location, label: str) -> Any:
     if location.is_url or location.path.is_dir():
         if location.pure.suffix == ".h5ad" and location.is_url:
             what = f"{label} is an HDF5 file at a URL, which cannot be read in parts."
-            raise InputError(what, "Download it, or store it as .zarr.")
+            remedy = "Download it, or store it there as .zarr: anndata.read_h5ad(FILE).write_zarr(FOLDER)."
+            raise InputError(what, remedy)
         try:
             with reaching(location):
                 return zarr.open_group(location.store(read_only=True), mode="r")

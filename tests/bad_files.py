@@ -12,6 +12,11 @@ from helpers import as_anndata
 from mnndask.errors import InputError, InputNotFoundError
 
 
+def hdf5_at_a_url(folder):
+    as_anndata(A).write_h5ad(folder / "a.h5ad")
+    return ((folder / "a.h5ad").as_uri(),) * 2
+
+
 def text_file(folder):
     (folder / "notes.h5ad").write_text("not HDF5")
     return (folder / "notes.h5ad",) * 2
@@ -63,6 +68,8 @@ FILES = [
     case("empty-path", InputError, "batch 0", "path", lambda _: ("", "b.zarr")),
     case("url", InputError, "nosuch://bucket/a.zarr cannot be reached: Protocol not known", "s3://",
         lambda _: ("nosuch://bucket/a.zarr", "nosuch://bucket/b.zarr")),
+    case("h5ad-at-a-url", InputError, "a.h5ad) is an HDF5 file at a URL, which cannot be read in parts",
+        "Download it, or store it there as .zarr: anndata.read_h5ad(FILE).write_zarr(FOLDER)", hdf5_at_a_url),
     case("text-file", InputError, "notes.h5ad) is not an HDF5 file", ".h5ad files", text_file),
     case("bare-hdf5", InputError, "bare.h5ad) is not an AnnData store", "write_h5ad", bare_hdf5),
     case("torn-hdf5", InputError, "torn.h5ad)", "write_h5ad", hdf5_without_obs),
