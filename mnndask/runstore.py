@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import zarr
 
 from mnndask.errors import ScratchError
 from mnndask.kernels.distances import Matrix
-from mnndask.location import Location
+from mnndask.location import Location, first_line, is_remote, unreachable
+from mnndask.stored_chunks import LostChunkError, WholeStore
 
 COLUMNS = 2048  # of one stored chunk: genes that are worked on at once
 
@@ -52,8 +52,11 @@ class _Folder:
             self.n_writers += 1
         try:
             yield
-        except OSError as error:
-            what = f"The scratch folder {self.location} cannot be written: {error.strerror or error}."
+        except Exception as error:
+            if not isinstance(error, OSError) and not is_remote(error):
+                raise
+            said = getattr(error, "strerror", None) or first_line(error)
+            what = f"The scratch folder {self.location} cannot be written: {said}."
             raise ScratchError(what, "Free some space there, or name another folder: scratch=...") from error
         finally:
             with self.changed:
@@ -116,9 +119,10 @@ class RunStore:
     ) -> StoredMatrix:
         """Room for a matrix; `tile` rows of some columns are stored together."""
         chunks = (max(1, min(self.tile or 1, shape[0])), max(1, min(columns, shape[1])))
+        place = self.location.child(name)
         with self.folder.writing():
             array = zarr.create_array(
-                self.location.child(name).store(),
+                place.store(),
                 shape=shape,
                 dtype=dtype,
                 chunks=chunks,
@@ -126,7 +130,7 @@ class RunStore:
                 zarr_format=3,
                 config={"write_empty_chunks": True},  # so that a chunk that is not there is a lost one
             )
-        return StoredMatrix(array, self, self.location.child(name))
+            return StoredMatrix.of(array, self, place)
 
 
 def _made_in(folder: Location) -> Location:
@@ -144,7 +148,9 @@ class StoredMatrix:
     Parameters
     ----------
     array
-        The stored values.
+        The stored values, to write to.
+    whole
+        The same to read, where a lost chunk is an error: it would be taken for zeros.
     keeper
         Keeps the folder for as long as the matrix is in use.
     place
@@ -152,8 +158,15 @@ class StoredMatrix:
     """
 
     array: zarr.Array[Any]
+    whole: zarr.Array[Any]
     keeper: RunStore
     place: Location
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], keeper: RunStore, place: Location) -> StoredMatrix:
+        """Open stored values once more, to read."""
+        store = WholeStore(array.store, frozenset(), frozenset())
+        return cls(array, zarr.open_array(store, mode="r", zarr_format=3), keeper, place)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,9 +185,15 @@ class StoredMatrix:
         """A slice of rows, or of both rows and columns, or rows by their numbers in any order."""
         if isinstance(key, np.ndarray):
             return self._rows(key)
-        key = key if isinstance(key, tuple) else (key, slice(None))
-        self._check_there(key)
-        return np.asarray(self.array[key])
+        try:
+            return np.asarray(self.whole[key])
+        except LostChunkError as error:
+            raise _lost(self.place.child(str(error))) from error
+        except Exception as error:
+            if not is_remote(error):
+                raise
+            place = f"the scratch folder {self.keeper.location}"
+            raise unreachable(place, error) from error
 
     def __setitem__(self, key: Any, values: np.ndarray) -> None:
         with self.keeper.folder.writing():
@@ -188,14 +207,3 @@ class StoredMatrix:
             first, stop = int(rows[own].min()), int(rows[own].max()) + 1
             out[own] = self[first:stop][rows[own] - first]
         return out
-
-    def _check_there(self, key: tuple[slice, slice]) -> None:
-        """Raise if a chunk is lost: it would read as zeros."""
-        touched = []
-        for part, length, size in zip(key, self.shape, self.array.chunks, strict=True):
-            first, stop, _ = part.indices(length)
-            touched.append(range(first // size, -(-stop // size)) if first < stop else range(0))
-        for i, j in product(*touched):
-            chunk = self.place.child(f"c/{i}/{j}")
-            if not chunk.exists():
-                raise _lost(chunk)

@@ -148,7 +148,7 @@ class _Reader:
             case {"stored": name}:
                 place = Location(name, self.options)
                 array = zarr.open_array(place.store(read_only=True), mode="r")
-                return StoredMatrix(array, RunStore.at(place.parent), place)
+                return StoredMatrix.of(array, RunStore.at(place.parent), place)
             case {"kind": name, "fields": parts}:
                 return KINDS[name](**{key: self.value(part) for key, part in parts.items()})
         what = f"unknown node {node}"
