@@ -26,7 +26,9 @@ def workers(memory, threads=1):
     options = {"n_workers": 2, "processes": False, "dashboard_address": None}
     with (
         dask.config.set(heedless),
-        LocalCluster(threads_per_worker=threads, memory_limit=memory, **options) as cluster,
+        LocalCluster(
+            threads_per_worker=threads, memory_limit=memory, dashboard_address=None, **options
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client
