@@ -9,6 +9,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ INTERVAL_S = 0.05
 # The command as its script runs it, but of the package that this folder lies beside.
 MNNDASK = ("-c", "from mnndask.cli import main; main()")
 HOW = f"every {INTERVAL_S * 1000:.0f} ms, over the command's process and all below it: " + (
-    "resident minus shared pages of each (anonymous memory), plus the largest process's shared pages"
+    "resident minus shared pages of each (anonymous memory; pages that forks have in common are divided "
+    "between them), plus the largest process's shared pages"
     if sys.platform == "linux"
     else "unique set size of each"
     if sys.platform == "darwin"
@@ -45,16 +48,49 @@ def tree_bytes(pid: int) -> int:
         except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended meanwhile
             continue
         shared.append(getattr(info, "shared", 0))
-        own += info.rss - shared[-1]
+        divided = _divided_bytes(process.pid) if len(processes) > 1 else None
+        own += info.rss - shared[-1] if divided is None else divided
     return own + max(shared)
 
 
-class Sampler:
-    """Watches the memory of a process tree from another thread while it is open."""
+def _divided_bytes(pid: int) -> int | None:
+    """Anonymous memory of a process, divided between forks where it is the same; None if not told."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # not Linux, or ended meanwhile
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")), None)
 
-    def __init__(self, pid: int) -> None:
+
+def kill_tree(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a command may take before it is killed."""
+
+    seconds: float
+    gb: float
+
+    def exceeded(self, seconds: float, taken: int) -> str | None:
+        if seconds > self.seconds:
+            return f"exceeded {self.seconds:g} s"
+        return f"exceeded {self.gb:g} GB" if taken > 1e9 * self.gb else None
+
+
+class Sampler:
+    """Watches the memory of a process tree from another thread while it is open; kills it beyond limits."""
+
+    def __init__(self, pid: int, limits: Limits | None = None) -> None:
         self.pid = pid
+        self.limits = limits
         self.peak = 0
+        self.exceeded: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -67,8 +103,13 @@ class Sampler:
         self._thread.join()
 
     def _watch(self) -> None:
+        start = time.perf_counter()
         while True:
             self.peak = max(self.peak, tree_bytes(self.pid))
+            if self.limits:
+                self.exceeded = self.limits.exceeded(time.perf_counter() - start, self.peak)
+                if self.exceeded:
+                    return kill_tree(self.pid)
             if self._stop.wait(INTERVAL_S):
                 return
 
@@ -91,13 +132,40 @@ def after_import() -> dict[str, float]:
 def measured(command: Sequence[Any]) -> dict[str, float]:
     """Run a Python command (what follows ``python``) to its end; its time and memory."""
     before = after_import()
+    ended = watched([sys.executable, *command])
+    if ended.status != 0:
+        sys.exit(f"{' '.join(map(str, command))} ended with status {ended.status}:\n{ended.said}")
+    return {
+        "wall_s": round(ended.wall_s, 2),
+        "cpu_s": round(ended.cpu_s, 2),
+        "peak_mb": round(ended.peak / 1e6, 1),
+        "after_import_mb": before["mb"],
+        "peak_above_import_mb": round(ended.peak / 1e6 - before["mb"], 1),
+        "import_s": before["s"],
+        "largest_process_max_rss_mb": round(ended.max_rss / 1e6, 1),
+    }
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended: its exit status, what it printed, what it took (bytes, seconds)."""
+
+    status: int
+    said: str
+    exceeded: str | None
+    wall_s: float
+    cpu_s: float
+    peak: int
+    max_rss: int
+
+
+def watched(command: Sequence[Any], limits: Limits | None = None) -> Ended:
+    """Run a command to its end, or to where it exceeds its limits."""
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)], cwd=HERE, stdout=said, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen([*map(str, command)], cwd=HERE, stdout=said, stderr=subprocess.STDOUT)
         try:
-            with Sampler(process.pid) as sampler:
+            with Sampler(process.pid, limits) as sampler:
                 # wait4 also tells the processor time of this child alone.
                 _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -106,16 +174,13 @@ def measured(command: Sequence[Any]) -> dict[str, float]:
             raise
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            said.seek(0)
-            sys.exit(f"{' '.join(map(str, command))} ended with status {process.returncode}:\n{said.read()}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "wall_s": round(wall, 2),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mb": round(sampler.peak / 1e6, 1),
-        "after_import_mb": before["mb"],
-        "peak_above_import_mb": round(sampler.peak / 1e6 - before["mb"], 1),
-        "import_s": before["s"],
-        "largest_process_max_rss_mb": round(usage.ru_maxrss * unit / 1e6, 1),
-    }
+        said.seek(0)
+        return Ended(
+            status=process.returncode,
+            said=said.read(),
+            exceeded=sampler.exceeded,
+            wall_s=wall,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            peak=sampler.peak,
+            max_rss=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        )
