@@ -63,11 +63,14 @@ def _divided_bytes(pid: int) -> int | None:
 
 
 def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants; wait until those are gone: the process itself is its parent's."""
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
+        below = root.children(recursive=True)
+        for process in (root, *below):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(below, timeout=5)
 
 
 @dataclass(frozen=True)
