@@ -63,7 +63,7 @@ def _divided_bytes(pid: int) -> int | None:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and all its descendants; wait until those are gone: the process itself is its parent's."""
+    """Kill a process and all its descendants, and wait for those: the process itself is its parent's."""
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         below = root.children(recursive=True)

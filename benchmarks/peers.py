@@ -168,7 +168,7 @@ def summary(own: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, 
     return {
         "shape": own[0]["shape"],
         "rounds": len(own),
-        **{key: round(value, 1 if key == "peak_mb" else 3) for key, value in medians.items()},
+        **{key: round(value, 1 if key == "peak_mb" else 6) for key, value in medians.items()},
         "times_mnndask": {key: round(median(r[key] / b[key] for r, b in paired), 3) for key in COMPARED},
     }
 
