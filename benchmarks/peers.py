@@ -111,14 +111,17 @@ class Comparison:
         """Figures of each tool, from rounds in which each that has not failed before runs once."""
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("mnndask", *self.peers)}
         failed: dict[str, str] = {}
-        for _ in range(self.given.rounds):
+        for turn in range(self.given.rounds):
             for name in runs:
-                if name not in failed:
-                    done = self.once(name)
-                    if isinstance(done, str):
-                        failed[name] = done
-                    else:
-                        runs[name].append(done)
+                if name in failed:
+                    continue
+                done = self.once(name)
+                if isinstance(done, str):
+                    failed[name] = done
+                else:
+                    runs[name].append(done)
+                told = done if isinstance(done, str) else f"{done['process_s']:.1f} s"
+                print(f"{self.size}, round {turn + 1}: {name} {told}", file=sys.stderr, flush=True)
             if "mnndask" in failed:
                 sys.exit(f"mnndask {failed['mnndask']}")
         return {
