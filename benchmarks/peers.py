@@ -102,7 +102,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         size = self.size
-        data = self.given.data / str(size).replace(" ", "") if self.given.data else self.folder / "data"
+        kept = self.given.data and self.given.data / f"{sum(size.n_cells)}x{size.n_genes}"
+        data = kept or self.folder / "data"
         self.paths = stored(data, size.n_cells, size.n_genes, len(size.n_cells))
         self.limits = Limits(self.given.time_limit_s, self.given.memory_cap_gb)
         self.arrays = dense(self.paths, self.folder) if "mnnpy" in self.peers else []
