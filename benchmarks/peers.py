@@ -78,7 +78,13 @@ def interpreters(given: Any) -> tuple[dict[str, Path], dict[str, Any], dict[str,
         if python is None:
             skipped[name] = "no interpreter is given that can import it (--mnnpy-python)"
             continue
-        asked = subprocess.run([*alone(python), "about", name], capture_output=True, text=True, check=False)
+        try:
+            asked = subprocess.run(
+                [*alone(python), "about", name], capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            skipped[name] = f"{python} cannot be run: {error.strerror}"
+            continue
         if asked.returncode:
             skipped[name] = f"{python} cannot import it: {_last_line(asked.stderr)}"
             continue

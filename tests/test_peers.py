@@ -83,6 +83,13 @@ def test_mnndask_is_measured_from_files_to_a_file_where_no_peer_is_at_hand(compa
     assert len(list(tmp_path.glob("*/batch?.zarr"))) == 3
 
 
+def test_an_interpreter_that_is_not_there_is_told(tmp_path):
+    given = type("Given", (), {"peers_python": tmp_path / "none", "mnnpy_python": None})
+    found, _, skipped = peers.interpreters(given)
+    assert found == {}
+    assert skipped["scranpy"] == f"{tmp_path / 'none'} cannot be run: No such file or directory"
+
+
 def test_a_peer_that_fails_or_exceeds_its_limits_is_told_and_not_tried_again(monkeypatch):
     """Of three rounds mnnpy ends one, scranpy none."""
     ended = {"shape": [2, 3], "process_s": 3.0, "work_s": 2.0, "correct_s": 1.0, "peak_mb": 100.0}
