@@ -127,7 +127,9 @@ class Comparison:
                     failed[name] = done
                 else:
                     runs[name].append(done)
-                told = done if isinstance(done, str) else f"{done['process_s']:.1f} s"
+                told = (
+                    done if isinstance(done, str) else f"{done['process_s']:.1f} s, {done['peak_mb']:,.0f} MB"
+                )
                 print(f"{self.size}, round {turn + 1}: {name} {told}", file=sys.stderr, flush=True)
             if "mnndask" in failed:
                 sys.exit(f"mnndask {failed['mnndask']}")
@@ -150,7 +152,7 @@ class Comparison:
         ended = watched(command, self.limits)
         shutil.rmtree(output, ignore_errors=True)
         if ended.exceeded:
-            return ended.exceeded
+            return f"{ended.exceeded}, with a peak of {ended.peak / 1e6:,.0f} MB until then"
         if ended.status:
             return f"failed with status {ended.status}: {_last_line(ended.said)}"
         parts = json.loads(figures.read_text())
