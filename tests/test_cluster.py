@@ -96,7 +96,9 @@ def test_a_fit_on_disk_is_spread_over_the_workers(client):
 
 
 def test_threads_of_this_process_serve_as_workers(expected):
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as local:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+    ) as local:
         assert "127.0.0.1" in local.scheduler_address or local.scheduler_address.startswith("inproc")
         with Client(local):
             result = mnn_correct(*lazily(), **OPTIONS)[0]
@@ -243,7 +245,7 @@ def test_a_worker_of_little_memory_spills(tmp_path, expected):
 
 
 def test_a_cluster_without_workers_is_waited_for(expected, caplog):
-    with LocalCluster(n_workers=0, dashboard_address=None) as local, Client(local):
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as local, Client(local):
         local.adapt(minimum=0, maximum=1, interval="100ms")
         result = mnn_correct(*lazily(), **OPTIONS)[0]
         np.testing.assert_allclose(result.compute(), expected, atol=1e-10)

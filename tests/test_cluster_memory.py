@@ -23,12 +23,10 @@ ROW = 40 * 8
 def workers(memory, threads=1):
     """Two of little memory, in this process, which do not mind that they have more than that already."""
     heedless = {f"distributed.worker.memory.{at}": False for at in ("target", "spill", "pause", "terminate")}
-    options = {"n_workers": 2, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 2, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with (
         dask.config.set(heedless),
-        LocalCluster(
-            threads_per_worker=threads, memory_limit=memory, dashboard_address=None, **options
-        ) as cluster,
+        LocalCluster(threads_per_worker=threads, memory_limit=memory, **options) as cluster,
         Client(cluster) as client,
     ):
         yield client
