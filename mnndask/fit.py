@@ -123,10 +123,12 @@ class Fit:
         if (
             self.work.tile is None
             and is_worth_it(self.sketches[batch].n_cells, len(cells), shape)
-            and bytes_needed(len(cells), shape[0]) <= self.options.rest_bytes
+            and bytes_needed(len(cells), shape[0], self.spaces.dtype.itemsize) <= self.options.rest_bytes
         ):
             weights = smoothing_weights(cells, step.anchors, step.log_density, self.options.sigma)
-            step.rest_vectors = compress(weights, step.rest_vectors) or step.rest_vectors
+            step.rest_vectors = (
+                compress(weights, step.rest_vectors, self.options.solver.seed) or step.rest_vectors
+            )
 
     def _merge(self, batch: int) -> None:
         """Definition, steps 3 to 9, on the genes used for distances."""

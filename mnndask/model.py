@@ -15,6 +15,7 @@ from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Floats, Matrix, Points
 from mnndask.kernels.low_rank import LowRank
 from mnndask.kernels.neighbors import Rows
+from mnndask.kernels.rooms import products, room, rooms
 from mnndask.kernels.smoothing import smooth
 from mnndask.kernels.subspace import angles_to_span
 from mnndask.kernels.variance import variance_factors
@@ -210,15 +211,24 @@ class CorrectionModel:
         """
         step = self.steps.get(batch)
         out = np.empty(X.shape, self.spaces.dtype)
-        for block in row_blocks(X.shape[0], self._block_rows(step)):
-            raw = self.spaces.dense(X[block])
-            near = raw[:, self.spaces.near]
-            lengths = self.spaces.lengths(near, self.names[batch])
-            np.divide(raw, lengths if self.spaces.cos_norm_out else 1, out=out[block])
-            if step:
-                known = None if rows is None else step.factors[rows[block]]
-                self._add_correction(step, out[block], self._points_in(near, lengths), known)
+        with rooms():
+            for block in row_blocks(X.shape[0], self._block_rows(step)):
+                known = None if rows is None or not step else step.factors[rows[block]]
+                self._correct_block(batch, step, X[block], out[block], known)
         return out
+
+    def _correct_block(
+        self, batch: int, step: MergeStep | None, X: Block, out: Floats, known: NDArray[np.float64] | None
+    ) -> None:
+        raw = self.spaces.dense(X)
+        near = raw[:, self.spaces.near]
+        lengths = self.spaces.lengths(near, self.names[batch])
+        np.divide(raw, lengths if self.spaces.cos_norm_out else 1, out=out)
+        if step:
+            cells = _around(out[:, self.spaces.near], self.components_in, self.centre_in)
+            if not self.spaces.coincide:
+                cells = self._points_in(near, lengths)
+            self._add_correction(step, out, cells, known)
 
     def angles(self, batch: int, X: Block) -> NDArray[np.float64]:
         """Angle of each cell's correction to the reference's biology, in degrees."""
@@ -249,31 +259,27 @@ class CorrectionModel:
     ) -> None:
         factors = np.full(len(out), np.nan) if known is None else known.copy()
         todo = np.flatnonzero(np.isnan(factors))
-        products = None
+        made = of_anchors = None
         if step.anchor_rows is not None and step.new is not None and 2 * len(todo) > len(out):
-            products, todo = cells.X @ step.new.X.T, np.arange(len(out))
+            todo = np.arange(len(out))
+            made = products("weights", cells.X, step.new.X)
+            of_anchors = room("smoothing", (len(out), len(step.anchors)), made.dtype)
+            np.take(made, step.anchor_rows, axis=1, out=of_anchors, mode="clip")  # else it would be buffered
         thin = step.rest_vectors if isinstance(step.rest_vectors, LowRank) else None
-        near, rest = smooth(
-            cells,
-            step.anchors,
-            step.log_density,
-            [step.near_vectors, thin.left if thin else step.rest_vectors],
-            self.sigma,
-            None if products is None else products[:, step.anchor_rows],
-        )
+        vectors = [step.near_vectors, thin.left if thin else step.rest_vectors]
+        near, rest = smooth(cells, step.anchors, step.log_density, vectors, self.sigma, of_anchors)
         if step.new is not None and step.ref is not None:
             if len(todo):
                 own = cells
                 if not self.spaces.coincide:
                     own = _around(out[:, self.spaces.near], self.components_out, self.centre_out)
-                found = variance_factors(
-                    own[todo], near[todo], step.new, step.ref, self.sigma, step.scale, products
-                )
+                sides = step.new, step.ref
+                found = variance_factors(own[todo], near[todo], *sides, self.sigma, step.scale, made)
                 factors[todo] = np.where(np.isnan(factors[todo]), found, factors[todo])
-            for vectors in (near, rest):
-                vectors *= factors.astype(out.dtype)[:, None]
+            for moved in (near, rest):
+                moved *= factors.astype(out.dtype)[:, None]
         if self.components_out is not None:
-            out += rest @ thin.right if thin else rest
+            out += products("moved", rest, thin.right.T) if thin else rest
             return
         out[:, self.spaces.near] += near
         if rest.shape[1]:

@@ -58,14 +58,14 @@ def test_what_is_found_smooths_alike(dtype, allowed):
 
 
 def test_zero_vectors_are_found():
-    found = compress(np.full((5, 4), 0.25), np.zeros((4, 1000)))
+    found = compress(np.full((500, 400), 0.0025), np.zeros((400, 1000)))
     assert not (found.left @ found.right).any()
 
 
 def test_few_cells_are_not_worth_it():
     assert is_worth_it(10**6, 5000, (2500, 2000))
-    assert not is_worth_it(5000, 5000, (2500, 2000))
-    assert bytes_needed(5000, 2500) < 2**29
+    assert not is_worth_it(20_000, 5000, (2500, 2000))
+    assert bytes_needed(5000, 2500, 4) < 2**28
 
 
 def test_it_is_done_for_components_only(monkeypatch):

@@ -154,7 +154,7 @@ def sum_weights(ahead: Any, weights: Any, limit: Any, total: Any, below: Any) ->
         total[i], below[i] = every, some
 
 
-@compiled(MATHS)
+@compiled(SUMS)
 def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> None:  # pragma: no cover
     """See :func:`mnndask.kernels.quantiles.weighted_quantiles`.
 
@@ -197,7 +197,7 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
         out[i] = found
 
 
-@compiled(MATHS)
+@compiled(SUMS)
 def weigh_by_distance(
     weights: Any,
     squared: Any,
@@ -220,7 +220,7 @@ def weigh_by_distance(
     rate
         What squared distances are multiplied by in the exponent.
     log_density
-        Of the anchors, in double precision.
+        Of the anchors.
     top
         Logarithm of the largest weight of each cell so far; is brought up to date.
     total
@@ -236,8 +236,9 @@ def weigh_by_distance(
         largest = top[i]
         for j in range(w.size):
             distance = max(square + others_squared[j] - (w[j] + w[j]), kind(0))
-            w[j] = -distance * rate - kind(log_density[j])
-            largest = max(largest, w[j])
+            logarithm = -distance * rate - log_density[j]
+            w[j] = logarithm
+            largest = max(largest, logarithm)
         for j in range(w.size):
             w[j] -= largest
         exp_of_row(w, bits)

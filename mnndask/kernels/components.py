@@ -49,5 +49,6 @@ class Components:
 
     def project(self, X: Floats) -> Floats:
         """Coordinates of cells, shape ``(n_cells, n_components)``."""
-        out: Floats = (X - self.mean) @ self.basis
+        out: Floats = X @ self.basis
+        out -= self.mean @ self.basis
         return out

@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 
 from mnndask.kernels.distances import Floats, Matrix, pieces, row_dots
 
 GENES_AT_ONCE = 2048
 TOLERANCE = {4: 1e-4, 8: 1e-9}  # of a cell's vector, by the size of a value in bytes
 SHARE = 0.5  # of the cost of whole vectors, above which two matrices are not worth it
-TRIALS = 3  # of a rank, about
-FLOPS_OF_EIGH = 15  # times the number of anchors cubed: of eigenvectors, in double precision
+LEAST_RANK = 64
+POWER_ITERATIONS = 4
+FLOPS_OF_SVD = 10_000  # a weight, of those that products of matrices do meanwhile
+CHECKED = 1000  # cells, evenly taken, whose vectors are compared
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,16 @@ class LowRank:
 def is_worth_it(n_cells: int, n_sketched: int, shape: tuple[int, int]) -> bool:
     """Whether finding a product takes less time than it saves in correcting so many cells."""
     n_anchors, n_genes = shape
-    cost = 2 * n_sketched * n_anchors * (n_anchors + TRIALS * n_genes) + FLOPS_OF_EIGH * n_anchors**3
+    cost = 2 * n_anchors * (FLOPS_OF_SVD * n_sketched + 4 * CHECKED * n_genes)
     return cost < (1 - SHARE) * 2 * n_cells * n_anchors * n_genes
 
 
-def bytes_needed(n_sketched: int, n_anchors: int) -> int:
-    """Memory that finding a product takes."""
-    return 8 * n_anchors * (3 * n_sketched + 3 * n_anchors)
+def bytes_needed(n_sketched: int, n_anchors: int, itemsize: int) -> int:
+    """Memory that finding a product takes, about."""
+    return itemsize * n_anchors * (2 * n_sketched + 3 * CHECKED)
 
 
-def compress(weights: Floats, vectors: Matrix) -> LowRank | None:
+def compress(weights: Floats, vectors: Matrix, seed: int = 0) -> LowRank | None:
     """Find two thin matrices whose product smooths to what `vectors` do; None if they are not thin enough.
 
     Parameters
@@ -62,37 +64,35 @@ def compress(weights: Floats, vectors: Matrix) -> LowRank | None:
         Smoothing weights of sketched cells, shape ``(n_cells, n_anchors)``.
     vectors
         Shape ``(n_anchors, n_genes)``; blocks of genes are read.
+    seed
+        Seed of the decomposition of the weights.
 
     Returns
     -------
-    Smoothed over any of these cells they differ by no more than ``TOLERANCE`` of its vector.
+    Smoothed over a thousand of these cells they differ by no more than ``TOLERANCE`` of its vector.
     """
-    (n_anchors, n_genes), dtype = vectors.shape, np.dtype(vectors.dtype)
+    n_anchors, n_genes = vectors.shape
     thickest = int(SHARE * n_anchors * n_genes / (n_anchors + n_genes))
-    W = weights.astype(np.float64)
-    _, basis = np.linalg.eigh(W.T @ W)
-    basis = basis[:, ::-1]  # leading ones first
-    allowed = TOLERANCE[dtype.itemsize]
-    rank = min(32, thickest)
-    while rank:
-        left = basis[:, :rank]
-        right, error = _fit(W, left, vectors)
-        if error <= allowed:
-            return LowRank(left.astype(dtype), right.astype(dtype))
-        rank = min(2 * rank, thickest) if rank < thickest else 0
+    some = weights[:: -(-len(weights) // CHECKED)]
+    ranks = [LEAST_RANK * 2**i for i in range(12)]
+    for rank in [*(r for r in ranks if r < thickest), *[thickest] * (thickest > 0)]:
+        _, _, Wt = randomized_svd(weights, rank, n_iter=POWER_ITERATIONS, random_state=seed)
+        right, error = _fit(some, Wt.T, vectors)
+        if error <= TOLERANCE[weights.dtype.itemsize]:
+            return LowRank(np.ascontiguousarray(Wt.T), right)
     return None
 
 
-def _fit(W: NDArray[np.float64], left: NDArray[np.float64], vectors: Matrix) -> tuple[Floats, float]:
+def _fit(weights: Floats, left: Floats, vectors: Matrix) -> tuple[Floats, float]:
     """Right matrix, and the largest error of a cell's vector, relative to that."""
     n_genes = vectors.shape[1]
-    right = np.empty((left.shape[1], n_genes))
-    unseen = W - (W @ left) @ left.T
-    missed, whole = np.zeros((2, len(W)))
+    right = np.empty((left.shape[1], n_genes), weights.dtype)
+    unseen = weights - (weights @ left) @ left.T
+    missed, whole = np.zeros((2, len(weights)))
     for genes in pieces(n_genes, GENES_AT_ONCE):
-        block = vectors[:, genes].astype(np.float64)
+        block = vectors[:, genes]
         right[:, genes] = left.T @ block
-        error, smoothed = unseen @ block, W @ block
+        error, smoothed = unseen @ block, weights @ block
         missed += row_dots(error, error)
         whole += row_dots(smoothed, smoothed)
     return right, float(np.sqrt(np.max(missed / np.where(whole > 0, whole, 1), initial=0)))

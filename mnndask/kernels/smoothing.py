@@ -20,6 +20,7 @@ from mnndask.kernels.distances import (
     squared_distances,
     to_log_weights,
 )
+from mnndask.kernels.rooms import products
 
 GENES_AT_ONCE = 2048
 
@@ -77,7 +78,7 @@ def smooth(
     log_density: NDArray[np.float64],
     vectors: Sequence[Matrix],
     sigma: float,
-    products: Floats | None = None,
+    made: Floats | None = None,
 ) -> list[Floats]:
     """Weighted mean of the anchors' vectors at each cell.
 
@@ -94,7 +95,7 @@ def smooth(
         Matrices of shape ``(n_anchors, n_genes)``; blocks of genes are read.
     sigma
         Divisor of the squared distance.
-    products
+    made
         Products of `cells` and `anchors`, if they are at hand; they are overwritten.
 
     Returns
@@ -106,7 +107,7 @@ def smooth(
     total = np.zeros(len(cells))
     top = np.full(len(cells), -np.inf, dtype)
     for at, tile in anchors.tiles():
-        weights, shrink = _weigh(cells, tile, log_density[at], sigma, top, total, products)
+        weights, shrink = _weigh(cells, tile, log_density[at], sigma, top, total, made)
         for sums, v in zip(out, vectors, strict=True):
             if at.start:
                 sums *= shrink[:, None]
@@ -124,16 +125,24 @@ def _weigh(
     sigma: float,
     top: Floats,
     total: NDArray[np.float64],
-    products: Floats | None,
+    made: Floats | None,
 ) -> tuple[Floats, Floats]:
     """Weights of a tile of anchors relative to the largest so far; and what earlier sums are to shrink by.
 
     Brings `top`, the largest logarithm of a weight, and `total`, the sum of weights, up to date.
     """
-    weights = cells.X @ tile.X.T if products is None else products
+    weights = products("smoothing", cells.X, tile.X) if made is None else made
     shrink = np.empty_like(top)
     rate = decay(sigma, farthest(cells, tile), weights.dtype)
     weigh_by_distance(
-        weights, cells.squared, tile.squared, rate, log_density, top, total, shrink, bits_of(weights)
+        weights,
+        cells.squared,
+        tile.squared,
+        rate,
+        log_density.astype(weights.dtype),
+        top,
+        total,
+        shrink,
+        bits_of(weights),
     )
     return weights, shrink

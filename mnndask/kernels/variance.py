@@ -27,6 +27,7 @@ from mnndask.kernels.distances import (
     to_log_weights,
 )
 from mnndask.kernels.quantiles import QuantileSearch, Tally, add_tallies, weighted_quantiles
+from mnndask.kernels.rooms import products
 
 SAMPLED = 256  # reference cells by whose projections a search of the quantile begins
 
@@ -38,7 +39,7 @@ def variance_factors(
     ref: Points,
     sigma: float,
     scale: float,
-    products: Floats | None = None,
+    made: Floats | None = None,
 ) -> NDArray[np.float64]:
     """Factor by which each cell's correction vector is lengthened.
 
@@ -58,7 +59,7 @@ def variance_factors(
         Divisor of the squared distance to the line.
     scale
         Largest norm among sketched cells; tolerances are relative to it.
-    products
+    made
         Products of `cells` and `new`, if they are at hand; they are overwritten.
 
     Returns
@@ -72,7 +73,7 @@ def variance_factors(
     """
     lines = Lines.of(cells, vectors, sigma, scale)
     if new.tile is None:
-        share = lines.share_of(new, products)
+        share = lines.share_of(new, made)
     else:
         share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
     if ref.tile is None:
@@ -151,10 +152,10 @@ class Lines:
         """Those of the cells' precision."""
         return Tolerances.of(self.directions.dtype)
 
-    def look_at(self, others: Points, products: Floats | None = None) -> tuple[Floats, Floats, Floats]:
+    def look_at(self, others: Points, made: Floats | None = None) -> tuple[Floats, Floats, Floats]:
         """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
 
-        Products of cells and others, if they are at hand, are overwritten.
+        Products of cells and others, if they are `made` already, are overwritten.
 
         Returns
         -------
@@ -162,8 +163,8 @@ class Lines:
         are relative.
         """
         dtype = self.directions.dtype
-        ahead: Floats = self.directions @ others.X.T
-        weights: Floats = self.cells.X @ others.X.T if products is None else products
+        ahead = products("ahead", self.directions, others.X)
+        weights = products("weights", self.cells.X, others.X) if made is None else made
         own, least = self.own.astype(dtype), np.empty(len(self.cells), dtype)
         rate, bits = decay(self.sigma, farthest(self.cells, others), dtype), bits_of(ahead)
         for rows in strips(*ahead.shape):
@@ -179,9 +180,9 @@ class Lines:
             )
         return ahead, weights, least
 
-    def share_of(self, new: Points, products: Floats | None = None) -> Share:
+    def share_of(self, new: Points, made: Floats | None = None) -> Share:
         """Partial of the batch's own side."""
-        ahead, weights, least = self.look_at(new, products)
+        ahead, weights, least = self.look_at(new, made)
         if self.tolerances.doubtful:  # products cannot tell the signs of small differences
             doubtful = ahead.dtype.type(self.tolerances.doubtful * self.scale)
             settle_small(ahead, doubtful, self.lengths, self.cells.X, self.directions, new.X)
