@@ -1,8 +1,8 @@
 """How near the correction comes to the time of its matrix products alone.
 
-``python -m benchmarks.limit --json limit.json``. Floating-point operations are counted of each distinct product
-once: new × reference, new × new, gradients × reference, gradients × new, and weights × vectors. The rate is that
-of these products in the same process, on the same shapes, a block of cells at a time. Rounds are interleaved.
+``python -m benchmarks.limit --json limit.json``. Operations are counted of each distinct product once: new ×
+reference, new × new, gradients × reference, gradients × new, and weights × vectors. The rate is that of these
+products in the same process, on the same shapes, a block of cells at a time. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def products(cells: np.ndarray, new: np.ndarray, ref: np.ndarray, vectors: np.nd
     return make
 
 
-def against_products(call: Callable[[], Any], alone: Callable[[], None], n_flops: int, rounds: int) -> dict[str, Any]:
+def against_products(
+    call: Callable[[], Any], alone: Callable[[], None], n_flops: int, rounds: int
+) -> dict[str, Any]:
     times: dict[str, list[float]] = {"call": [], "products": []}
     for _ in range(rounds):
         times["products"].append(seconds(alone))
@@ -78,11 +80,19 @@ def application(given: Any, n_components: int | None) -> dict[str, Any]:
     step = fitted.model_.steps[1]
     call = lambda: fitted.transform([rest], batches=["1"])  # noqa: E731
     call()
-    alone = products(rest, new[:s], ref, np.ones(step.rest_vectors.shape if n_components else step.near_vectors.shape, np.float32))
-    n_flops = flops(s, s, len(rest), len(step.anchors), given.n_genes)
-    return {"cells": len(rest), "sketch": [s, s], "n_components": n_components, "anchors": len(step.anchors)} | against_products(
-        call, alone, n_flops, given.rounds
+    alone = products(
+        rest,
+        new[:s],
+        ref,
+        np.ones(step.rest_vectors.shape if n_components else step.near_vectors.shape, np.float32),
     )
+    n_flops = flops(s, s, len(rest), len(step.anchors), given.n_genes)
+    return {
+        "cells": len(rest),
+        "sketch": [s, s],
+        "n_components": n_components,
+        "anchors": len(step.anchors),
+    } | against_products(call, alone, n_flops, given.rounds)
 
 
 def run(given: Any) -> dict[str, Any]:

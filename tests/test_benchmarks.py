@@ -17,6 +17,7 @@ from benchmarks import (
     cluster,
     data,
     drawing,
+    limit,
     many_batches,
     million,
     plain_pass,
@@ -68,7 +69,20 @@ def test_million_measures_the_command_and_a_plain_pass(toy, tmp_path):
     assert size["correct"]["peak_mb"] > size["correct"]["after_import_mb"] > 0
     assert size["cells_per_s"] == pytest.approx(200 / size["correct"]["wall_s"], rel=0.01)
     assert size["times_the_plain_pass"] > 0
+    assert size["in_components_times_the_plain_pass"] > 0
+    # Each of three batches against those before it, 20 sketched cells of each: as many are anchors as there are.
+    assert 0 < size["flops"] <= 2 * 50 * 200 * (2 * 60 + 2 * 20 + 20)
     assert len(list((tmp_path / "data" / "200").glob("batch?.zarr"))) == 4
+
+
+def test_limit_counts_each_product_once(toy):
+    figures, _ = toy(limit)
+    [exact] = figures["exact"]
+    assert exact["flops"] == 2 * 60 * 120 * (4 * 120 + exact["anchors"])
+    genes, components = figures["application"]
+    assert (genes["n_components"], components["n_components"]) == (None, 30)
+    assert genes["flops"] == 2 * 60 * 200 * (4 * 100 + genes["anchors"])
+    assert min(of["elapsed_over_products"] for of in (exact, genes, components)) > 0
 
 
 def test_growth_is_of_time_a_cell_and_of_peak_memory():
