@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.million --n-cells 100000 1000000 --json million.json``. With ``--data DIR`` the data is
 simulated to (or found in) ``DIR/<cells>`` and kept; outputs, as large as the dense matrix, go to a folder in
-``--scratch`` (default: the system's for temporary files) and are removed. The command is run as it is by default,
-and with 50 components. Both are compared with what they cannot do without: the matrix products that
+``--scratch`` (default: the system's for temporary files) and are removed. The command is run as it is by
+default, and with 50 components. Both are compared with what they cannot do without: the matrix products that
 :mod:`benchmarks.limit` counts, at the rate of a plain product here and now, and the plain pass.
 """
 

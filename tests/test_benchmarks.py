@@ -70,7 +70,7 @@ def test_million_measures_the_command_and_a_plain_pass(toy, tmp_path):
     assert size["cells_per_s"] == pytest.approx(200 / size["correct"]["wall_s"], rel=0.01)
     assert size["times_the_plain_pass"] > 0
     assert size["in_components_times_the_plain_pass"] > 0
-    # Each of three batches against those before it, 20 sketched cells of each: as many are anchors as there are.
+    # Each of three batches against those before it, 20 sketched cells of each, all of which may be anchors.
     assert 0 < size["flops"] <= 2 * 50 * 200 * (2 * 60 + 2 * 20 + 20)
     assert len(list((tmp_path / "data" / "200").glob("batch?.zarr"))) == 4
 
