@@ -160,8 +160,13 @@ def cases(given: Any) -> Iterator[Case]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
-    lines += [[_cell(row, key) for key in COLUMNS] for row in rows]
+    return table_of(rows, COLUMNS)
+
+
+def table_of(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    """Markdown table of some columns."""
+    lines = [list(columns.values()), ["---"] * len(columns)]
+    lines += [[_cell(row, key) for key in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from benchmarks import (
     cluster,
+    components,
     data,
     drawing,
     limit,
@@ -127,6 +128,14 @@ def test_quality_compares_every_sketch_with_all_cells(toy):
     ]
     assert len(figures) == 2 + 2 * (1 + 3)
     assert all(0 < row["error"] < 2 and row["cosine"] > 0 for row in figures if "error" in row)
+
+
+def test_components_are_compared_with_genes(toy):
+    figures, said = toy(components)
+    assert len(said.splitlines()) == 2 + len(figures) == 2 + 1 + 2 * 2
+    assert [row["components"] for row in figures] == ["uncorrected", "genes", "5", "genes", "5"]
+    assert all(0 < row["cosine"] <= 1 for row in figures if row["components"] == "5")
+    assert figures[0]["kept"] == figures[0]["contraction"] == 1
 
 
 def test_memory_is_that_of_the_whole_tree():
