@@ -15,6 +15,7 @@ from mnndask.lazy import angles_lazily, as_lazy, correct_lazily
 from mnndask.location import Location
 from mnndask.model import CorrectionModel
 from mnndask.parallel import block_rows, map_blocks, row_blocks
+from mnndask.progress import counted, stage
 from mnndask.reference import Sketch
 from mnndask.shared import Shared
 from mnndask.sources import check_finite
@@ -48,13 +49,15 @@ def correct_inputs(
     correctors = [_corrector(model, inputs, s, fitted, in_fit=in_fit) for s in range(len(sizes))]
     shared = Shared(correctors, scratch)
     parts: list[Any] = []
-    for s, out in enumerate(np.split(whole, cuts)):
-        X = inputs.sources[s].X
-        if inputs.sources[s].lazy:
-            parts.append(correct_lazily(X, shared, s, fitted[s] if inputs.codes is None else None))
-            continue
-        parts.append(out if len(out) else np.empty(X.shape, whole.dtype))
-        _correct_in_memory(X, correctors[s], parts[-1], n_jobs)
+    in_memory = sum(n for n, source in zip(sizes, inputs.sources, strict=True) if not source.lazy)
+    with stage("correcting all cells", in_memory):
+        for s, out in enumerate(np.split(whole, cuts)):
+            X = inputs.sources[s].X
+            if inputs.sources[s].lazy:
+                parts.append(correct_lazily(X, shared, s, fitted[s] if inputs.codes is None else None))
+                continue
+            parts.append(out if len(out) else np.empty(X.shape, whole.dtype))
+            _correct_in_memory(X, correctors[s], parts[-1], n_jobs)
     return parts
 
 
@@ -62,7 +65,7 @@ def _correct_in_memory(X: Any, corrector: ChunkCorrector, out: Any, n_jobs: int 
     def one(block: slice) -> None:
         out[block] = corrector.correct(X[block], block.start)
 
-    map_blocks(one, row_blocks(len(out), ROWS_AT_ONCE), n_jobs)
+    map_blocks(counted(one), row_blocks(len(out), ROWS_AT_ONCE), n_jobs)
 
 
 def angles_of_inputs(
@@ -100,7 +103,7 @@ def _angles_of_sketch(
         return model.angles_near(batch, sketch.near(model.spaces, block))
 
     rows = min(ROWS_AT_ONCE, block_rows(model.steps[batch].columns, 8, model.block_bytes))
-    return np.concatenate(map_blocks(one, row_blocks(len(sketch.rows), rows), n_jobs))
+    return np.concatenate(map_blocks(counted(one), row_blocks(len(sketch.rows), rows), n_jobs))
 
 
 def _angles_in_memory(model: CorrectionModel, batch: int, X: Any, n_jobs: int | None) -> NDArray[np.float64]:
@@ -108,7 +111,7 @@ def _angles_in_memory(model: CorrectionModel, batch: int, X: Any, n_jobs: int | 
         check_finite(X[block], f"batch {model.names[batch]!r}", block.start)
         return model.angles(batch, X[block])
 
-    return np.concatenate(map_blocks(one, row_blocks(X.shape[0], ROWS_AT_ONCE), n_jobs))
+    return np.concatenate(map_blocks(counted(one), row_blocks(X.shape[0], ROWS_AT_ONCE), n_jobs))
 
 
 def _corrector(

@@ -21,6 +21,7 @@ from mnndask.datasets import simulate_to_zarr
 from mnndask.demo import run_demo
 from mnndask.errors import MNNError, kept_notes
 from mnndask.memory import return_large_blocks
+from mnndask.progress import aside
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -110,7 +111,8 @@ class _Saying(logging.Handler):
         line = f"mnndask: warning: {' '.join(str(message).split())}"
         if line not in self.said:
             self.said.add(line)
-            click.echo(line, err=True)
+            with aside():
+                click.echo(line, err=True)
 
 
 class Terminated(KeyboardInterrupt):

@@ -21,6 +21,7 @@ from mnndask.location import Location
 from mnndask.memory import return_freed
 from mnndask.output import check_output, write_annotations, write_matrix, writing
 from mnndask.parameters import SKETCH_METHODS
+from mnndask.progress import showing
 from mnndask.run_record import Run
 from mnndask.store import open_lazily
 from mnndask.target import target_of
@@ -149,10 +150,14 @@ from mnndask.target import target_of
     metavar="ADDRESS",
     help="Work on the dask cluster there, such as tcp://host:8786, rather than on threads.",
 )
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Show no progress and no summary; errors and warnings only."
+)
 def correct(
     inputs: tuple[Location, ...],
     output: Location,
     scheduler: str | None,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Correct batches and write one AnnData zarr store.
@@ -166,8 +171,11 @@ def correct(
       mnndask correct all.zarr --batch-key sample --mnn-order s2,s1,s3 -o corrected.zarr
     """  # noqa: D301
     start = time.perf_counter()
-    with scheduled_by(scheduler):
-        steps, shape = _corrected(inputs, output, **options)
+    show_progress = False if quiet else None
+    with scheduled_by(scheduler), showing(show_progress):
+        steps, shape = _corrected(inputs, output, show_progress=show_progress, **options)
+    if quiet:
+        return
     for row in steps.iloc[1:].itertuples():
         click.echo(
             f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
@@ -191,6 +199,7 @@ def _corrected(
     compute_angle: bool,
     sketch_size: int | str | None,
     n_jobs: int | None,
+    show_progress: bool | None,
     **options: Any,
 ) -> tuple[pd.DataFrame, tuple[int, int]]:
     """Correct and write; returns a row per merge step, and the result's shape."""
@@ -236,6 +245,7 @@ def _corrected(
         compute_angle=compute_angle,
         sketch_size=sketch_size,
         n_jobs=n_jobs,
+        show_progress=show_progress,
         **chosen,
     )
     if "mnn" not in result.uns:

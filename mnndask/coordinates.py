@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -22,7 +21,8 @@ from mnndask.kernels.projection import as_csr, csr_lengths, directions, project
 from mnndask.lazy import plain
 from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import block_rows, map_blocks, row_blocks, single_threaded_blas
-from mnndask.reduce import tasks_of, threads
+from mnndask.progress import counted, stage
+from mnndask.reduce import compute_lists, tasks_of
 from mnndask.sources import Source, check_finite
 
 N_DIMS = 10
@@ -124,7 +124,8 @@ def coordinates(
     owned = {b: _rows_of(inputs, b) for b in batches}
     rngs = [np.random.default_rng(seed) for seed in seeds]
     pilots = {b: owned[b][_pilot_rows(len(owned[b]), rng)] for b, rng in zip(batches, rngs, strict=True)}
-    read = _over_sources(inputs, pilots, spaces, None, n_jobs)
+    with stage("reading pilot", sum(map(len, pilots.values()))):
+        read = _over_sources(inputs, pilots, spaces, None, n_jobs)
     for b, pilot in zip(batches, read, strict=True):
         spaces.check_lengths(csr_lengths(pilot), inputs.names[b])
     with single_threaded_blas():
@@ -132,7 +133,8 @@ def coordinates(
             b: directions(X, N_DIMS, int(rng.integers(2**32)), normalise=spaces.cos_norm_in)
             for b, X, rng in zip(batches, read, rngs, strict=True)
         }
-    return _over_sources(inputs, owned, spaces, onto, n_jobs)
+    with stage("drawing sketch", sum(map(len, owned.values()))):
+        return _over_sources(inputs, owned, spaces, onto, n_jobs)
 
 
 def _rows_of(inputs: Inputs, batch: int) -> Rows:
@@ -171,7 +173,8 @@ def _over_sources(
             tasks[s] = _tasks(inputs.sources[s], reader, rows)
         else:
             done[s] = _in_memory(inputs.sources[s], reader, rows, n_jobs)
-    done.update(dict(zip(tasks, dask.compute(*tasks.values(), **threads(n_jobs)), strict=True)))
+    n_read = sum(len(needs[s]) for s in tasks)
+    done.update(dict(zip(tasks, compute_lists(list(tasks.values()), n_jobs, n_read), strict=True)))
     stack: Callable[[Any], Any] = sparse.vstack if onto is None else np.concatenate
     stacked = {s: stack(parts) for s, parts in done.items()}
     out = []
@@ -185,7 +188,7 @@ def _tasks(source: Source, reader: BlockReader, rows: Rows) -> list[Any]:
     """One task per chunk that holds some of the rows."""
     starts = np.cumsum((0, *source.X.chunks[0]))
     cuts = np.searchsorted(rows, starts)
-    sketch, read = tasks_of("sketch"), reader.read_chunk
+    sketch, read = tasks_of("sketch"), counted(reader.read_chunk, rows=_n_read)
     tasks = []
     for block, start, n, low, high in zip(
         source.X.to_delayed().ravel(), starts, source.X.chunks[0], cuts, cuts[1:], strict=False
@@ -202,4 +205,9 @@ def _in_memory(source: Source, reader: BlockReader, rows: Rows, n_jobs: int | No
     def one(block: slice) -> Any:
         return reader.read(source.X[block if whole else rows[block]], rows[block])
 
-    return map_blocks(one, row_blocks(len(rows), block_rows(4 * source.X.shape[1], 8, BLOCK_BYTES)), n_jobs)
+    blocks = row_blocks(len(rows), block_rows(4 * source.X.shape[1], 8, BLOCK_BYTES))
+    return map_blocks(counted(one), blocks, n_jobs)
+
+
+def _n_read(block: Any, start: int, rows: Rows | None) -> int:
+    return int(block.shape[0]) if rows is None else len(rows)

@@ -39,6 +39,7 @@ def mnn_correct(
     memory_limit: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    show_progress: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Any, list[pd.DataFrame], list[Any] | None]:
     """Remove batch effects by matching mutual nearest neighbours.
@@ -142,6 +143,10 @@ def mnn_correct(
     storage_options
         What fsspec needs to reach `datas` that are URLs, such as ``{"key": ..., "secret": ...}``. By default,
         what the environment says. Never recorded or shown.
+    show_progress
+        Whether to show a live line for each stage of the work on stderr, or a bar in a notebook. None shows
+        them only where stderr is a terminal, or in a notebook. In either case each stage that is done is
+        logged (logger ``mnndask``, level INFO).
     **kwargs
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``; see
         :func:`scipy.sparse.linalg.svds`.
@@ -219,6 +224,7 @@ def mnn_correct(
         memory_limit=memory_limit,
         scratch=scratch,
         storage_options=storage_options,
+        show_progress=show_progress,
         svd_options=kwargs,
     )
     corrected = corrector.fit_transform(datas)

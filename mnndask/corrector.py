@@ -21,6 +21,7 @@ from mnndask.inputs import Inputs, read_inputs
 from mnndask.location import scratch_location
 from mnndask.model import CorrectionModel
 from mnndask.parameters import check_parameters
+from mnndask.progress import showing
 from mnndask.reference import HeldSketch
 from mnndask.results import pack_anndata, pack_matrices, pair_tables
 
@@ -32,7 +33,8 @@ class MNNCorrector(BaseEstimator):
     ----------
     var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
 svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, n_jobs, layer, restrict, \
-sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options
+sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options, \
+show_progress
         As in :func:`mnndask.mnn_correct`.
     svd_options
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
@@ -97,6 +99,7 @@ sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, s
         memory_limit: int | str | None = None,
         scratch: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        show_progress: bool | None = None,
         svd_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.var_index = var_index
@@ -125,6 +128,7 @@ sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, s
         self.memory_limit = memory_limit
         self.scratch = scratch
         self.storage_options = storage_options
+        self.show_progress = show_progress
         self.svd_options = svd_options
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
@@ -157,7 +161,8 @@ sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, s
             Ignored; scikit-learn's convention.
         """
         check_parameters(self.get_params())
-        self._fit(self._read(datas))
+        with showing(self.show_progress):
+            self._fit(self._read(datas))
         return self
 
     def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
@@ -185,7 +190,8 @@ sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, s
         self._check_genes(inputs)
         fitted = self._fitted_batches(inputs)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
-        return self._pack(inputs, self._correct(inputs, fitted, in_fit=False))
+        with showing(self.show_progress):
+            return self._pack(inputs, self._correct(inputs, fitted, in_fit=False))
 
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit, and correct the same cells."""
@@ -195,9 +201,10 @@ sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, s
             check_result_fits(inputs)
         if len(inputs.categories) < 2:
             return self._unchanged(inputs, datas)
-        self._fit(inputs)
         fitted = list(range(len(inputs.categories)))
-        return self._pack(inputs, self._correct(inputs, fitted, in_fit=True))
+        with showing(self.show_progress):
+            self._fit(inputs)
+            return self._pack(inputs, self._correct(inputs, fitted, in_fit=True))
 
     def _read(
         self,

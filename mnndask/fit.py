@@ -21,6 +21,7 @@ from mnndask.kernels.subspace import Span, SvdSolver
 from mnndask.model import CorrectionModel, GeneSpaces, MergeStep, tile_of
 from mnndask.normalised import normalised, warn_of_empty_cells
 from mnndask.other_genes import OtherGenes
+from mnndask.progress import stage
 from mnndask.reference import MergeRecord, Sketch, Space
 from mnndask.runstore import InMemory, RunStore
 from mnndask.spans import RemovedSpan, drop_rounding, remove_span
@@ -85,10 +86,13 @@ class Fit:
         self.sketches, self.order, self.spaces, self.options = sketches, order, spaces, options
         self.work, self.rest_arena = work, rest_arena
         self.tolerances = Tolerances.of(spaces.dtype)
-        cells = normalised(sketches, names, spaces, options.solver, work)
+        n_spaces = 1 if spaces.coincide else 2
+        passes = 1 + n_spaces * (2 + (spaces.n_components is not None))
+        with stage("normalising", sum(len(sketch.rows) for sketch in sketches), passes=passes):
+            cells = normalised(sketches, names, spaces, options.solver, work)
+            made = [Space(*of, order[0], work) for of in zip(cells.matrices, cells.norms, strict=True)]
         self.lengths = cells.lengths
         warn_of_empty_cells(sketches, cells.lengths, spaces, names)
-        made = [Space(*of, order[0], work) for of in zip(cells.matrices, cells.norms, strict=True)]
         self.space_in, self.space_out = made[0], made[-1]
         # Where the two coincide, all that follows is done once.
         self.distinct = made
@@ -135,7 +139,9 @@ class Fit:
         new, ref = self.space_in.new[batch], self.space_in.ref()
         used = self._used_reference(len(ref))
         refs = [self._reference(batch, space, used) for space in self.distinct]
-        record = self._pairs(batch, refs[0], used)
+        which = f"batch {self.order.index(batch) + 1} of {len(self.order)}"
+        with stage(f"finding pairs of {which}", len(new)):
+            record = self._pairs(batch, refs[0], used)
         self.records.append(record)
         anchors = self.work.gather(f"anchors-{batch}", new, record.anchors)
         log_density = np.log(
@@ -168,10 +174,12 @@ class Fit:
             step.angle_vectors = self.work.copy(f"angles-{batch}", vectors[0])
             step.angle_basis = self._span(refs[0].X, 2, self.space_in.scale).basis
         if self.options.svd_dim:
-            for space, v in zip(self.distinct, vectors, strict=True):
-                self.spans[batch] = self._remove_spans(space, record, v, self.options.svd_dim)
+            passes = 2 * len(self.distinct)
+            with stage(f"finding biology of {which}", len(anchors), passes=passes):
+                for space, v in zip(self.distinct, vectors, strict=True):
+                    self.spans[batch] = self._remove_spans(space, record, v, self.options.svd_dim)
         self.model.steps[batch] = step
-        self._grow(batch, step, vectors, refs)
+        self._grow(batch, step, vectors, refs, f"correcting {which}")
         logger.info(
             "batch %r: %d pairs, %d anchors", self.model.names[batch], len(record.new_rows), len(anchors)
         )
@@ -239,10 +247,13 @@ class Fit:
             removed.append(RemovedSpan(span, along, rows))
         return removed
 
-    def _grow(self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points]) -> None:
+    def _grow(
+        self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points], title: str
+    ) -> None:
         """Correct the batch's sketched cells, and let the reference grow by them."""
         growth = Growth(batch, self.distinct, vectors, refs, step, self.options.sigma, self.work)
-        corrected, factors = growth.in_memory() if self.work.tile is None else growth.on_disk()
+        with stage(title, len(self.space_in.new[batch]), passes=growth.passes):
+            corrected, factors = growth.in_memory() if self.work.tile is None else growth.on_disk()
         if self.options.var_adj:
             step.factors[self.sketches[batch].rows] = factors
         for space, moved in zip(self.distinct, corrected, strict=True):

@@ -22,12 +22,13 @@ from mnndask.memory import return_freed
 from mnndask.model import CorrectionModel, GeneSpaces
 from mnndask.parameters import merge_order
 from mnndask.plan import Plan
+from mnndask.progress import stage
 from mnndask.results import pair_tables, summary
 from mnndask.runstore import RunStore
 from mnndask.sketch import Choice, choose_cells, draw_cells, read_sketches
 from mnndask.workspace import Workspace
 
-OF_THE_RUN = {"n_jobs", "memory_limit", "scratch", "storage_options"}
+OF_THE_RUN = {"n_jobs", "memory_limit", "scratch", "storage_options", "show_progress"}
 NOT_RECORDED = OF_THE_RUN | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
 
 
@@ -105,7 +106,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         model = fit.run()
         angles = None
         if options.compute_angle:
-            angles = angles_of_inputs(model, inputs, sketches, work.n_jobs, scratch)
+            with stage("computing angles", sum(n_used[b] for b in order[1:])):
+                angles = angles_of_inputs(model, inputs, sketches, work.n_jobs, scratch)
     except BaseException as error:
         if store is not None:
             store.remove()

@@ -12,6 +12,7 @@ from mnndask.kernels.distances import Floats, Matrix, Points
 from mnndask.kernels.smoothing import smooth
 from mnndask.kernels.variance import variance_factors
 from mnndask.model import PAIR_COPIES, MergeStep, tile_of
+from mnndask.reduce import PASSES
 from mnndask.reference import Space
 from mnndask.workspace import Workspace
 
@@ -51,6 +52,13 @@ class Growth:
         """Whether variance is adjusted."""
         return self.step.new is not None
 
+    @property
+    def passes(self) -> float:
+        """How often each cell is counted."""
+        if self.work.tile is None:
+            return 1
+        return 1 + len(self.spaces) * (1 + PASSES * self.adjusts)
+
     def in_memory(self) -> tuple[list[Matrix], NDArray[np.float64]]:
         """Corrected cells in each space; and their factors in the last.
 
@@ -75,7 +83,7 @@ class Growth:
         columns = 3 * len(step.anchors)
         if self.adjusts:
             columns = 3 * len(cells) + PAIR_COPIES * len(self.refs[0])
-        return out, np.concatenate(self.work.map("grow", len(cells), columns, one))
+        return out, np.concatenate(self.work.map("grow", len(cells), columns, one, counts=1))
 
     def on_disk(self) -> tuple[list[Matrix], NDArray[np.float64]]:
         """The same, a tile at a time."""
@@ -87,7 +95,7 @@ class Growth:
             for target, part in zip(out, parts, strict=True):
                 target[at] = part
 
-        self.work.map("smooth", len(cells), 3 * tile_of(self.step.anchors), smoothed)
+        self.work.map("smooth", len(cells), 3 * tile_of(self.step.anchors), smoothed, counts=1)
         factors = np.ones(len(cells))
         for space, corrected, ref in zip(self.spaces, out, self.refs, strict=True):
             new = space.new[self.batch]
@@ -99,7 +107,7 @@ class Growth:
             ) -> None:
                 corrected[at] = new.X[at] + factors[at].astype(new.squared.dtype)[:, None] * corrected[at]
 
-            self.work.map("grow", len(corrected), corrected.shape[1], moved)
+            self.work.map("grow", len(corrected), corrected.shape[1], moved, counts=1)
         return out, factors
 
     def _room(self, cells: Points) -> list[Matrix]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-import dask
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,8 @@ from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.kernels.neighbors import Rows
 from mnndask.model import Block
 from mnndask.parallel import single_threaded_blas
-from mnndask.reduce import tasks_of, threads
+from mnndask.progress import counted
+from mnndask.reduce import compute_lists, tasks_of
 from mnndask.shared import Shared, Stored
 
 Correctors: TypeAlias = Shared[list[ChunkCorrector]] | Stored[list[ChunkCorrector]]
@@ -32,28 +32,34 @@ def rows_per_chunk(n_genes: int, itemsize: int, chunk_bytes: int = CHUNK_BYTES) 
 def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int | None) -> list[Block]:
     """Read the given rows (None for all) of several arrays, in one pass over the chunks that hold them.
 
-    Triggers one compute. Sparse chunks stay sparse.
+    Triggers one compute. Sparse chunks stay sparse. Each row is counted once.
     """
-    parts = []
+    parts, n_rows = [], 0
+    counting = counted(_read, rows=_n_read)
     for X, wanted in zip(arrays, rows, strict=True):
         starts = np.cumsum((0, *X.chunks[0]))
         tasks = []
         read = tasks_of("gather")
         for block, start, stop in zip(X.to_delayed().ravel(), starts[:-1], starts[1:], strict=True):
             if wanted is None:
-                tasks.append(read(_read, block, None))
+                tasks.append(read(counting, block, None))
             elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
-                tasks.append(read(_read, block, own - start))
+                tasks.append(read(counting, block, own - start))
         parts.append(tasks)
+        n_rows += X.shape[0] if wanted is None else len(wanted)
     return [
         blocks[0] if len(blocks) == 1 else stack_cells(blocks)
-        for blocks in dask.compute(*parts, **threads(n_jobs))
+        for blocks in compute_lists(parts, n_jobs, n_rows)
     ]
 
 
 def _read(block: Any, rows: Rows | None) -> Block:
     X = plain(block)
     return X if rows is None else X[rows]
+
+
+def _n_read(block: Any, rows: Rows | None) -> int:
+    return int(block.shape[0]) if rows is None else len(rows)
 
 
 def plain(block: Any) -> Block:

@@ -63,7 +63,7 @@ def normalised(
                 norms.append(row_lengths(cells))
             return lengths, norms
 
-        found = work.map("cosine", shape[0], shape[1], one)
+        found = work.map("cosine", shape[0], shape[1], one, counts=1)
         out.lengths[b] = np.concatenate([lengths for lengths, _ in found])
         for s, target in enumerate(targets):
             out.matrices[s][b] = target
@@ -88,7 +88,7 @@ def _to_components(
         def one(at: slice, X: Matrix = X, out: Matrix = out) -> None:
             out[at] = components.project(X[at])
 
-        work.map("components", len(X), X.shape[1], one)
+        work.map("components", len(X), X.shape[1], one, counts=1)
         matrices[b] = out
     return components
 

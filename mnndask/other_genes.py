@@ -10,6 +10,7 @@ from mnndask.kernels.distances import Floats
 from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.smoothing import pair_means, smooth
 from mnndask.model import tile_of
+from mnndask.progress import advance, stage
 from mnndask.reference import MergeRecord
 from mnndask.runstore import COLUMNS
 
@@ -55,8 +56,11 @@ class OtherGenes:
     def run(self) -> None:
         """Make all vectors."""
         n = len(self.spaces.rest)
-        for start in range(0, n, self.genes_at_once):
-            self._extend(slice(start, min(start + self.genes_at_once, n)))
+        with stage("correcting other genes", n, "genes"):
+            for start in range(0, n, self.genes_at_once):
+                stop = min(start + self.genes_at_once, n)
+                self._extend(slice(start, stop))
+                advance(stop - start)
 
     def _extend(self, genes: slice) -> None:
         reference = np.zeros((len(self.needed), genes.stop - genes.start), self.spaces.dtype)

@@ -23,7 +23,8 @@ from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import Location, is_denied, is_remote, unreachable
 from mnndask.names import check_names
-from mnndask.reduce import tasks_of, threads
+from mnndask.progress import counted, showing, stage
+from mnndask.reduce import compute, tasks_of, threads
 from mnndask.root_last import ROOT, root_last
 from mnndask.run_record import ANNOTATED, RUN, Run
 from mnndask.sources import layer_names
@@ -62,13 +63,15 @@ def write_zarr(
     n_jobs: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     storage_options: Mapping[str, Any] | None = None,
+    show_progress: bool | None = None,
 ) -> None:
     """Write a result as an AnnData zarr store, a block of cells at a time; see :func:`writing`.
 
     Triggers a compute of all that is lazy. Chunks are of whole cells, of about `chunk_bytes`.
+    `show_progress` is as in :func:`mnndask.mnn_correct`.
     """
     target = target_of(Location.of(path, storage_options))
-    with writing(target, overwrite=overwrite) as root:
+    with showing(show_progress), writing(target, overwrite=overwrite) as root:
         write_annotations(adata, root, n_jobs, remote=target.remote)
         write_matrix(adata.X, root, n_jobs, chunk_bytes, remote=target.remote)
 
@@ -204,13 +207,17 @@ def write_matrix(
     with dask.config.set({"optimization.fuse.active": False}):
         blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
     missing = missing_chunks(array).ravel()
-    write = tasks_of("write")
-    tasks = [
-        write(_put, array, start, block)
-        for start, block, wanted in zip(starts, blocks, missing, strict=True)
-        if wanted
-    ]
-    dask.compute(*tasks, **threads(n_jobs))
+    n_cells = sum(
+        min(rows, X.shape[0] - start) for start, wanted in zip(starts, missing, strict=True) if wanted
+    )
+    with stage("writing", n_cells):
+        write, put = tasks_of("write"), counted(_put, rows=lambda _, __, block: len(block))
+        tasks = [
+            write(put, array, start, block)
+            for start, block, wanted in zip(starts, blocks, missing, strict=True)
+            if wanted
+        ]
+        compute(tasks, n_jobs, n_cells)
 
 
 def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:

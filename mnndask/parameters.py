@@ -116,6 +116,9 @@ def _check_kinds(given: Mapping[str, Any]) -> None:
         if not isinstance(given[name], bool | np.bool_) and given[name] not in (0, 1):
             what = f"{name} is {given[name]!r}."
             raise InputTypeError(what, "Give True or False.")
+    if not isinstance(given["show_progress"], bool | np.bool_ | None):
+        what = f"show_progress is {given['show_progress']!r}."
+        raise InputTypeError(what, "Give True, False, or None to show it where someone may be looking.")
     for name in ("batch_key", "layer", "index_unique"):
         optional = name != "batch_key"
         if not isinstance(given[name], str) and not (optional and given[name] is None):

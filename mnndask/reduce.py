@@ -16,9 +16,11 @@ from mnndask.kernels.distances import Matrix, Points, pieces
 from mnndask.kernels.quantiles import QuantileSearch, Tally, add_tallies
 from mnndask.kernels.variance import Lines, Share, add_shares
 from mnndask.parallel import effective_n_jobs, row_blocks, single_threaded_blas
+from mnndask.progress import counted, watched
 
 T = TypeVar("T")
 
+PASSES = 4  # over the cells, usually: a partial one, two to bracket the quantile, the final one
 TILES_PER_TASK = 4  # of the other side: the cells on whose lines they are seen are loaded once for them
 FAN_IN = 8  # partials that one task adds up
 
@@ -29,11 +31,18 @@ def threads(n_jobs: int | None) -> dict[str, int]:
 
 
 def map_stage(
-    stage: str, function: Callable[[slice], T], blocks: Sequence[slice], n_jobs: int | None
+    stage: str,
+    function: Callable[[slice], T],
+    blocks: Sequence[slice],
+    n_jobs: int | None,
+    counts: float = 0,
 ) -> list[T]:
-    """Call a function on every block as a task of its own; results in order. Triggers one compute."""
+    """Call a function on every block as a task of its own; results in order. Triggers one compute.
+
+    On a cluster they advance the progress that is shown by `counts` in all.
+    """
     named = tasks_of(stage)
-    return _compute([named(function, block) for block in blocks], n_jobs)
+    return compute([named(function, block) for block in blocks], n_jobs, counts)
 
 
 def tasks_of(stage: str) -> Callable[..., Delayed]:
@@ -61,8 +70,16 @@ def _on_one_thread(function: Callable[..., T], *args: Any) -> T:
         return function(*args)
 
 
-def _compute(tasks: list[Delayed], n_jobs: int | None) -> list[Any]:
-    return list(dask.compute(*tasks, **threads(n_jobs)))
+def compute(tasks: list[Delayed], n_jobs: int | None, counts: float) -> list[Any]:
+    """Compute tasks; on a cluster they advance the progress that is shown by `counts` in all."""
+    with watched(tasks, counts):
+        return list(dask.compute(*tasks, **threads(n_jobs)))
+
+
+def compute_lists(lists: Sequence[list[Delayed]], n_jobs: int | None, counts: float) -> list[list[Any]]:
+    """Compute lists of tasks, all together; likewise."""
+    with watched([task for tasks in lists for task in tasks], counts):
+        return list(dask.compute(*lists, **threads(n_jobs)))
 
 
 def _tree(parts: list[Delayed], add: Callable[..., Any], stage: str) -> Delayed:
@@ -108,7 +125,11 @@ class VarianceReduction:
                 searches[i] = search
         reach = dict(zip([b.start for b in blocks], [s.found for s in searches], strict=True))
         found = map_stage(
-            "variance-finalise", lambda at: self._lines(at).factors(reach[at.start]), blocks, n_jobs
+            "variance-finalise",
+            counted(lambda at: self._lines(at).factors(reach[at.start])),
+            blocks,
+            n_jobs,
+            len(self.cells),
         )
         return np.concatenate(found)
 
@@ -117,21 +138,24 @@ class VarianceReduction:
 
     def _begin(self, blocks: list[slice], n_jobs: int | None) -> list[QuantileSearch]:
         partial, begin = tasks_of("variance-partial"), tasks_of("variance-bracket")
-        share, search, tasks = self._share, self._search, []
+        share, search, tasks = self._share, counted(self._search), []
         for block in blocks:
             parts = [partial(share, block, run) for run in _runs(self.cells)]
             tasks.append(begin(search, block, _tree(parts, self._add_shares, "variance-combine")))
-        return _compute(tasks, n_jobs)
+        return compute(tasks, n_jobs, len(self.cells))
 
     def _round(
         self, searches: list[tuple[slice, QuantileSearch]], n_jobs: int | None
     ) -> list[QuantileSearch]:
         partial, after = tasks_of("variance-partial"), tasks_of("variance-bracket")
-        tally, tasks = self._tally, []
+        tally, tasks, n_cells = self._tally, [], 0
         for block, search in searches:
             parts = [partial(tally, block, search, run) for run in _runs(self.ref)]
-            tasks.append(after(search.after, _tree(parts, self._add_tallies, "variance-combine")))
-        return _compute(tasks, n_jobs)
+            own = block.stop - block.start
+            n_cells += own
+            bracketed = counted(search.after, rows=lambda _, own=own: own)
+            tasks.append(after(bracketed, _tree(parts, self._add_tallies, "variance-combine")))
+        return compute(tasks, n_jobs, n_cells)
 
     def _share(self, block: slice, run: list[slice]) -> Share:
         lines = self._lines(block)

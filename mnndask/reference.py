@@ -141,7 +141,7 @@ class Space:
                 out: Floats = weights[at] @ X[at]
                 return out
 
-            for part in self.work.map("centre", len(X), X.shape[1], one):
+            for part in self.work.map("centre", len(X), X.shape[1], one, counts=1):
                 total += part
         return total / sum(map(len, cells.values()))
 
@@ -151,7 +151,8 @@ class Space:
             X[at] = moved
             return row_dots(moved, moved).astype(moved.dtype)
 
-        return Points(X, np.concatenate(self.work.map("centre", len(X), X.shape[1], one)), self.work.tile)
+        squared = self.work.map("centre", len(X), X.shape[1], one, counts=1)
+        return Points(X, np.concatenate(squared), self.work.tile)
 
     def ref(self) -> Points:
         """Give the reference as it stands: corrected cells in merge order."""

@@ -16,6 +16,7 @@ from mnndask.kernels.covering import cover
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather, in_row_chunks
 from mnndask.model import Block, GeneSpaces
+from mnndask.progress import stage
 from mnndask.reference import HeldSketch, Sketch
 from mnndask.runstore import RunStore
 from mnndask.sources import check_finite
@@ -144,13 +145,17 @@ def read_sketches(
     batch_rows = [
         np.arange(n) if rows is None else rows for rows, n in zip(chosen, inputs.n_cells, strict=True)
     ]
+    title = "reading cells" if all(rows is None for rows in chosen) else "reading sketch"
     if store is not None and inputs.lazy:
         # Some may be in memory among others that are not.
         arrays = [s.X if s.lazy else in_row_chunks(s.X, store.tile or 1) for s in inputs.sources]
         spiller = Spiller(store, spaces)
-        return list(spiller.sketches(arrays, wanted, batch_rows, inputs.n_cells, inputs.names, n_jobs))
+        with stage(title, sum(map(len, batch_rows))):
+            return list(spiller.sketches(arrays, wanted, batch_rows, inputs.n_cells, inputs.names, n_jobs))
     sketches: list[Sketch] = []
-    parts = _read(inputs, wanted, n_jobs)
+    lazy = [inputs.sources[source].lazy for source, _ in wanted]
+    with stage(title, sum(len(rows) for rows, read in zip(batch_rows, lazy, strict=True) if read)):
+        parts = _read(inputs, wanted, n_jobs)
     for (_, at), rows, X, n, name in zip(
         wanted, batch_rows, parts, inputs.n_cells, inputs.names, strict=True
     ):

@@ -47,7 +47,7 @@ def remove_span(work: Workspace, span: Span, vectors: Matrix, rounding: float) -
         vectors[at] = own
         return along
 
-    return np.concatenate(work.map("span", len(vectors), vectors.shape[1], one))
+    return np.concatenate(work.map("span", len(vectors), vectors.shape[1], one, counts=1))
 
 
 def drop_rounding(vectors: Floats, shortest: NDArray[np.float64]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -15,7 +14,8 @@ from mnndask.kernels.distances import Floats, Stacked
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import plain
 from mnndask.model import GeneSpaces
-from mnndask.reduce import tasks_of, threads
+from mnndask.progress import counted
+from mnndask.reduce import compute_lists, tasks_of
 from mnndask.runstore import RunStore, StoredMatrix
 from mnndask.sources import Matrix, check_finite
 
@@ -128,6 +128,8 @@ class Spiller:
     ) -> list[StoredSketch]:
         """Read and store each batch's cells, in one pass over all arrays. Triggers one compute.
 
+        Each cell is counted once.
+
         Parameters
         ----------
         arrays
@@ -140,14 +142,14 @@ class Spiller:
             Of the batches.
         """
         tasks = [self._tasks(arrays[a], rows, b, names[b]) for b, (a, rows) in enumerate(wanted)]
-        stored = dask.compute(*tasks, **threads(n_jobs))
+        stored = compute_lists(tasks, n_jobs, sum(map(len, batch_rows)))
         return [
             StoredSketch(Stacked(tuple(near for near, _ in parts)), [o for _, o in parts if o], rows, n)
             for parts, rows, n in zip(stored, batch_rows, n_cells, strict=True)
         ]
 
     def _tasks(self, X: Matrix, rows: Rows | None, b: int, name: str) -> list[Any]:
-        spill, put = tasks_of("spill"), self._put
+        spill, put = tasks_of("spill"), counted(self._put, rows=lambda _, own, *__: len(own))
         rows = np.arange(X.shape[0]) if rows is None else rows
         tasks, start = [], 0
         for i, (block, n) in enumerate(zip(X.to_delayed().ravel(), X.chunks[0], strict=True)):

@@ -14,6 +14,7 @@ from mnndask.kernels.distances import Matrix, Points
 from mnndask.kernels.neighbors import Rows, Smallest, nearest, smallest_both_ways, within_ties
 from mnndask.model import tile_of
 from mnndask.parallel import block_rows, effective_n_jobs, map_blocks, row_blocks
+from mnndask.progress import counted, counted_blocks, current_line
 from mnndask.reduce import VarianceReduction, map_stage
 from mnndask.runstore import InMemory, RunStore
 
@@ -50,7 +51,9 @@ class Workspace:
         """Room for a matrix."""
         return self.arena.matrix(name, shape, self.dtype)
 
-    def map(self, stage: str, n_rows: int, columns: int, function: Callable[[slice], T]) -> list[T]:
+    def map(
+        self, stage: str, n_rows: int, columns: int, function: Callable[[slice], T], *, counts: float = 0
+    ) -> list[T]:
         """Call a function on blocks of rows, results in order.
 
         Parameters
@@ -63,9 +66,12 @@ class Workspace:
             Values that a row makes. Stored matrices are worked on in their tiles instead.
         function
             Takes a slice of rows.
+        counts
+            By how much a row advances the progress that is shown.
         """
+        function = counted(function, weight=counts)
         if self.tile is not None:
-            return map_stage(stage, function, row_blocks(n_rows, self.tile), self.n_jobs)
+            return map_stage(stage, function, row_blocks(n_rows, self.tile), self.n_jobs, counts * n_rows)
         rows = block_rows(columns, self.dtype.itemsize, self.block_bytes)
         return map_blocks(function, row_blocks(n_rows, rows), self.n_jobs)
 
@@ -94,15 +100,27 @@ class Workspace:
     def neighbours(
         self, new: Points, ref: Points, k: int, ties: Sequence[NDArray[np.float64]]
     ) -> list[tuple[Rows, Rows]]:
-        """Each side's `k` nearest of the other; see :func:`mnndask.kernels.neighbors.nearest`."""
+        """Each side's `k` nearest of the other; see :func:`mnndask.kernels.neighbors.nearest`.
+
+        Each of the new cells is counted once.
+        """
         sides = (new, ref, ties[0]), (ref, new, ties[1])
         if self.tile is None and k < min(len(new), len(ref)):
             both = zip(sides, self._smallest(new, ref, k + 1), strict=True)
-            return [self._relation(*side, partial(_chosen, k, found)) for side, found in both]
-        return [self._relation(*side, partial(_searched, k)) for side in sides]
+            return [self._relation(*side, partial(_chosen, k, found), 0) for side, found in both]
+        halves = [len(new) / len(queries) / 2 for queries, _, _ in sides]  # the sides take the same time
+        return [
+            self._relation(*side, partial(_searched, k), half)
+            for side, half in zip(sides, halves, strict=True)
+        ]
 
     def _relation(
-        self, queries: Points, others: Points, tie: NDArray[np.float64], one: Callable[..., tuple[Rows, Rows]]
+        self,
+        queries: Points,
+        others: Points,
+        tie: NDArray[np.float64],
+        one: Callable[..., tuple[Rows, Rows]],
+        counts: float,
     ) -> tuple[Rows, Rows]:
         """Neighbour relation of all queries, from that of a block of them."""
 
@@ -110,13 +128,13 @@ class Workspace:
             query, other = one(at, queries[at], others, tie[at])
             return query + at.start, other
 
-        found = self.map("neighbours", len(queries), 3 * tile_of(others), numbered)
+        found = self.map("neighbours", len(queries), 3 * tile_of(others), numbered, counts=counts)
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
     def _smallest(self, new: Points, ref: Points, n_kept: int) -> tuple[Smallest, Smallest]:
         """Smallest distances of both sides; each thread keeps the reference's for a share of new cells."""
         of_new = Smallest.none(len(new), n_kept, self.dtype)
-        rows = block_rows(len(ref), self.dtype.itemsize, self.block_bytes)
+        rows, line = block_rows(len(ref), self.dtype.itemsize, self.block_bytes), current_line()
 
         def one(share: slice) -> Smallest:
             of_ref = Smallest.none(len(ref), n_kept, self.dtype)
@@ -124,7 +142,7 @@ class Workspace:
                 slice(b.start + share.start, b.stop + share.start)
                 for b in row_blocks(share.stop - share.start, rows)
             ]
-            smallest_both_ways(new, ref, blocks, of_new, of_ref)
+            smallest_both_ways(new, ref, counted_blocks(blocks, line), of_new, of_ref)
             return of_ref
 
         shares = row_blocks(len(new), -(-len(new) // effective_n_jobs(self.n_jobs)))
