@@ -7,6 +7,7 @@ other's. What works on other threads is handed its line by :func:`counted`.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {rate_noinv_fmt} [{elapsed}<{remaining}]"  # fits 80 columns
+COLUMNS, ROWS = 80, 24  # of a terminal that does not say
 POLL_SECONDS = 0.2  # between looks at what a cluster has finished
 ERASE_TO_END = "\x1b[K"  # a terminal shows ^C behind the line
 
@@ -95,7 +97,10 @@ def stage(title: str, total: int, unit: str = "cells", *, passes: float = 1) -> 
     title, total, unit, passes
         As of :class:`Line`; without anything to do there is no line.
     """
-    line = Line(title, total, unit, passes, shown=_shown.get() and total > 0)
+    if not total:
+        yield
+        return
+    line = Line(title, total, unit, passes, shown=_shown.get())
     token, start = _line.set(line), time.perf_counter()
     try:
         yield
@@ -204,7 +209,8 @@ def _follow(client: Any, keys: set[Any], each: float, line: Line, ended: threadi
         states = {key: client.futures.get(key) for key in keys}
         finished = {key for key, state in states.items() if state is not None and state.status == "finished"}
         keys = keys - finished
-        line.advance(each * len(finished))
+        if finished:
+            line.advance(each * len(finished))
 
 
 def aside() -> AbstractContextManager[Any]:
@@ -223,6 +229,14 @@ def _bar(title: str, total: int, unit: str) -> Any:
         unit=f" {unit}",
         unit_scale=True,
         bar_format=FORMAT,
-        dynamic_ncols=True,
+        **({"ncols": COLUMNS, "nrows": ROWS} if _has_no_width() else {"dynamic_ncols": True}),
         miniters=1,
     )
+
+
+def _has_no_width() -> bool:
+    """Whether stderr is a terminal that nobody told its size, in which tqdm would write nothing."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns == 0
+    except (OSError, ValueError):
+        return False
