@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from mnndask.cluster import active_client
@@ -223,7 +224,7 @@ def _bar(title: str, total: int, unit: str) -> Any:
     from tqdm.auto import tqdm  # chooses between terminal and notebook, when first imported
 
     # Each update may be seen: there is one for a block of cells, not for a cell.
-    return tqdm(
+    return _narrower(tqdm)(
         desc=title,
         total=total,
         unit=f" {unit}",
@@ -232,6 +233,21 @@ def _bar(title: str, total: int, unit: str) -> Any:
         **({"ncols": COLUMNS, "nrows": ROWS} if _has_no_width() else {"dynamic_ncols": True}),
         miniters=1,
     )
+
+
+@cache
+def _narrower(tqdm: type[Any]) -> type[Any]:
+    """Bars that leave room for ^C, which would make them wrap, and stay."""
+
+    class Bar(tqdm):
+        @property
+        def format_dict(self) -> Any:
+            out = super().format_dict
+            if isinstance(out["ncols"], int):
+                out["ncols"] -= len("^C")
+            return out
+
+    return Bar
 
 
 def _has_no_width() -> bool:
