@@ -1,70 +1,23 @@
-"""Progress as it is seen: in a terminal, through a pipe, in a notebook, of a cluster, of calls at once."""
+"""Progress as it is seen: in a terminal, in a notebook, of a cluster, of calls at once."""
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import pickle
-import pty
 import re
-import signal
-import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, redirect_stderr
 
 import dask.array as da
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from helpers import as_anndata, make_batches
+from helpers import as_anndata
+from terminals import BATCHES, STAGES, Terminal, check_stages, seen, terminal
 
 from mnndask import MNNCorrector, mnn_correct, progress
 from mnndask.errors import InputTypeError
-
-BATCHES = make_batches((60, 70))
-STAGES = ["normalising", "finding pairs of batch 2 of 2", "correcting batch 2 of 2", "correcting all cells"]
-OF_COMMAND = ["reading cells", *STAGES[:3], "writing"]
-ERASED = "\x1b[K"  # the rest of the line
-CONTROLS = re.compile(r"[\r\x08\x1b]")
-
-
-class Terminal(io.StringIO):
-    """What is written to a terminal, which is none of the system's."""
-
-    def isatty(self):
-        return True
-
-    def lines(self):
-        """What is seen in the end."""
-        return seen(self.getvalue())
-
-
-def seen(text):
-    """Lines that a terminal shows in the end: after a carriage return, what was there is written over."""
-    out = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        shown = ""
-        for part in line.split("\r"):
-            kept = "" if ERASED in part else shown[len(part) :]
-            shown = part.replace(ERASED, "") + kept
-        out.append(shown.rstrip())
-    return [line for line in out if line]
-
-
-@contextmanager
-def terminal():
-    with redirect_stderr(Terminal()) as out:
-        yield out
-
-
-def check_stages(lines, stages):
-    assert [line.split(":")[0] for line in lines] == stages
-    for line in lines:
-        assert re.search(r": 100%\|.*\| +[\d.]+[kM]? \w+/s \[\d\d:\d\d<00:00\]$", line), line
-
 
 # ---------------------------------------------------------------- the call
 
@@ -245,105 +198,3 @@ def test_tasks_that_a_cluster_has_finished_are_counted(monkeypatch):
     assert moved[0] == pytest.approx(round(moved[0] / 10) * 10)
     assert seen_there.lines()[0].startswith("reading cells: 100%")
     assert corrected.shape == (130, 40)
-
-
-# ---------------------------------------------------------------- the command
-
-FAILING = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import mnndask.output
-from mnndask.cli import main
-
-def put(*_):
-    print("at work", flush=True)
-    time.sleep({seconds})
-    raise OSError(28, "No space left on device")
-
-mnndask.output._put = put
-main(sys.argv[1:])
-"""
-PLAIN = "import sys; from mnndask.cli import main; main(sys.argv[1:])"
-
-
-@pytest.fixture
-def command(tmp_path):
-    """Function that runs the command with stderr on a terminal or a pipe; gives status, stdout and stderr."""
-    for name, X in zip("ab", BATCHES, strict=True):
-        as_anndata(X, name).write_h5ad(tmp_path / f"{name}.h5ad")
-
-    def run(*words, program=PLAIN, terminal=True, signal_=None):
-        ours, theirs = pty.openpty() if terminal else os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "correct", "a.h5ad", "b.h5ad", "-o", "out.zarr", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "100"},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            text=True,
-        )
-        os.close(theirs)
-        try:
-            first = process.stdout.readline() if signal_ else ""
-            if signal_:
-                process.send_signal(signal_)
-            err = read_all(ours)
-            out = first + process.communicate(timeout=60)[0]
-        finally:
-            process.kill()
-            os.close(ours)
-        return process.returncode, out, err
-
-    return run
-
-
-def read_all(end):
-    parts = []
-    while True:
-        try:
-            part = os.read(end, 65536)
-        except OSError:  # how a terminal ends
-            part = b""
-        if not part:
-            return b"".join(parts).decode()
-        parts.append(part)
-
-
-def test_command_in_a_terminal(command):
-    status, out, err = command()
-    assert status == 0
-    assert "\r" in err
-    check_stages(seen(err), OF_COMMAND)
-    assert out.splitlines()[-1].startswith("corrected 130 cells")
-
-
-@pytest.mark.parametrize("words", [[], ["--quiet"]])
-def test_command_through_a_pipe(command, words):
-    status, out, err = command(*words, terminal=False)
-    assert (status, err) == (0, "")
-    assert not CONTROLS.search(out)
-    assert bool(out) != bool(words)
-
-
-def test_quiet_command_in_a_terminal_says_warnings_and_errors_only(command):
-    status, out, err = command("--quiet", "-k", "65")
-    assert (status, out) == (0, "")
-    assert len(seen(err)) == 1
-    assert seen(err)[0].startswith("mnndask: warning: k=65 is more than the 60 cells")
-    status, out, err = command("--quiet")
-    assert (status, out) == (2, "")
-    assert [line.split(".zarr")[0] for line in seen(err)] == ["mnndask: The output out"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "signal_", "status", "said"),
-    [(0.2, None, 2, "The output out.zarr could not be written"), (1, signal.SIGINT, 130, "interrupted; ")],
-    ids=["error", "ctrl-c"],
-)
-def test_a_failure_is_alone_on_its_line(command, seconds, signal_, status, said):
-    ended, _, err = command(program=FAILING.format(seconds=seconds), signal_=signal_)
-    assert ended == status
-    assert "writing:   0%" in err
-    lines = seen(err)
-    check_stages(lines[:-1], OF_COMMAND[:-1])
-    assert lines[-1].startswith(f"mnndask: {said}")
