@@ -174,7 +174,7 @@ def _cell(row: dict[str, Any], key: str) -> str:
     value, deviation = row.get(key), row.get(f"{key}_deviation")
     if value is None:
         return ""
-    if isinstance(value, str) or key == "sigma":
+    if isinstance(value, str | int) or key == "sigma":
         return str(value)
     shown = f"{value:.1f}" if key == "seconds" else f"{value:.3f}"
     return shown if deviation is None else f"{shown} ± {deviation:.3f}"

@@ -1,4 +1,4 @@
-"""What two threads gain over one, beside what they gain for a plain matrix product.
+"""What two threads gain over one, in the whole call and in application, beside a plain matrix product.
 
 ``python -m benchmarks.threads --json threads.json``. Rounds are interleaved, and ratios taken within a round:
 a machine's speed drifts, ratios less so.
@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import benchmark, seconds
-from mnndask import mnn_correct
+from mnndask import MNNCorrector, mnn_correct
 from mnndask.datasets import simulate
 
 FULL = {"sizes": [4000, 4000], "n_genes": 2000, "rounds": 5}
@@ -29,8 +29,12 @@ def product(X: np.ndarray, threads: int) -> None:
 def run(given: Any) -> dict[str, Any]:
     batches = [b.X.toarray() for b in simulate(given.sizes, given.n_genes, len(given.sizes))]
     X = np.concatenate(batches)
+    half = [range(len(batch) // 2) for batch in batches]
+    fitted = MNNCorrector(restrict=half).fit(batches)
+    rest = [batch[len(batch) // 2 :] for batch in batches]
     todo: dict[str, Callable[[int], Any]] = {
         "mnn_correct": lambda n: mnn_correct(*batches, n_jobs=n),
+        "application": lambda n: fitted.set_params(n_jobs=n).transform(rest),
         "matrix_product": lambda n: product(X, n),
     }
     times: dict[str, dict[int, list[float]]] = {name: {1: [], 2: []} for name in todo}

@@ -18,6 +18,7 @@ from benchmarks import (
     components,
     data,
     drawing,
+    growth,
     limit,
     many_batches,
     million,
@@ -136,6 +137,23 @@ def test_components_are_compared_with_genes(toy):
     assert [row["components"] for row in figures] == ["uncorrected", "genes", "5", "genes", "5"]
     assert all(0 < row["cosine"] <= 1 for row in figures if row["components"] == "5")
     assert figures[0]["kept"] == figures[0]["contraction"] == 1
+
+
+def test_growth_varies_one_quantity_at_a_time(toy, tmp_path):
+    figures, said = toy(growth, "--plot", tmp_path / "growth.png")
+    assert [row["varied"] for row in figures] == [
+        name for name in ("cells", "genes", "sketch", "batches") for _ in range(2)
+    ]
+    assert len(said.splitlines()) == 2 + len(figures)
+    assert all(row["fit_s"] > 0 and row["apply_s"] > 0 for row in figures)
+    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_powers_are_slopes_in_logarithms():
+    rows = [{"varied": "cells", "cells": n, "fit_s": 7.0, "apply_s": 1e-3 * n} for n in (10, 100, 1000)]
+    assert growth.with_powers(rows)[-1] | rows[-1] == growth.with_powers(rows)[-1]
+    assert growth.with_powers(rows)[-1]["apply_power"] == 1.0
+    assert growth.with_powers(rows)[-1]["fit_power"] == 0.0
 
 
 def test_memory_is_that_of_the_whole_tree():
