@@ -52,6 +52,8 @@ show_progress
         they give the same correction.
     batches_, batch_categories_
         Names of the batches in input order, and the values of ``obs[batch_key]`` that they come from.
+    uns_
+        Parameters, a row per merge step, and measures of the correction, as in ``uns["mnn"]`` of a result.
     n_features_in_
         Number of genes.
     feature_names_in_
@@ -150,6 +152,12 @@ show_progress
             out.storage_options = dict.fromkeys(self.storage_options, "...")
         return out
 
+    @property
+    def uns_(self) -> dict[str, Any]:
+        """What ``uns["mnn"]`` of a result records; measuring the correction takes seconds, the first time."""
+        check_is_fitted(self, "mnns_")
+        return self._fitted.uns
+
     def fit(self, datas: Sequence[Any], y: None = None) -> MNNCorrector:
         """Find pairs and correction vectors; of lazy data, reads the cells it uses, and what a sketch needs.
 
@@ -241,7 +249,7 @@ show_progress
     def _fit(self, inputs: Inputs) -> None:
         fitted = fit_inputs(inputs, self.get_params())
         self.model_: CorrectionModel = fitted.model
-        self.mnns_, self.angles_, self.uns_ = fitted.mnns, fitted.angles, fitted.uns
+        self.mnns_, self.angles_, self._fitted = fitted.mnns, fitted.angles, fitted
         self.sketch_ = fitted.sketch
         self.batches_, self.batch_categories_ = inputs.names, inputs.categories
         self.n_features_in_ = inputs.n_genes

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mnndask.align import resolve_subset
 from mnndask.apply import angles_of_inputs
 from mnndask.budget import Budget
+from mnndask.diagnostics import Diagnostics
 from mnndask.errors import InputError
 from mnndask.fit import REFERENCE_CELLS, Fit, FitOptions
 from mnndask.inputs import Inputs
@@ -20,13 +25,17 @@ from mnndask.kernels.subspace import SolverError, SvdSolver
 from mnndask.location import scratch_location
 from mnndask.memory import return_freed
 from mnndask.model import CorrectionModel, GeneSpaces
+from mnndask.parallel import single_threaded_blas
 from mnndask.parameters import merge_order
 from mnndask.plan import Plan
 from mnndask.progress import stage
+from mnndask.reference import Sketch
 from mnndask.results import pair_tables, summary
 from mnndask.runstore import RunStore
 from mnndask.sketch import Choice, choose_cells, draw_cells, read_sketches
 from mnndask.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 OF_THE_RUN = {"n_jobs", "memory_limit", "scratch", "storage_options", "show_progress"}
 NOT_RECORDED = OF_THE_RUN | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
@@ -44,15 +53,28 @@ class Fitted:
         As :func:`mnndask.mnn_correct` returns them.
     sketch
         Rows of each batch that it was fitted on.
-    uns
-        What ``uns["mnn"]`` records.
+    recorded
+        What was asked for and what was done; see :func:`mnndask.results.summary`.
+    diagnostics
+        How it went.
     """
 
     model: CorrectionModel
     mnns: list[pd.DataFrame]
     angles: list[Any] | None
     sketch: list[Rows]
-    uns: dict[str, Any]
+    recorded: dict[str, Any]
+    diagnostics: Diagnostics
+
+    @cached_property
+    def uns(self) -> dict[str, Any]:
+        """What ``uns["mnn"]`` records. Measures that take seconds are made when first asked for."""
+        start = time.perf_counter()
+        with single_threaded_blas():
+            columns = self.diagnostics.columns().set_axis(self.recorded["steps"].index)
+            out = self.recorded | {"steps": self.recorded["steps"].join(columns)} | self.diagnostics.tables()
+        logger.info("measured the correction in %.1f s", time.perf_counter() - start)
+        return out
 
 
 def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
@@ -108,6 +130,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         if options.compute_angle:
             with stage("computing angles", sum(n_used[b] for b in order[1:])):
                 angles = angles_of_inputs(model, inputs, sketches, work.n_jobs, scratch)
+        with single_threaded_blas():
+            diagnostics = Diagnostics.of(fit, inputs.names, _result_rows(inputs, sketches))
     except BaseException as error:
         if store is not None:
             store.remove()
@@ -118,6 +142,8 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         raise
     if given["memory_limit"] is not None:
         return_freed()
+    for message in diagnostics.warnings():
+        warnings.warn(message, UserWarning, stacklevel=5)
     recorded = {key: value for key, value in given.items() if key not in NOT_RECORDED}
     return Fitted(
         model,
@@ -125,7 +151,18 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
         angles,
         [sketch.rows for sketch in sketches],
         summary(recorded, inputs, fit.records, sketches, order, sketch_size=chosen.size),
+        diagnostics,
     )
+
+
+def _result_rows(inputs: Inputs, sketches: Sequence[Sketch]) -> list[Rows]:
+    """Rows of the result, batches stacked or in the order they came in, that are sketched cells."""
+    starts = np.cumsum([0] + [sketch.n_cells for sketch in sketches])
+    out = []
+    for b, (start, sketch) in enumerate(zip(starts[:-1], sketches, strict=True)):
+        _, own = inputs.rows(b)
+        out.append(sketch.rows + start if own is None else own[sketch.rows])
+    return out
 
 
 def _warn_of_approximation(chosen: Choice, inputs: Inputs, order: list[int], *, automatic: bool) -> None:

@@ -63,12 +63,7 @@ def neighbors_kept(
     0.1
     """
     old, new, codes, _ = _states(before, after, batches, n_neighbors)
-    rows, were = nearest_in_batch(old, codes, n_neighbors)
-    _, found = nearest_in_batch(new, codes, n_neighbors)
-    reach = distances(new, rows, found).max(axis=1) + rounding(new)[rows]
-    out = np.full(len(codes), np.nan)
-    out[rows] = (distances(new, rows, were) <= reach[:, None]).mean(axis=1)
-    return out
+    return _kept(_Searched(old, new, codes, n_neighbors))
 
 
 def contraction(
@@ -132,13 +127,56 @@ def contraction(
     (1.0, 0.5)
     """
     old, new, codes, values = _states(before, after, batches, n_neighbors)
-    rows, found = nearest_in_batch(old, codes, n_neighbors)
-    was = distances(old, rows, found).max(axis=1)
-    _, found = nearest_in_batch(new, codes, n_neighbors)
-    now = distances(new, rows, found).max(axis=1)
-    out = np.full(len(codes), np.nan)
+    out = _contracted(_Searched(old, new, codes, n_neighbors))
+    return _relative(out, codes, values, reference)
+
+
+def kept_and_contraction(
+    before: ArrayLike, after: ArrayLike, batches: ArrayLike, n_neighbors: int, reference: Hashable | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both measures, for which neighbours are searched once."""
+    old, new, codes, values = _states(before, after, batches, n_neighbors)
+    searched = _Searched(old, new, codes, n_neighbors)
+    return _kept(searched), _relative(_contracted(searched), codes, values, reference)
+
+
+class _Searched:
+    """Cells and their neighbours in their batches, in both states."""
+
+    def __init__(
+        self,
+        old: NDArray[np.floating],
+        new: NDArray[np.floating],
+        codes: NDArray[np.intp],
+        n_neighbors: int,
+    ) -> None:
+        self.old, self.new = old, new
+        self.rows, self.were = nearest_in_batch(old, codes, n_neighbors)
+        _, found = nearest_in_batch(new, codes, n_neighbors)
+        self.reach = distances(new, self.rows, found).max(axis=1)
+
+
+def _kept(searched: _Searched) -> NDArray[np.float64]:
+    new, rows = searched.new, searched.rows
+    reach = searched.reach + rounding(new)[rows]
+    out = np.full(len(new), np.nan)
+    out[rows] = (distances(new, rows, searched.were) <= reach[:, None]).mean(axis=1)
+    return out
+
+
+def _contracted(searched: _Searched) -> NDArray[np.float64]:
+    old, rows = searched.old, searched.rows
+    was = distances(old, rows, searched.were).max(axis=1)
     apart = was > rounding(old)[rows]
-    out[rows[apart]] = now[apart] / was[apart]
+    out = np.full(len(old), np.nan)
+    out[rows[apart]] = searched.reach[apart] / was[apart]
+    return out
+
+
+def _relative(
+    out: NDArray[np.float64], codes: NDArray[np.intp], values: pd.Index, reference: Hashable | None
+) -> NDArray[np.float64]:
+    """Contractions over the median of a reference."""
     if reference is None:
         return out
     if reference not in values:

@@ -8,10 +8,13 @@ from sklearn.neighbors import NearestNeighbors
 
 BLOCK_BYTES = 32 * 2**20  # of differences at a time: whatever the number of cells
 
+TREES_UP_TO = 2000  # cells: of more, on some ten dimensions, products of all pairs are several times as quick
+
 
 def nearest(cells: NDArray[np.floating], n_neighbors: int) -> NDArray[np.intp]:
     """Each cell's nearest others, nearest first: shape ``(n_cells, n_neighbors)``."""
-    model = NearestNeighbors(n_neighbors=n_neighbors).fit(cells)
+    algorithm = "brute" if len(cells) > TREES_UP_TO else "auto"
+    model = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(cells)
     found: NDArray[np.intp] = model.kneighbors(return_distance=False)
     return found
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mnndask.metrics.agreement import label_transfer
 from mnndask.metrics.cells import check_number, coded, coordinates
 from mnndask.metrics.local_inverse_simpson import effective_number
-from mnndask.metrics.local_structure import contraction, neighbors_kept
+from mnndask.metrics.local_structure import kept_and_contraction
 from mnndask.metrics.mixing import alike, check_several, expected_same_batch, observed_by_batch
 from mnndask.metrics.neighborhoods import nearest
 
@@ -103,26 +103,68 @@ def summarize(
     neighbors_kept      1.00   1.00   1.00        None   1.00
     contraction         1.00   1.00   1.00           c   0.50
     """
-    kept = neighbors_kept(before, after, batches, n_neighbors)
-    codes, values = coded(batches, len(kept), "batches")
-    check_several(values)
-    check_number(n_neighbors, len(kept) // 3, f"{len(kept)} cells, 3 for each neighbour,")
-    shrunk = contraction(before, after, batches, n_neighbors, reference=reference)
-    old, new = _State(coordinates(before), n_neighbors), _State(coordinates(after), n_neighbors)
-    measures = {
-        "lisi": _Measure(old.lisi(codes), new.lisi(codes), _evenly_mixed(codes, labels), "median"),
-        "neighbors_kept": _Measure(_ones_of(kept), kept, _ones_of(kept)),
-        "contraction": _Measure(_ones_of(shrunk), shrunk, _ones_of(shrunk), "median"),
-    }
-    if labels is not None:
-        kinds, _ = coded(labels, len(kept), "labels")
-        was, now = old.alike(kinds), new.alike(kinds)
-        measures["label_agreement"] = _Measure(was, now, _ones_of(now))
-        was, now = (label_transfer(x.cells, labels, batches, n_neighbors) for x in (old, new))
-        measures["label_transfer"] = _Measure(was, now, _ones_of(now))
-    rows = _mixing_rows(old.alike(codes), new.alike(codes), batches, labels)
-    rows |= {name: _row(measure, codes, values) for name, measure in measures.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+    return Comparison(before, after, batches, labels, n_neighbors, reference=reference).overall()
+
+
+class Comparison:
+    """What :func:`summarize` measures, cell by cell, to be summed up over all or by batch; its parameters."""
+
+    def __init__(
+        self,
+        before: ArrayLike,
+        after: ArrayLike,
+        batches: ArrayLike,
+        labels: ArrayLike | None,
+        n_neighbors: int,
+        *,
+        reference: Hashable | None = None,
+    ) -> None:
+        kept, shrunk = kept_and_contraction(before, after, batches, n_neighbors, reference)
+        self.batches, self.labels = batches, labels
+        self.codes, self.values = codes, values = coded(batches, len(kept), "batches")
+        check_several(values)
+        check_number(n_neighbors, len(kept) // 3, f"{len(kept)} cells, 3 for each neighbour,")
+        old, new = _State(coordinates(before), n_neighbors), _State(coordinates(after), n_neighbors)
+        self.same = old.alike(codes), new.alike(codes)
+        self.measures = {
+            "lisi": _Measure(old.lisi(codes), new.lisi(codes), _evenly_mixed(codes, labels), "median"),
+            "neighbors_kept": _Measure(_ones_of(kept), kept, _ones_of(kept)),
+            "contraction": _Measure(_ones_of(shrunk), shrunk, _ones_of(shrunk), "median"),
+        }
+        if labels is not None:
+            kinds, _ = coded(labels, len(kept), "labels")
+            was, now = old.alike(kinds), new.alike(kinds)
+            self.measures["label_agreement"] = _Measure(was, now, _ones_of(now))
+            was, now = (label_transfer(x.cells, labels, batches, n_neighbors) for x in (old, new))
+            self.measures["label_transfer"] = _Measure(was, now, _ones_of(now))
+
+    def overall(self) -> pd.DataFrame:
+        """The table of :func:`summarize`."""
+        rows = _mixing_rows(*self.same, self.batches, self.labels)
+        rows |= {name: _row(measure, self.codes, self.values) for name, measure in self.measures.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+
+    def by_batch(self) -> pd.DataFrame:
+        """Mixing of each batch before and after, and what it kept of itself; the worst mixed comes first.
+
+        ``before``, ``after``: observed shares of same-batch neighbours; ``excess_before``, ``excess_after``
+        and ``expected`` as in :func:`mixing_by_batch`; ``neighbors_kept`` (mean), ``contraction`` (median).
+        """
+        was, now = (observed_by_batch(share, self.batches, self.labels) for share in self.same)
+        own = pd.DataFrame({name: self.measures[name].after for name in ("neighbors_kept", "contraction")})
+        kept = own.groupby(self.codes).agg({"neighbors_kept": "mean", "contraction": "median"})
+        kept.index = self.values.rename("batch")
+        out = pd.DataFrame(
+            {
+                "cells": now["cells"],
+                "expected": now["expected"],
+                "before": was["observed"],
+                "after": now["observed"],
+                "excess_before": was["excess"],
+                "excess_after": now["excess"],
+            }
+        )
+        return out.join(kept).loc[now.index]
 
 
 class _State:
