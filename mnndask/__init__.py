@@ -5,12 +5,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnndask import datasets, errors, metrics
+    from mnndask import datasets, errors, metrics, pl
     from mnndask.correct import mnn_correct
     from mnndask.corrector import MNNCorrector
     from mnndask.model import CorrectionModel, MergeStep
 
-__all__ = ["CorrectionModel", "MNNCorrector", "MergeStep", "datasets", "errors", "metrics", "mnn_correct"]
+__all__ = [
+    "CorrectionModel",
+    "MNNCorrector",
+    "MergeStep",
+    "datasets",
+    "errors",
+    "metrics",
+    "mnn_correct",
+    "pl",
+]
 __version__ = version("mnndask")
 
 # Loaded when first asked for, so that the command can be interrupted in good order from its start.

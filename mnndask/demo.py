@@ -14,9 +14,7 @@ from mnndask.errors import InputError
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.metrics import embed, label_agreement, same_batch_fraction
 from mnndask.output import write_zarr
-
-# Okabe & Ito's palette, told apart by colour-blind readers too.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+from mnndask.pl.drawing import PALETTE
 
 
 def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:

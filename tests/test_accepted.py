@@ -165,7 +165,8 @@ def test_zero_cells_and_genes():
 
 
 def test_nothing_but_zeros():
-    corrected = mnn_correct(0 * A, 0 * B, k=5, svd_dim=2, compute_angle=True)[0]
+    with pytest.warns(UserWarning, match="moved none of its cells"):
+        corrected = mnn_correct(0 * A, 0 * B, k=5, svd_dim=2, compute_angle=True)[0]
     np.testing.assert_array_equal(corrected, 0)
 
 

@@ -1,0 +1,182 @@
+"""Cells on two dimensions, before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnndask.errors import InputError
+from mnndask.pl.drawing import GREY, axes, legend, plain, short, style
+from mnndask.recorded import Recorded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+When = Literal["before", "after"]
+MARGIN = 0.05
+
+
+def embedding(
+    data: AnnData | Recorded,
+    when: When = "after",
+    *,
+    color: str | None = None,
+    method: Literal["pca", "umap"] = "pca",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw cells before or after the correction, both on the same principal components.
+
+    Parameters
+    ----------
+    data
+        Corrected AnnData.
+    when
+        Which state.
+    color
+        Column of obs to colour by, groups or numbers; None for the batch.
+    method
+        ``"pca"``: the first two components. ``"umap"``: UMAP of all that are recorded, if umap-learn is
+        installed; it lays out both states together, so that they can be compared.
+    ax
+        Axes to draw on; None for new ones.
+
+    Raises
+    ------
+    InputError, InputKeyError
+        If nothing is recorded, there is no such column, or a library is not installed.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, mnndask
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
+    >>> corrected, _, _ = mnndask.mnn_correct(a, b)
+    >>> mnndask.pl.embedding(corrected, "before").get_title()
+    'Cells before correction, by batch'
+    """
+    record, ax = Recorded.of(data), axes(ax)
+    shown, names = _coordinates(record, when, method)
+    if color is not None and record.is_measure(color):
+        numbers, size = record.numbers(color), _size(len(shown))
+        drawn = ax.scatter(shown[:, 0], shown[:, 1], s=size, lw=0, c=numbers, cmap="viridis", rasterized=True)
+        ax.figure.colorbar(drawn, ax=ax, label=color)
+    else:
+        _groups(ax, shown, record.batches if color is None else record.column(color))
+        legend(ax, title=color or "batch")
+    _label(ax, names)
+    ax.set_title(f"Cells {when} correction, by {color or 'batch'}")
+    return ax
+
+
+def _groups(ax: Axes, shown: NDArray[Any], groups: Any) -> None:
+    """Draw cells in their groups' colours, mixed: what is drawn last must not hide the rest."""
+    order = np.random.default_rng(0).permutation(len(shown))
+    size = _size(len(shown))
+    for part in np.array_split(order, max(1, len(order) // 250)):
+        for i in np.unique(groups.codes[part]):
+            x, y = shown[part[groups.codes[part] == i]].T
+            ax.scatter(x, y, s=size, lw=0, alpha=0.8, rasterized=True, **style(int(i)))
+    for i, name in enumerate(short(groups.categories)):
+        if (groups.codes == i).any():
+            ax.scatter([], [], s=30, lw=0, label=name, **style(i))
+
+
+def pairs(
+    data: AnnData | Recorded,
+    batch: str | None = None,
+    *,
+    when: When = "before",
+    n_pairs: int = 300,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which cells of a batch were paired with which of the batches before it.
+
+    Lines that run alike, from each kind of cell to the same kind, are what the method assumes; lines that
+    cross from one cluster to several are pairs of cells that differ.
+
+    Parameters
+    ----------
+    data
+        Corrected AnnData.
+    batch
+        Name of the batch; None for the second in the order of merging.
+    when
+        State that the cells of the batch are drawn in. Those of the batches before it are drawn as
+        corrected, which is how they were when the pairs were found.
+    n_pairs
+        Most pairs to draw.
+    ax
+        Axes to draw on; None for new ones.
+
+    Raises
+    ------
+    InputError
+        If nothing is recorded, or the batch was not merged into others.
+    """
+    record, ax = Recorded.of(data), axes(ax)
+    order = list(record.batches.categories)
+    batch = order[1] if batch is None else str(batch)
+    if batch not in order[1:]:
+        what = f"Batch {batch!r} was not merged into others."
+        raise InputError(what, f"Batches that were: {', '.join(order[1:])}.")
+    sample, codes = record.sample, record.batches.codes
+    number = order.index(batch)
+    is_new, is_ref = codes == number, codes < number
+    shown = np.where(is_new[:, None], np.asarray(sample[when])[:, :2], np.asarray(sample["after"])[:, :2])
+    new, ref = (np.asarray(sample[key]) for key in ("pair_new", "pair_reference"))
+    of_batch = np.flatnonzero(codes[new] == number)
+    drawn = of_batch[:: max(1, -(-len(of_batch) // n_pairs))]
+    size = _size(int(is_new.sum() + is_ref.sum()))
+    ax.scatter(shown[is_ref, 0], shown[is_ref, 1], s=size, lw=0, color=GREY, rasterized=True)
+    ax.scatter(
+        shown[is_new, 0], shown[is_new, 1], s=size, lw=0, alpha=0.8, rasterized=True, color=style(0)["color"]
+    )
+    for line in shown[np.stack([new[drawn], ref[drawn]], axis=1)]:
+        ax.plot(line[:, 0], line[:, 1], lw=0.5, alpha=0.5, color=style(5)["color"], rasterized=True)
+    ax.scatter([], [], s=30, lw=0, color=GREY, label="batches before it" if number > 1 else order[0])
+    ax.scatter([], [], s=30, lw=0, color=style(0)["color"], label=short([batch])[0])
+    ax.plot([], [], lw=1.5, color=style(5)["color"], label=f"pair ({len(drawn):,} shown)")
+    legend(ax)
+    _label(ax, ("PC 1", "PC 2"))
+    ax.set_title(f"Pairs of batch {short([batch])[0]}, {when} correction")
+    return ax
+
+
+def _size(n: int) -> float:
+    """Area of a point, less where there are many."""
+    return float(np.clip(20_000 / max(1, n), 2, 30))
+
+
+def _coordinates(record: Recorded, when: When, method: str) -> tuple[NDArray[Any], tuple[str, str]]:
+    if when not in ("before", "after"):
+        what = f"when is {when!r}."
+        raise InputError(what, "Give 'before' or 'after'.")
+    states = [np.asarray(record.sample[state]) for state in ("before", "after")]
+    if method == "umap":
+        before, after = np.split(_umap(np.concatenate(states)), 2)
+        return (before if when == "before" else after), ("UMAP 1", "UMAP 2")
+    if method != "pca":
+        what = f"method is {method!r}."
+        raise InputError(what, "Give 'pca' or 'umap'.")
+    shown = states[when == "after"]
+    flat = np.zeros((len(shown), max(0, 2 - shown.shape[1])), shown.dtype)
+    return np.hstack([shown[:, :2], flat]), ("PC 1", "PC 2")
+
+
+def _umap(cells: NDArray[Any]) -> NDArray[Any]:
+    try:
+        from umap import UMAP
+    except ModuleNotFoundError as error:
+        what = "method='umap' needs umap-learn, which is not installed."
+        raise InputError(what, "Install it (pip install umap-learn), or give method='pca'.") from error
+    out: NDArray[Any] = UMAP(random_state=0, n_jobs=1).fit_transform(cells)
+    return out
+
+
+def _label(ax: Axes, names: tuple[str, str]) -> None:
+    ax.set(xlabel=names[0], ylabel=names[1], xticks=[], yticks=[])
+    ax.margins(MARGIN)
+    plain(ax)

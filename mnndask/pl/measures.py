@@ -1,0 +1,98 @@
+"""Measures of batches and of merge steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mnndask.errors import InputError
+from mnndask.pl.drawing import AFTER, BEFORE, GREY, axes, legend, plain, short
+from mnndask.recorded import Recorded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+ROW = 0.34  # inches of a batch
+
+
+def mixing(data: AnnData | Recorded, *, label: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw how many neighbours of each batch's cells are of their own batch, before and after.
+
+    The mark in between is what chance would have: a mixed batch is at it, one that lies apart at 100 %.
+
+    Parameters
+    ----------
+    data
+        Corrected AnnData.
+    label
+        Column of obs with the kinds of cells, if batches hold these in different shares: what chance would
+        have is then counted within each kind.
+    ax
+        Axes to draw on; None for new ones.
+
+    Raises
+    ------
+    InputError, InputKeyError
+        If nothing is recorded, there are too few cells, or there is no such column.
+    """
+    record = Recorded.of(data)
+    if "mixing" not in record.uns:
+        what = "There are too few cells to measure how batches mix."
+        raise InputError(what, "Look at mnndask.pl.embedding instead.")
+    table = record.mixing(label)
+    ax = axes(ax, (6.0, 1.6 + ROW * len(table)))
+    at = np.arange(len(table))
+    ax.hlines(at, 100 * table["before"], 100 * table["after"], color=GREY, lw=2, zorder=1)
+    ax.scatter(100 * table["before"], at, s=55, color=BEFORE, marker="o", label="before", zorder=3)
+    ax.scatter(100 * table["after"], at, s=55, color=AFTER, marker="D", label="after", zorder=3)
+    ax.scatter(
+        100 * table["expected"], at, s=160, lw=2, color="black", marker="|", label="by chance", zorder=2
+    )
+    ax.set_yticks(at, short(table.index))
+    ax.set(xlim=(-3, 103), ylim=(len(table) - 0.5, -0.5), ylabel="batch")
+    ax.set_xlabel("neighbours of the same batch (%)")
+    ax.set_title("Mixing of batches" + (f", within each {label}" if label else ""))
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    legend(ax)
+    plain(ax)
+    return ax
+
+
+def merge_overview(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
+    """Draw the order of merging, and the share of each side's cells that found a pair.
+
+    Few paired cells of a batch mean that it shares little with those before it, and that most of its cells
+    follow a few.
+
+    Parameters
+    ----------
+    data
+        Corrected AnnData.
+    ax
+        Axes to draw on; None for new ones.
+    """
+    record = Recorded.of(data)
+    steps = record.steps.iloc[1:]
+    ax = axes(ax, (6.0, 1.6 + 1.6 * ROW * len(steps)))
+    at = np.arange(len(steps))
+    for shift, column, colour, name in (
+        (-0.2, "paired", AFTER, "cells of the batch"),
+        (0.2, "paired_reference", GREY, "cells it is merged into"),
+    ):
+        shares = 100 * steps[column].to_numpy(float)
+        ax.barh(at + shift, shares, height=0.38, color=colour, label=name)
+        for y, share in zip(at + shift, shares, strict=True):
+            text = f"{share:.0f} %"
+            ax.annotate(text, (share, y), (3, 0), textcoords="offset points", va="center", size="small")
+    pairs = [f"{name}\n{n:,} pairs" for name, n in zip(short(steps["batch"]), steps["n_pairs"], strict=True)]
+    ax.set_yticks(at, [f"{i}. {text}" for i, text in enumerate(pairs, 1)])
+    ax.set(xlim=(0, 112), ylim=(len(steps) - 0.5, -0.5), xlabel="cells with a pair (%)")
+    ax.set_xticks(range(0, 101, 20))
+    ax.set_ylabel("merged in this order")
+    ax.set_title(f"Merging into {short(record.steps['batch'].iloc[:1])[0]}: who found a pair")
+    legend(ax)
+    plain(ax)
+    return ax
