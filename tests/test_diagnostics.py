@@ -58,11 +58,11 @@ def test_lost_variance_is_that_along_the_mean_correction(result):
 def test_a_shift_away_is_seen_to_be_undone():
     X = np.vstack(make_batches((240,)))
     rng = np.random.default_rng(0)
-    uns = corrected(X[:120], X[120:] + rng.normal(0, 5, 40).clip(0), k=15).uns["mnn"]
+    uns = corrected(X[:120], X[120:] + rng.normal(0, 3, 40).clip(0), k=15).uns["mnn"]
     step = uns["steps"].loc["1"]
     assert step["mixing_before"] < 0.2
     assert step["reference_mixing_before"] < 0.2
-    assert step["mixing_after"] > 0.5
+    assert step["mixing_after"] > step["mixing_before"] + 0.3
     overall = uns["overall"]
     assert overall.loc["same_batch", "before"] > 0.9 > overall.loc["same_batch", "after"]
     assert (uns["mixing"]["excess_before"] > uns["mixing"]["excess_after"]).all()

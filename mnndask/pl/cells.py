@@ -34,7 +34,7 @@ def correction_length(data: AnnData | Recorded, *, ax: Axes | None = None) -> Ax
     _boxes(ax, record, np.asarray(record.sample["length"], float))
     unit = "cosine-normalised expression" if _is_normalised(record) else "units of expression"
     ax.set(title="How far cells were moved", ylabel=f"length of correction\n({unit})")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=0, top=1.08 * ax.get_ylim()[1])
     return ax
 
 
@@ -67,7 +67,7 @@ def variance_factor(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes
             fontsize="small",
         )
     ax.axhline(1, color="0.5", lw=1, ls="--")
-    ax.set_ylim(bottom=0.95, top=max(1.5, ax.get_ylim()[1] * 1.12))
+    ax.set_ylim(bottom=0.95, top=max(1.2, ax.get_ylim()[1] * 1.06))
     ax.set(title="Corrections lengthened to keep cells' ranks", ylabel="variance factor (times)")
     return ax
 

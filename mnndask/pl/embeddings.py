@@ -58,7 +58,7 @@ def embedding(
     'Cells before correction, by batch'
     """
     record, ax = Recorded.of(data), axes(ax)
-    shown, names = _coordinates(record, when, method)
+    shown, frame, names = _coordinates(record, when, method)
     if color is not None and record.is_measure(color):
         numbers, size = record.numbers(color), _size(len(shown))
         drawn = ax.scatter(shown[:, 0], shown[:, 1], s=size, lw=0, c=numbers, cmap="viridis", rasterized=True)
@@ -66,7 +66,7 @@ def embedding(
     else:
         _groups(ax, shown, record.batches if color is None else record.column(color))
         legend(ax, title=color or "batch")
-    _label(ax, names)
+    _label(ax, names, frame)
     ax.set_title(f"Cells {when} correction, by {color or 'batch'}")
     return ax
 
@@ -125,7 +125,8 @@ def pairs(
     sample, codes = record.sample, record.batches.codes
     number = order.index(batch)
     is_new, is_ref = codes == number, codes < number
-    shown = np.where(is_new[:, None], np.asarray(sample[when])[:, :2], np.asarray(sample["after"])[:, :2])
+    state, frame, axes_names = _coordinates(record, when, "pca")
+    shown = np.where(is_new[:, None], state, _coordinates(record, "after", "pca")[0])
     new, ref = (np.asarray(sample[key]) for key in ("pair_new", "pair_reference"))
     of_batch = np.flatnonzero(codes[new] == number)
     drawn = of_batch[:: max(1, -(-len(of_batch) // n_pairs))]
@@ -140,8 +141,8 @@ def pairs(
     ax.scatter([], [], s=30, lw=0, color=style(0)["color"], label=short([batch])[0])
     ax.plot([], [], lw=1.5, color=style(5)["color"], label=f"pair ({len(drawn):,} shown)")
     legend(ax)
-    _label(ax, ("PC 1", "PC 2"))
-    ax.set_title(f"Pairs of batch {short([batch])[0]}, {when} correction")
+    _label(ax, axes_names, frame)
+    ax.set_title(f"Pairs of {short([batch])[0]}, {when} correction")
     return ax
 
 
@@ -150,20 +151,23 @@ def _size(n: int) -> float:
     return float(np.clip(20_000 / max(1, n), 2, 30))
 
 
-def _coordinates(record: Recorded, when: When, method: str) -> tuple[NDArray[Any], tuple[str, str]]:
+def _coordinates(
+    record: Recorded, when: When, method: str
+) -> tuple[NDArray[Any], NDArray[Any], tuple[str, str]]:
+    """Where cells are, those of both states (so that pictures of either have one frame), and axes' names."""
     if when not in ("before", "after"):
         what = f"when is {when!r}."
         raise InputError(what, "Give 'before' or 'after'.")
     states = [np.asarray(record.sample[state]) for state in ("before", "after")]
     if method == "umap":
-        before, after = np.split(_umap(np.concatenate(states)), 2)
-        return (before if when == "before" else after), ("UMAP 1", "UMAP 2")
+        frame = _umap(np.concatenate(states))
+        return np.split(frame, 2)[when == "after"], frame, ("UMAP 1", "UMAP 2")
     if method != "pca":
         what = f"method is {method!r}."
         raise InputError(what, "Give 'pca' or 'umap'.")
-    shown = states[when == "after"]
-    flat = np.zeros((len(shown), max(0, 2 - shown.shape[1])), shown.dtype)
-    return np.hstack([shown[:, :2], flat]), ("PC 1", "PC 2")
+    frame = np.concatenate(states)[:, :2]
+    frame = np.pad(frame, ((0, 0), (0, 2 - frame.shape[1])))  # cells on a line
+    return np.split(frame, 2)[when == "after"], frame, ("PC 1", "PC 2")
 
 
 def _umap(cells: NDArray[Any]) -> NDArray[Any]:
@@ -176,7 +180,9 @@ def _umap(cells: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def _label(ax: Axes, names: tuple[str, str]) -> None:
-    ax.set(xlabel=names[0], ylabel=names[1], xticks=[], yticks=[])
-    ax.margins(MARGIN)
+def _label(ax: Axes, names: tuple[str, str], frame: NDArray[Any]) -> None:
+    low, high = frame.min(axis=0), frame.max(axis=0)
+    margin = MARGIN * np.where(high > low, high - low, 1)
+    (left, bottom), (right, top) = low - margin, high + margin
+    ax.set(xlabel=names[0], ylabel=names[1], xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
     plain(ax)

@@ -48,7 +48,7 @@ def mixing(data: AnnData | Recorded, *, label: str | None = None, ax: Axes | Non
     ax.scatter(100 * table["before"], at, s=55, color=BEFORE, marker="o", label="before", zorder=3)
     ax.scatter(100 * table["after"], at, s=55, color=AFTER, marker="D", label="after", zorder=3)
     ax.scatter(
-        100 * table["expected"], at, s=160, lw=2, color="black", marker="|", label="by chance", zorder=2
+        100 * table["expected"], at, s=220, lw=2, color="black", marker="|", label="by chance", zorder=2
     )
     ax.set_yticks(at, short(table.index))
     ax.set(xlim=(-3, 103), ylim=(len(table) - 0.5, -0.5), ylabel="batch")
