@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from mnndask.cli_correct import correct
+from mnndask.cli_look import info, report
 from mnndask.datasets import simulate_to_zarr
 from mnndask.demo import run_demo
 from mnndask.errors import MNNError, kept_notes
@@ -33,7 +34,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(correct)
+for command in (correct, report, info):
+    cli.add_command(command)
 
 
 @cli.command(short_help="Simulate batches, correct them, draw them.")

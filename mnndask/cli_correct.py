@@ -11,6 +11,7 @@ import pandas as pd
 
 from mnndask.budget import Budget
 from mnndask.cli_columns import angle_column, listed_genes, marked_cells, marked_genes, stems_unless_named
+from mnndask.cli_look import check_report, write_report
 from mnndask.cli_types import CommaList, SketchSize, StoreLocation
 from mnndask.cluster import scheduled_by
 from mnndask.correct import mnn_correct
@@ -30,6 +31,13 @@ from mnndask.target import target_of
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=StoreLocation(), metavar="INPUT...")
 @click.option("-o", "--output", required=True, type=StoreLocation(), help="Store to write (.zarr).")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page with pictures and measures of the correction, too (.html).",
+)
+@click.option("--label", metavar="COLUMN", help="Column of obs with the kinds of cells, for the report.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--resume", is_flag=True, help="Continue what the same command left of the output.")
 @click.option(
@@ -158,6 +166,8 @@ def correct(
     output: Location,
     scheduler: str | None,
     quiet: bool,
+    report: Path | None,
+    label: str | None,
     **options: Any,
 ) -> None:
     """Correct batches and write one AnnData zarr store.
@@ -176,6 +186,13 @@ def correct(
         steps, shape = _corrected(inputs, output, show_progress=show_progress, **options)
     if quiet:
         return
+    if label is not None and report is None:
+        what = "--label names a column for the report, and no --report is to be written."
+        raise InputError(what, "Give --report FILE, or leave --label out.")
+    if report is not None:
+        check_report(report, overwrite=options["overwrite"])
+    with scheduled_by(scheduler):
+        steps, shape = _corrected(inputs, output, **options)
     for row in steps.iloc[1:].itertuples():
         click.echo(
             f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
@@ -184,6 +201,8 @@ def correct(
         f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
         f"in {time.perf_counter() - start:.1f} s: {output}"
     )
+    if report is not None:
+        write_report(output, report, label, {"reading, fitting and writing": time.perf_counter() - start})
 
 
 def _corrected(

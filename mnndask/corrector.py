@@ -23,6 +23,7 @@ from mnndask.model import CorrectionModel
 from mnndask.parameters import check_parameters
 from mnndask.progress import showing
 from mnndask.reference import HeldSketch
+from mnndask.reprs import repr_of_fit
 from mnndask.results import pack_anndata, pack_matrices, pair_tables
 
 
@@ -138,12 +139,16 @@ show_progress
         return out
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return BaseEstimator._repr_mimebundle_(self._without_secrets(), **kwargs)
+        out = BaseEstimator._repr_mimebundle_(self._without_secrets(), **kwargs)
+        return out | {"text/html": self._repr_html_()} if "text/html" in out else out
 
     @property
     def _repr_html_(self) -> Any:
-        """What notebooks show."""
-        return BaseEstimator._repr_html_.fget(self._without_secrets())
+        """What notebooks show: the parameters and, once fitted, what each merge step did."""
+        # scikit-learn's is a property, too, that is not there when its configuration says so.
+        parameters = BaseEstimator._repr_html_.fget(self._without_secrets())
+        fitted = getattr(self, "_fitted", None)
+        return lambda: parameters() + (repr_of_fit(fitted) if fitted else "")
 
     def _without_secrets(self) -> MNNCorrector:
         """A copy to be shown."""

@@ -193,6 +193,11 @@ class CorrectionModel:
     components_out: Components | None = None
     steps: dict[int, MergeStep] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from mnndask.reprs import repr_of_model
+
+        return repr_of_model(self)
+
     def correct(self, batch: int, X: Block, rows: Rows | None = None) -> Floats:
         """Correct cells of one batch.
 

@@ -10,6 +10,7 @@ import zarr
 from anndata import AnnData
 from anndata.experimental import read_elem_lazy
 from anndata.io import read_elem
+from pandas import DataFrame
 from zarr.errors import ContainsArrayError
 
 from mnndask.budget import CHUNK_BYTES
@@ -52,6 +53,46 @@ def open_lazily(
     finally:
         if isinstance(group, h5py.File):
             group.close()
+
+
+def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
+    """Read ``uns["mnn"]`` of an AnnData store (None if there is none), some columns of obs, and its shape.
+
+    Raises
+    ------
+    InputNotFoundError, InputError, InputReadError
+        As :func:`open_lazily`.
+    InputKeyError
+        If there is no such column.
+    """
+    label = str(location)
+    if not location.exists():
+        what = f"{label} does not exist."
+        raise InputNotFoundError(what, "Check the path.")
+    group = _open_group(location, label)
+    try:
+        with reading(label, "its root"):
+            if group.attrs.get("encoding-type") != "anndata":
+                what = f"{label} is not an AnnData store."
+                raise InputError(what, "Give what mnn_correct or the command wrote.")
+            shape = _n_rows(group["obs"]), _n_rows(group["var"])
+            known = [str(name) for name in group["obs"].attrs["column-order"]]
+        missing = [name for name in columns if name not in known]
+        if missing:
+            what = f"{label} has no column {missing[0]!r} in obs."
+            raise InputKeyError(what, f"Its columns are: {', '.join(known) or 'none'}.")
+        obs = DataFrame({name: _in_memory(group["obs"], name, label) for name in columns})
+        uns = group.get("uns", {})
+        recorded = _in_memory(uns, "mnn", label) if "mnn" in uns else None
+        return recorded, obs if columns else DataFrame(index=range(shape[0])), shape
+    finally:
+        if isinstance(group, h5py.File):
+            group.close()
+
+
+def _n_rows(table: Any) -> int:
+    """Rows of a table, of whose names nothing is read."""
+    return int(table[table.attrs["_index"]].shape[0])
 
 
 def _open_group(location: Location, label: str) -> Any:

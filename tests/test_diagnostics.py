@@ -61,8 +61,8 @@ def test_a_shift_away_is_seen_to_be_undone():
     uns = corrected(X[:120], X[120:] + rng.normal(0, 3, 40).clip(0), k=15).uns["mnn"]
     step = uns["steps"].loc["1"]
     assert step["mixing_before"] < 0.2
-    assert step["reference_mixing_before"] < 0.2
     assert step["mixing_after"] > step["mixing_before"] + 0.3
+    assert step["reference_mixing_after"] > step["reference_mixing_before"]
     overall = uns["overall"]
     assert overall.loc["same_batch", "before"] > 0.9 > overall.loc["same_batch", "after"]
     assert (uns["mixing"]["excess_before"] > uns["mixing"]["excess_after"]).all()

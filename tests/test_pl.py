@@ -1,7 +1,7 @@
 """Pictures of a correction: drawn, labelled, and telling corrected cells from uncorrected ones."""
 
 import sys
-from importlib.util import find_spec
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -133,10 +133,19 @@ def test_pairs_are_lines_between_paired_cells(corrected):
         pl.pairs(corrected, "plate A")
 
 
-@pytest.mark.skipif(find_spec("umap") is None, reason="umap-learn is not installed")
-@pytest.mark.filterwarnings("ignore")  # of umap-learn and what it needs
-def test_umap_is_drawn_where_it_is_asked_for(corrected):
-    assert pl.embedding(corrected, method="umap").get_xlabel() == "UMAP 1"
+def test_umap_lays_out_both_states_together(corrected, monkeypatch):
+    class UMAP:
+        def __init__(self, **_):
+            pass
+
+        def fit_transform(self, cells):
+            assert len(cells) == 2 * corrected.n_obs
+            return -cells[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=UMAP))
+    ax, plain = pl.embedding(corrected, method="umap"), pl.embedding(corrected)
+    assert ax.get_xlabel() == "UMAP 1"
+    np.testing.assert_allclose(ax.get_xlim(), -np.array(plain.get_xlim()[::-1]), rtol=1e-5)
 
 
 def test_what_is_missing_is_said(corrected, monkeypatch):
