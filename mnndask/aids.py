@@ -32,7 +32,9 @@ def aids(record: Recorded) -> list[Aid]:
 
 
 def _percent(share: float) -> str:
-    """A share in words: the digits that tell it from 0 and 100 %."""
+    """A share in words, with the digits that tell it from 0 and 100 %."""
+    if 0 < share < 0.0005 or 0.9995 < share < 1:
+        return "less than 0.1%" if share < 0.5 else "more than 99.9%"
     return f"{share:.1%}" if 0 < share < 0.1 or 0.995 < share < 1 else f"{share:.0%}"
 
 

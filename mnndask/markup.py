@@ -17,7 +17,8 @@ def text(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return "–" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        number = float(value)
+        return "–" if np.isnan(number) else f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
     if isinstance(value, np.ndarray | list | tuple):
         values = list(value)
         n, shown = len(values), ", ".join(map(str, values[:5]))

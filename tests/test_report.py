@@ -94,6 +94,7 @@ def test_the_report_names_no_other_place(page):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
 def test_a_browser_shows_the_report_wide_and_narrow(page, tmp_path):
     kept = Path(os.environ.get("MNNDASK_ARTIFACTS", tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
     with chromium() as port:
         for width in (1280, 400):
             question = f"({{pictures: {PICTURES}, page: document.documentElement.scrollWidth}})"
