@@ -1,7 +1,7 @@
-"""Time against cells, genes, sketch size and batches, one at a time, and the powers of them that it grows with.
+"""Time against cells, genes, sketch size and batches, one at a time, and the powers it grows with.
 
-``python -m benchmarks.growth --json growth.json --plot growth.png``. From sparse zarr to zarr; fit and application
-are timed apart. Prints a Markdown table.
+``python -m benchmarks.growth --json growth.json --plot growth.png``. From sparse zarr to zarr; fit and
+application are timed apart. Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -181,28 +181,30 @@ def correct(
       mnndask correct all.zarr --batch-key sample --mnn-order s2,s1,s3 -o corrected.zarr
     """  # noqa: D301
     start = time.perf_counter()
-    show_progress = False if quiet else None
-    with scheduled_by(scheduler), showing(show_progress):
-        steps, shape = _corrected(inputs, output, show_progress=show_progress, **options)
-    if quiet:
-        return
     if label is not None and report is None:
         what = "--label names a column for the report, and no --report is to be written."
         raise InputError(what, "Give --report FILE, or leave --label out.")
     if report is not None:
         check_report(report, overwrite=options["overwrite"])
-    with scheduled_by(scheduler):
-        steps, shape = _corrected(inputs, output, **options)
+    show_progress = False if quiet else None
+    with scheduled_by(scheduler), showing(show_progress):
+        steps, shape = _corrected(inputs, output, show_progress=show_progress, **options)
+    seconds = time.perf_counter() - start
+    if not quiet:
+        _summarise(steps, shape, seconds, output)
+    if report is not None:
+        write_report(output, report, label, {"reading, fitting and writing": seconds})
+
+
+def _summarise(steps: pd.DataFrame, shape: tuple[int, int], seconds: float, output: Location) -> None:
     for row in steps.iloc[1:].itertuples():
         click.echo(
             f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
         )
     click.echo(
         f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
-        f"in {time.perf_counter() - start:.1f} s: {output}"
+        f"in {seconds:.1f} s: {output}"
     )
-    if report is not None:
-        write_report(output, report, label, {"reading, fitting and writing": time.perf_counter() - start})
 
 
 def _corrected(
