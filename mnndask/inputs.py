@@ -23,15 +23,11 @@ from mnndask.chunks import moderate
 from mnndask.errors import InputError, InputKeyError, InputTypeError
 from mnndask.guard import check_lazy_tables, guarded
 from mnndask.kernels.neighbors import Rows
+from mnndask.kinds import common_kind
 from mnndask.location import Location
 from mnndask.reading import lazy_matrix
 from mnndask.sources import Matrix, Source, layer_names
 from mnndask.store import open_lazily
-
-ACCEPTED = (
-    "AnnData, numpy.ndarray, scipy sparse matrix, dask array, zarr array, xarray.DataArray, "
-    "or a path of a .zarr or .h5ad"
-)
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def read_inputs(
     InputTypeError, InputError, InputKeyError, GenesError, InputNotFoundError
         Naming the input and the remedy.
     """
-    kind = _common_kind(datas)
+    kind = common_kind(datas)
     datas = [_located(i, data, storage_options) for i, data in enumerate(datas)]
     sources: list[Source] = []
     for i, data in enumerate(datas):
@@ -168,50 +164,6 @@ def _moderate(sources: list[Source], budget: Budget, n_near: int) -> list[Source
     """Size the chunks of lazy sources."""
     size = _precision(sources).itemsize
     return [replace(s, X=moderate(s.X, s.label, budget, size, n_near)) if s.lazy else s for s in sources]
-
-
-def _kind(data: Any) -> str:
-    match data:
-        case AnnData():
-            return "anndata"
-        case str() | os.PathLike() | Location():
-            return "path"
-        case np.ndarray():
-            return "array"
-        case da.Array():
-            return "dask"
-        case zarr.Array():
-            return "zarr"
-        case xr.DataArray():
-            return "dataarray"
-    if sparse.issparse(data):
-        return "sparse"
-    what = f"A batch is {_article(type(data))}, which mnndask cannot read."
-    remedy = f"Pass each batch as its own argument, as one of: {ACCEPTED}."
-    if isinstance(data, list | tuple):
-        remedy = "Pass each batch as its own argument: unpack the list, mnn_correct(*batches)."
-    raise InputTypeError(what, remedy)
-
-
-def _article(kind: type) -> str:
-    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    return f"an object of type {name}"
-
-
-def _common_kind(datas: Sequence[Any]) -> str:
-    """What goes out, after checking that all came in as the same kind."""
-    if not isinstance(datas, list | tuple):
-        what = f"The batches are {_article(type(datas))}, not a list."
-        raise InputTypeError(what, "Give a list of them, also if it is one: [data].")
-    if not datas:
-        what = "No data was given."
-        raise InputTypeError(what, "Pass two or more batches, or one AnnData whose obs has the batch_key.")
-    kinds = [_kind(data) for data in datas]
-    if len(set(kinds)) > 1:
-        odd = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
-        what = f"Batches are of mixed kinds: batch 0 is {kinds[0]}, batch {odd} is {kinds[odd]}."
-        raise InputTypeError(what, "Convert them to one kind, e.g. all AnnData or all paths.")
-    return {"anndata": "anndata", "path": "anndata", "dataarray": "dataarray"}.get(kinds[0], "array")
 
 
 def _located(i: int, data: Any, options: Mapping[str, Any] | None) -> Any:

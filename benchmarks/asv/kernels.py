@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.kernels.compiled import exp_in_place
+from mnndask.kernels.compiling import exp_in_place
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.distances import Points, bits_of
 from mnndask.kernels.neighbors import Smallest, nearest, smallest_both_ways

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mnndask.kernels.compiled import exp_in_place, weigh_by_distance
+from mnndask.kernels.compiled import weigh_by_distance
+from mnndask.kernels.compiling import exp_in_place
 from mnndask.kernels.distances import (
     Floats,
     Matrix,
