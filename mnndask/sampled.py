@@ -67,7 +67,7 @@ class Sampled:
         return cls(
             np.repeat(np.arange(len(states), dtype=np.int32), counts),
             np.concatenate([own.cells for own in states]),
-            np.concatenate([move.length for move in moves]).astype(np.float32),
+            _single(np.concatenate([move.length for move in moves])),
             np.concatenate([_factors(fit, b, own.cells) for b, own in enumerate(states)]),
             np.concatenate([before for before, _ in projected]),
             np.concatenate([after for _, after in projected]),
@@ -159,7 +159,7 @@ class _States:
         out = np.empty((2, len(self), basis.shape[1]), np.float32)
         for at, *both in self.blocks():
             for target, cells in zip(out, both, strict=True):
-                target[at] = (cells - mean) @ basis
+                target[at] = _single((cells - mean) @ basis)
         return out[0], out[1]
 
 
@@ -180,4 +180,10 @@ def _factors(fit: Fit, batch: int, cells: Rows) -> NDArray[np.float32]:
     step = fit.model.steps.get(batch)
     if step is None:
         return np.ones(len(cells), np.float32)
-    return step.factors[fit.sketches[batch].rows[cells]].astype(np.float32)
+    return _single(step.factors[fit.sketches[batch].rows[cells]])
+
+
+def _single(values: Floats) -> NDArray[np.float32]:
+    """In single precision; what is beyond its range, at its end."""
+    largest = float(np.finfo(np.float32).max)
+    return np.clip(values, -largest, largest).astype(np.float32)

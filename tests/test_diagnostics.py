@@ -64,7 +64,7 @@ def test_a_shift_away_is_seen_to_be_undone():
     assert step["mixing_after"] > step["mixing_before"] + 0.3
     assert step["reference_mixing_after"] > step["reference_mixing_before"]
     overall = uns["overall"]
-    assert overall.loc["same_batch", "before"] > 0.9 > overall.loc["same_batch", "after"]
+    assert overall.loc["same_batch", "before"] > 0.8 > overall.loc["same_batch", "after"]
     assert (uns["mixing"]["excess_before"] > uns["mixing"]["excess_after"]).all()
 
 
