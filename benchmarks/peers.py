@@ -35,6 +35,7 @@ PEERS = ("scranpy", "harmonypy", "scanorama", "mnnpy")
 GIVES = {"scranpy": "50 components", "harmonypy": "50 components"}
 FULL = {
     "sizes": ["small", "large"],
+    "peers": list(PEERS),
     "rounds": 3,
     "memory_limit": "2GB",
     "time_limit_s": 3600.0,
@@ -73,7 +74,7 @@ SIZES = {
 def interpreters(given: Any) -> tuple[dict[str, Path], dict[str, Any], dict[str, str]]:
     """Peers that can be imported, and by what; their versions; and why others are skipped."""
     found, versions, skipped = {}, {}, {}
-    for name in PEERS:
+    for name in given.peers:
         python = given.mnnpy_python if name == "mnnpy" else given.peers_python or Path(sys.executable)
         if python is None:
             skipped[name] = "no interpreter is given that can import it (--mnnpy-python)"
@@ -186,9 +187,9 @@ def summary(own: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, 
 
 
 def run(given: Any) -> dict[str, Any]:
-    unknown = set(given.sizes) - set(SIZES)
-    if unknown:
-        sys.exit(f"unknown sizes: {', '.join(unknown)}; known: {', '.join(SIZES)}")
+    for kind, asked, known in (("sizes", given.sizes, SIZES), ("peers", given.peers, PEERS)):
+        if unknown := set(asked) - set(known):
+            sys.exit(f"unknown {kind}: {', '.join(unknown)}; known: {', '.join(known)}")
     peers, versions, skipped = interpreters(given)
     figures: dict[str, Any] = {"versions": versions, "skipped": skipped, "sizes": {}}
     for name in given.sizes:

@@ -84,7 +84,7 @@ def test_mnndask_is_measured_from_files_to_a_file_where_no_peer_is_at_hand(compa
 
 
 def test_an_interpreter_that_is_not_there_is_told(tmp_path):
-    given = type("Given", (), {"peers_python": tmp_path / "none", "mnnpy_python": None})
+    given = type("Given", (), {"peers": ["scranpy"], "peers_python": tmp_path / "none"})
     found, _, skipped = peers.interpreters(given)
     assert found == {}
     assert skipped["scranpy"] == f"{tmp_path / 'none'} cannot be run: No such file or directory"
@@ -137,9 +137,11 @@ def test_mnnpy_is_not_tried_on_many_cells(monkeypatch, compare):
     assert "mnnpy on 110 + 90 × 40: not tried on more than 199 cells: needs hours" in said
 
 
-def test_sizes_that_are_not_known_are_refused(compare):
+def test_sizes_and_peers_that_are_not_known_are_refused(compare):
     with pytest.raises(SystemExit, match="unknown sizes: huge; known: small, large"):
         compare("--sizes", "huge")
+    with pytest.raises(SystemExit, match="unknown peers: seurat; known: scranpy, harmonypy"):
+        compare("--peers", "seurat")
 
 
 def test_a_command_is_killed_beyond_its_limits_with_all_below_it():
