@@ -107,7 +107,7 @@ def test_tiled_equals_in_memory(toy):
 
 def test_threads_compares_with_a_matrix_product(toy):
     figures, _ = toy(threads)
-    assert set(figures) == {"mnn_correct", "matrix_product"}
+    assert set(figures) == {"mnn_correct", "application", "matrix_product"}
     assert all(figure["speed_up"] > 0 for figure in figures.values())
 
 
