@@ -177,12 +177,12 @@ def _angle(sampled: Sampled, new: Rows, ref: Rows) -> float:
 def _of_step(fit: Fit, record: MergeRecord, sampled: Sampled) -> Column:
     sketch, step = fit.sketches[record.batch], fit.model.steps[record.batch]
     own = sampled.batch == record.batch
-    factors = step.factors[sketch.rows]
+    factors, length = step.factors[sketch.rows], sampled.length[own].astype(np.float64)
     return {
         "paired": len(record.anchors) / len(sketch.rows),
         "paired_reference": len(np.unique(record.ref_rows)) / record.n_reference_used,
-        "length_median": float(np.median(sampled.length[own])),
-        "length_95": float(np.quantile(sampled.length[own], 0.95)),
+        "length_median": float(np.median(length)),
+        "length_95": float(np.quantile(length, 0.95)),
         "lengthened": float((factors > LENGTHENED).mean()),
         "lost_variance": float(sampled.lost[record.batch]),
     }
