@@ -177,7 +177,7 @@ def _angle(sampled: Sampled, new: Rows, ref: Rows) -> float:
 def _of_step(fit: Fit, record: MergeRecord, sampled: Sampled) -> Column:
     sketch, step = fit.sketches[record.batch], fit.model.steps[record.batch]
     own = sampled.batch == record.batch
-    factors, length = step.factors[sketch.rows], sampled.length[own].astype(np.float64)
+    factors, length = step.factors[sketch.rows], sampled.length[own]
     return {
         "paired": len(record.anchors) / len(sketch.rows),
         "paired_reference": len(np.unique(record.ref_rows)) / record.n_reference_used,

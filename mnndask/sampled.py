@@ -47,7 +47,7 @@ class Sampled:
 
     batch: NDArray[np.int32]
     cell: Rows
-    length: NDArray[np.float32]
+    length: NDArray[np.float64]
     factor: NDArray[np.float32]
     before: NDArray[np.float32]
     after: NDArray[np.float32]
@@ -67,7 +67,7 @@ class Sampled:
         return cls(
             np.repeat(np.arange(len(states), dtype=np.int32), counts),
             np.concatenate([own.cells for own in states]),
-            _single(np.concatenate([move.length for move in moves])),
+            np.concatenate([move.length for move in moves]).astype(np.float64),
             np.concatenate([_factors(fit, b, own.cells) for b, own in enumerate(states)]),
             np.concatenate([before for before, _ in projected]),
             np.concatenate([after for _, after in projected]),
