@@ -11,7 +11,7 @@ import pandas as pd
 
 from mnndask.budget import Budget
 from mnndask.cli_columns import angle_column, listed_genes, marked_cells, marked_genes, stems_unless_named
-from mnndask.cli_look import check_report, write_report
+from mnndask.cli_look import check_report, tell_steps, write_report
 from mnndask.cli_types import CommaList, SketchSize, StoreLocation
 from mnndask.cluster import scheduled_by
 from mnndask.correct import mnn_correct
@@ -191,20 +191,13 @@ def correct(
         steps, shape = _corrected(inputs, output, show_progress=show_progress, **options)
     seconds = time.perf_counter() - start
     if not quiet:
-        _summarise(steps, shape, seconds, output)
+        tell_steps(steps)
+        click.echo(
+            f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
+            f"in {seconds:.1f} s: {output}"
+        )
     if report is not None:
         write_report(output, report, label, {"reading, fitting and writing": seconds})
-
-
-def _summarise(steps: pd.DataFrame, shape: tuple[int, int], seconds: float, output: Location) -> None:
-    for row in steps.iloc[1:].itertuples():
-        click.echo(
-            f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
-        )
-    click.echo(
-        f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
-        f"in {seconds:.1f} s: {output}"
-    )
 
 
 def _corrected(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+import pandas as pd
 
 from mnndask.aids import aids
 from mnndask.cli_types import StoreLocation
@@ -24,12 +25,17 @@ def info(corrected: Location) -> None:
     record = Recorded(checked(uns, str(corrected)), obs)
     click.echo(f"{corrected}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches")
     click.echo(f"corrected by mnndask {record.uns['version']}, reference {record.steps['batch'].iloc[0]}")
-    for row in record.steps.iloc[1:].itertuples():
+    tell_steps(record.steps)
+    for aid in aids(record):
+        click.echo(f"{'!' if aid.attention else '-'} {aid.text}")
+
+
+def tell_steps(steps: pd.DataFrame) -> None:
+    """Print a line for each merge step."""
+    for row in steps.iloc[1:].itertuples():
         click.echo(
             f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells in one"
         )
-    for aid in aids(record):
-        click.echo(f"{'!' if aid.attention else '-'} {aid.text}")
 
 
 @click.command(short_help="Write a page with pictures and measures of a correction.")

@@ -230,8 +230,9 @@ class CorrectionModel:
         lengths = self.spaces.lengths(near, self.names[batch])
         np.divide(raw, lengths if self.spaces.cos_norm_out else 1, out=out)
         if step:
-            cells = _around(out[:, self.spaces.near], self.components_in, self.centre_in)
-            if not self.spaces.coincide:
+            if self.spaces.coincide:  # normalised already
+                cells = _around(out[:, self.spaces.near], self.components_in, self.centre_in)
+            else:
                 cells = self._points_in(near, lengths)
             self._add_correction(step, out, cells, known)
 
