@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mnndask.location import Location
 from mnndask.memory import return_freed
 from mnndask.output import check_output, write_annotations, write_matrix, writing
 from mnndask.parameters import SKETCH_METHODS
-from mnndask.progress import showing
+from mnndask.progress import showing, told
 from mnndask.run_record import Run
 from mnndask.store import open_lazily
 from mnndask.target import target_of
@@ -187,7 +188,7 @@ def correct(
     if report is not None:
         check_report(report, overwrite=options["overwrite"])
     show_progress = False if quiet else None
-    with scheduled_by(scheduler), showing(show_progress):
+    with scheduled_by(scheduler), showing(show_progress), nullcontext() if quiet else told():
         steps, shape = _corrected(inputs, output, show_progress=show_progress, **options)
     seconds = time.perf_counter() - start
     if not quiet:

@@ -85,6 +85,23 @@ def showing(asked: bool | None) -> Iterator[None]:
         _shown.reset(token)
 
 
+@contextmanager
+def told() -> Iterator[None]:
+    """Where no terminal shows live lines, say each stage that is done in a line of its own on stderr."""
+    if sys.stderr is None or sys.stderr.isatty():
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("mnndask: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
 def _is_watched() -> bool:
     return "ipykernel.zmqshell" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 

@@ -83,12 +83,17 @@ def test_command_in_a_terminal(command):
     assert out.splitlines()[-1].startswith("corrected 130 cells")
 
 
-@pytest.mark.parametrize("words", [[], ["--quiet"]])
-def test_command_through_a_pipe(command, words):
-    status, out, err = command(*words, terminal=False)
-    assert (status, err) == (0, "")
-    assert not CONTROLS.search(out)
-    assert bool(out) != bool(words)
+def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(command):
+    status, out, err = command(terminal=False)
+    assert status == 0
+    assert not CONTROLS.search(out + err)
+    assert out.splitlines()[-1].startswith("corrected 130 cells")
+    told = [re.fullmatch(r"mnndask: (.+): [\d,]+ \w+ in \d+\.\d s", line)[1] for line in err.splitlines()]
+    assert told == OF_COMMAND
+
+
+def test_quiet_command_through_a_pipe_says_nothing(command):
+    assert command("--quiet", terminal=False) == (0, "", "")
 
 
 def test_quiet_command_in_a_terminal_says_warnings_and_errors_only(command):
