@@ -38,7 +38,7 @@ def place(tmp_path, request):
 
 
 @pytest.mark.parametrize("limit", [None, 200_000], ids=["in memory", "on disk"])
-def test_a_model_that_is_read_corrects_to_the_bit(place, limit, tmp_path):
+def test_a_model_that_is_read_corrects_the_same(place, limit, tmp_path):
     X = make_batches()
     options = OPTIONS | {"memory_limit": limit, "scratch": tmp_path}
     model = MNNCorrector(**options).fit([da.from_array(x, chunks=(40, -1)) for x in X]).model_
@@ -46,10 +46,10 @@ def test_a_model_that_is_read_corrects_to_the_bit(place, limit, tmp_path):
     read = read_tree(place)
     for batch in (0, 1, 2):
         rows = np.arange(len(X[batch]))
-        np.testing.assert_array_equal(
-            read.correct(batch, X[batch], rows), model.correct(batch, X[batch], rows)
-        )
-    np.testing.assert_array_equal(read.angles(1, X[1]), model.angles(1, X[1]))
+        expected = model.correct(batch, X[batch], rows)
+        np.testing.assert_allclose(read.correct(batch, X[batch], rows), expected, rtol=0, atol=1e-13)
+    # Products depend on how a processor's memory is aligned, in the last bit.
+    np.testing.assert_allclose(read.angles(1, X[1]), model.angles(1, X[1]), rtol=1e-13)
     assert read.names == model.names
     assert read.spaces.dtype == np.float64
 
