@@ -47,12 +47,15 @@ def chromium():
             process.wait(SECONDS)
 
 
-def look_at(port, url, width, question, screenshot=None):
-    """Open a page; gives the answer to `question` (JavaScript), the console's errors, and the requests."""
-    return asyncio.run(asyncio.wait_for(_look(port, url, width, question, screenshot), SECONDS))
+def look_at(port, url, width, question, screenshot=None, *, ready="true"):
+    """Open a page and wait until it is `ready` (JavaScript), for a live one.
+
+    Gives the answer to `question`, the console's errors, and the requests.
+    """
+    return asyncio.run(asyncio.wait_for(_look(port, url, width, question, screenshot, ready), SECONDS))
 
 
-async def _look(port, url, width, question, screenshot):
+async def _look(port, url, width, question, screenshot, ready):
     listing = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json")
     address = next(t for t in json.loads(listing.body) if t["type"] == "page")["webSocketDebuggerUrl"]
     page = await websocket_connect(address, max_message_size=2**28)
@@ -75,6 +78,8 @@ async def _look(port, url, width, question, screenshot):
     await ask("Page.navigate", url=url)
     while not any(event["method"] == "Page.loadEventFired" for event in events):
         await ask("Runtime.evaluate", expression="0")
+    while not (await ask("Runtime.evaluate", expression=f"!!({ready})"))["result"].get("value"):
+        await asyncio.sleep(0.05)
     answer = await ask("Runtime.evaluate", expression=f"JSON.stringify({question})", returnByValue=True)
     assert "exceptionDetails" not in answer, answer
     if screenshot is not None:

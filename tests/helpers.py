@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,12 @@ from scipy import sparse as sp
 from mnndask import mnn_correct
 
 GENES = [f"g{i}" for i in range(40)]
+STAGE = re.compile(r"mnndask: (.+): [\d,]+ \w+ in \d+\.\d s")
+
+
+def told(err):
+    """Lines of the command's stderr, but for those of stages that it has done."""
+    return [line for line in err.splitlines() if not STAGE.fullmatch(line)]
 
 
 def make_batches(sizes=(60, 70, 50), n_genes=40, *, seed=0, dtype=np.float64):

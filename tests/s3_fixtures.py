@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import zarr
-from helpers import make_batches
+from helpers import make_batches, told
 from object_store import object_store
 from scipy import sparse
 
@@ -88,7 +88,7 @@ def s3_command(capsys, monkeypatch):
             main(["correct", *inputs, "-k", "5", "--n-jobs", "2", "-o", output, *options])
         err = capsys.readouterr().err
         assert SECRET not in err
-        return end.value.code or 0, err.splitlines()
+        return end.value.code or 0, told(err)
 
     return command
 

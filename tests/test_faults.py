@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from helpers import as_anndata
+from helpers import as_anndata, told
 from scipy import sparse
 from spoiling import LAYOUTS, OPENERS, A, B, garble, lose, truncate
 
@@ -214,7 +214,7 @@ def test_command_says_it_in_one_line(stores, tmp_path, capsys, kind, spoil):
     out, err = capsys.readouterr()
     assert end.value.code == 2
     assert out == ""
-    assert len(err.splitlines()) == 1
+    assert len(told(err)) == 1
     assert err.startswith(f"mnndask: batch 1 ({paths[1]}) ")
     assert not list(tmp_path.glob("out.*"))
 
@@ -235,6 +235,6 @@ def test_nan_deep_inside_a_chunk(tmp_path, capsys, where, layout):
         main(["correct", *inputs, "-k", "5", *options, "-o", str(tmp_path / "out.zarr")])
     err = capsys.readouterr().err
     assert end.value.code == 2
-    assert len(err.splitlines()) == 1
+    assert len(told(err)) == 1
     assert "batch 'b' holds NaN or infinity in row 37." in err
     assert (tmp_path / "out.zarr.partial").exists() == ("out.zarr.partial" in err) == (where == "application")

@@ -14,7 +14,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
-from helpers import check_kept, make_batches
+from helpers import check_kept, make_batches, told
 
 from mnndask.cli import main
 
@@ -82,9 +82,9 @@ def stopped_by(tmp_path):
         chunks = json.loads((tmp_path / "out.zarr.partial/X/zarr.json").read_text())["chunk_grid"]
         assert chunks["configuration"]["chunk_shape"] == [1200 // N_CHUNKS, 40]
         assert len(written(tmp_path)) == N_CHUNKS if ending else 0 < len(written(tmp_path)) < N_CHUNKS
-        told = "mnndask: warning: 120 cells do not fit in 0.0003 GB together"  # so they are in scratch
-        assert err.startswith(told)
-        return process.returncode, [line for line in err.splitlines()[1:] if line]
+        warning = "mnndask: warning: 120 cells do not fit in 0.0003 GB together"  # so they are in scratch
+        assert err.startswith(warning)
+        return process.returncode, [line for line in told(err)[1:] if line]
 
     return stop
 

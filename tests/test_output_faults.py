@@ -10,7 +10,7 @@ import sys
 import anndata as ad
 import pytest
 import zarr
-from helpers import as_anndata, check_kept, make_batches
+from helpers import as_anndata, check_kept, make_batches, told
 
 from mnndask.cli import main
 from mnndask.errors import OutputExistsError
@@ -27,7 +27,7 @@ def command(tmp_path, capsys, monkeypatch):
     def command(*options):
         with pytest.raises(SystemExit) as end:
             main(["correct", "a.h5ad", "b.h5ad", "-k", "5", "-o", "out.zarr", *options])
-        return end.value.code or 0, capsys.readouterr().err.splitlines()
+        return end.value.code or 0, told(capsys.readouterr().err)
 
     return command
 

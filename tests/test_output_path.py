@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from anndata.io import write_elem
-from helpers import GENES, as_anndata, make_batches
+from helpers import GENES, as_anndata, make_batches, told
 
 from mnndask.cli import main
 from mnndask.errors import InputError
@@ -56,7 +56,7 @@ def run(folder, capsys):
         with pytest.raises(SystemExit) as caught:
             main(["correct", "--k", "3", *line.split()])
         out, err = capsys.readouterr()
-        return caught.value.code, out.splitlines(), err.splitlines()
+        return caught.value.code, out.splitlines(), told(err)
 
     return run
 

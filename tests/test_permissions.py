@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import values
+from helpers import told, values
 from spoiling import OPENERS, A, B, chunk_files, stored
 
 from mnndask import mnn_correct
@@ -86,11 +86,11 @@ def test_chunks_that_may_no_longer_be_read(folder, kind, opened):
     check(caught.value)
 
 
-def said(capsys, *words):
+def refusal(capsys, *words):
     with unprivileged(), pytest.raises(SystemExit) as end:
         main(["correct", *map(str, words), "-k", "5"])
     assert end.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = told(capsys.readouterr().err)
     assert "permission denied" in line
     assert "credentials" not in line
     return line
@@ -100,7 +100,7 @@ def said(capsys, *words):
 def test_inputs_in_a_folder_that_may_not_be_entered(folder, kind, capsys, tmp_path):
     paths = batches(folder, kind)
     lock(folder)
-    assert f"{paths[0]} cannot be read" in said(capsys, *paths, "-o", tmp_path / "out.zarr")
+    assert f"{paths[0]} cannot be read" in refusal(capsys, *paths, "-o", tmp_path / "out.zarr")
 
 
 @pytest.mark.parametrize("mode", [0o555, 0])
@@ -109,11 +109,11 @@ def test_a_folder_in_which_no_output_can_be_made_is_told_before_any_work(folder,
     paths, place = batches(folder), folder / "results"
     place.mkdir()
     place.chmod(mode)
-    line = said(capsys, *paths, "-o", place / "out.zarr")
+    line = refusal(capsys, *paths, "-o", place / "out.zarr")
     assert f"Nothing can be made in the folder of the output, {place}" in line
     if not mode:
         below = place / "old"
-        assert f"the folder of the output, {below}" in said(capsys, *paths, "-o", below / "out.zarr")
+        assert f"the folder of the output, {below}" in refusal(capsys, *paths, "-o", below / "out.zarr")
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--resume"])
@@ -123,7 +123,7 @@ def test_an_unfinished_output_of_someone_else(folder, option, capsys):
     place.chmod(0o777)
     (place / "out.zarr.partial" / "X").mkdir(parents=True)
     lock(place / "out.zarr.partial")
-    line = said(capsys, *paths, "-o", place / "out.zarr", option)
+    line = refusal(capsys, *paths, "-o", place / "out.zarr", option)
     assert f"The output {place / 'out.zarr'} could not be written" in line
     assert "Write to another place" in line
 

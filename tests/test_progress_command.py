@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import as_anndata
+from helpers import STAGE, as_anndata
 from terminals import BATCHES, STAGES, check_stages, seen
 
 OF_COMMAND = ["reading cells", *STAGES[:3], "writing"]
@@ -88,7 +88,7 @@ def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(command):
     assert status == 0
     assert not CONTROLS.search(out + err)
     assert out.splitlines()[-1].startswith("corrected 130 cells")
-    told = [re.fullmatch(r"mnndask: (.+): [\d,]+ \w+ in \d+\.\d s", line)[1] for line in err.splitlines()]
+    told = [STAGE.fullmatch(line)[1] for line in err.splitlines()]
     assert told == OF_COMMAND
 
 

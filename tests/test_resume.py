@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client
-from helpers import as_anndata, check_kept, make_batches
+from helpers import as_anndata, check_kept, make_batches, told
 
 from benchmarks.clusters import cluster
 from mnndask.cli import main
@@ -31,7 +31,7 @@ def command(tmp_path, capsys, monkeypatch):
     def command(*options, output="out.zarr"):
         with pytest.raises(SystemExit) as end:
             main(["correct", "a.h5ad", "b.h5ad", "-k", "5", "--n-jobs", "1", "-o", output, *options])
-        return end.value.code or 0, capsys.readouterr().err.splitlines()
+        return end.value.code or 0, told(capsys.readouterr().err)
 
     return command
 
