@@ -22,7 +22,7 @@ from mnndask.output import write_zarr
 
 BASE = {"cells": 20_000, "genes": 2000, "sketch": 2000, "batches": 4}
 FULL = {
-    "cells": [20_000, 60_000, 200_000],
+    "cells": [20_000, 60_000, 200_000, 1_000_000],
     "genes": [500, 1000, 2000, 4000],
     "sketch": [1000, 2000, 4000],
     "batches": [2, 4, 10, 20],

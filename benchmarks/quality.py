@@ -21,7 +21,7 @@ from benchmarks.report import benchmark
 from mnndask import mnn_correct
 from mnndask.datasets import simulate
 from mnndask.kernels.cosine import cosine_lengths
-from mnndask.metrics import embed, label_transfer, same_batch_fraction
+from mnndask.metrics import embed, expected_same_batch, label_transfer, same_batch_fraction
 
 DATA = Path(os.environ.get("MNNDASK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ORDER = ["sc_celseq2_5cl_p3", "sc_celseq2_5cl_p2", "sc_celseq2_5cl_p1", "sc_celseq2", "sc_dropseq"]
@@ -96,14 +96,6 @@ class Case:
             "transfer_rare": float(np.nanmean(rare)) if np.isfinite(rare).any() else None,
         }
 
-    def at_random(self) -> float:
-        """Same-batch fraction if the cells of each type mixed evenly."""
-        share = np.zeros(len(self.labels))
-        for label in np.unique(self.labels):
-            own = self.labels == label
-            share[own] = (np.bincount(self.batch[own]) / own.sum())[self.batch[own]]
-        return float(share.mean())
-
 
 def compared(V: np.ndarray, against: np.ndarray) -> dict[str, float]:
     """Relative error and mean cosine of correction vectors, over the cells that are moved."""
@@ -130,7 +122,8 @@ def over_sketches(drawn: list[dict[str, float | None]]) -> dict[str, Any]:
 def rows_of(
     case: Case, sigmas: list[float], methods: list[str], states: list[int]
 ) -> Iterator[dict[str, Any]]:
-    yield {"data": case.name, "cells": "evenly mixed", "same_batch": case.at_random()}
+    evenly = float(np.nanmean(expected_same_batch(case.batch, case.labels)))
+    yield {"data": case.name, "cells": "evenly mixed", "same_batch": evenly}
     yield {"data": case.name, "cells": "uncorrected"} | case.mixing(case.normalised)
     for sigma in sigmas:
         X, seconds = case.corrected(sigma=sigma, sketch_size=None)

@@ -92,6 +92,11 @@ class Budget:
         return min(BLOCK_BYTES, self.per_worker // 2)
 
     @property
+    def distance_bytes(self) -> int:
+        """Bytes of distances that are kept because they are needed again."""
+        return self.resident // 4
+
+    @property
     def chunk_bytes(self) -> int:
         """Bytes of one chunk of whole cells, dense."""
         return min(CHUNK_BYTES, self.per_worker // COPIES_OF_CHUNK)

@@ -12,7 +12,7 @@ from mnndask.correct import mnn_correct
 from mnndask.datasets import simulate
 from mnndask.errors import InputError
 from mnndask.kernels.cosine import cosine_lengths
-from mnndask.metrics import embed, label_agreement, same_batch_fraction
+from mnndask.metrics import embed, expected_same_batch, label_agreement, same_batch_fraction
 from mnndask.output import write_zarr
 from mnndask.pl.drawing import PALETTE
 
@@ -59,9 +59,7 @@ def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:
     ):
         old, new = (float(measure(e, values).mean()) for e in (before, after))
         lines.append(f"{what}  before {old:.3f}  after {new:.3f}")
-    chance = np.mean(
-        [np.mean(batch[label == own_label] == own) for own, own_label in zip(batch, label, strict=True)]
-    )
+    chance = np.nanmean(expected_same_batch(batch, label))
     lines.append(f"(cells of each type mixed at random would give {chance:.3f} for the first)")
     lines.append(f"picture: {picture}")
     return lines

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnndask.growth import Growth
-from mnndask.kernels.distances import Matrix, Points, Tolerances, pieces
+from mnndask.kernels.distances import Floats, Matrix, Points, Tolerances, pieces
 from mnndask.kernels.low_rank import bytes_needed, compress, is_worth_it
 from mnndask.kernels.neighbors import Rows, mutual
 from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
@@ -140,8 +140,9 @@ class Fit:
         used = self._used_reference(len(ref))
         refs = [self._reference(batch, space, used) for space in self.distinct]
         which = f"batch {self.order.index(batch) + 1} of {len(self.order)}"
+        distances = self._room_for_distances(new, refs[0])
         with stage(f"finding pairs of {which}", len(new)):
-            record = self._pairs(batch, refs[0], used)
+            record = self._pairs(batch, refs[0], used, distances)
         self.records.append(record)
         anchors = self.work.gather(f"anchors-{batch}", new, record.anchors)
         log_density = np.log(
@@ -179,7 +180,7 @@ class Fit:
                 for space, v in zip(self.distinct, vectors, strict=True):
                     self.spans[batch] = self._remove_spans(space, record, v, self.options.svd_dim)
         self.model.steps[batch] = step
-        self._grow(batch, step, vectors, refs, f"correcting {which}")
+        self._grow(batch, step, vectors, refs, distances, f"correcting {which}")
         logger.info(
             "batch %r: %d pairs, %d anchors", self.model.names[batch], len(record.new_rows), len(anchors)
         )
@@ -197,14 +198,19 @@ class Fit:
             return space.ref()
         return self.work.gather(f"reference-{self.distinct.index(space)}-{batch}", space.ref(), used)
 
-    def _pairs(self, batch: int, ref: Points, used: Rows | None) -> MergeRecord:
+    def _room_for_distances(self, new: Points, ref: Points) -> Floats | None:
+        """Of all new cells to the reference, where both the pairs and the variance adjustment need them."""
+        needed = self.options.var_adj and self.spaces.coincide and self.options.k < min(len(new), len(ref))
+        return self.work.distances(new, ref) if needed else None
+
+    def _pairs(self, batch: int, ref: Points, used: Rows | None, distances: Floats | None) -> MergeRecord:
         space = self.space_in
         new, ref_sizes = space.new[batch], space.ref_sizes()
         ties = [
             self.tolerances.squared_distance * sizes**2
             for sizes in (space.sizes[batch], ref_sizes if used is None else ref_sizes[used])
         ]
-        of_new, of_ref = self.work.neighbours(new, ref, self.options.k, ties)
+        of_new, of_ref = self.work.neighbours(new, ref, self.options.k, ties, distances)
         ref_rows, new_rows = mutual(of_new, of_ref, (len(new), len(ref)))
         if used is not None:
             ref_rows = used[ref_rows]
@@ -248,10 +254,16 @@ class Fit:
         return removed
 
     def _grow(
-        self, batch: int, step: MergeStep, vectors: list[Matrix], refs: list[Points], title: str
+        self,
+        batch: int,
+        step: MergeStep,
+        vectors: list[Matrix],
+        refs: list[Points],
+        distances: Floats | None,
+        title: str,
     ) -> None:
         """Correct the batch's sketched cells, and let the reference grow by them."""
-        growth = Growth(batch, self.distinct, vectors, refs, step, self.options.sigma, self.work)
+        growth = Growth(batch, self.distinct, vectors, refs, step, self.options.sigma, self.work, distances)
         with stage(title, len(self.space_in.new[batch]), passes=growth.passes):
             corrected, factors = growth.in_memory() if self.work.tile is None else growth.on_disk()
         if self.options.var_adj:

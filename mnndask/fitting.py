@@ -121,7 +121,7 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
     store = None if plan.in_memory else RunStore(scratch, plan.tile)
     try:
         arenas = plan.arenas(store)
-        work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"])
+        work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"], budget.distance_bytes)
         rows = draw_cells(inputs, spaces, chosen, given)
         sketches = read_sketches(inputs, rows, spaces, store if plan.tiled else None, work.n_jobs)
         fit = Fit(sketches, inputs.names, order, spaces, options, work, arenas[1])

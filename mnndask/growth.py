@@ -37,6 +37,8 @@ class Growth:
         Divisor of squared distances.
     work
         Where matrices live.
+    distances
+        Squared, of the batch's cells and those of the reference, if they are at hand; they are overwritten.
     """
 
     batch: int
@@ -46,6 +48,7 @@ class Growth:
     step: MergeStep
     sigma: float
     work: Workspace
+    distances: Floats | None = None
 
     @property
     def adjusts(self) -> bool:
@@ -72,10 +75,11 @@ class Growth:
             of_anchors = None if products is None else products[:, step.anchor_rows]
             parts = smooth(cells[at], step.anchors, step.log_density, self.vectors, self.sigma, of_anchors)
             factors = np.ones(len(parts[0]))
+            made = products, None if self.distances is None else self.distances[at]
             for space, moved, part, ref in zip(self.spaces, out, parts, self.refs, strict=True):
                 new = space.new[self.batch]
                 if self.adjusts:
-                    factors = variance_factors(new[at], part, new, ref, self.sigma, space.scale, products)
+                    factors = variance_factors(new[at], part, new, ref, self.sigma, space.scale, *made)
                 part *= factors.astype(part.dtype)[:, None]
                 np.add(new.X[at], part, out=moved[at])
             return factors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TypeVar
 
@@ -25,6 +25,12 @@ def effective_n_jobs(n_jobs: int | None) -> int:
 def block_rows(columns: int, itemsize: int, n_bytes: int) -> int:
     """Rows of a block whose temporaries have `columns` columns in all and take so many bytes."""
     return max(FEWEST_ROWS, n_bytes // max(1, columns * itemsize))
+
+
+def shared_rows(n_rows: int, n_jobs: int | None, most: int | None = None) -> int:
+    """Rows of a block, so that each thread has some: unless they are few, or more than `most`."""
+    share = max(FEWEST_ROWS, -(-n_rows // effective_n_jobs(n_jobs)))
+    return share if most is None else min(share, most)
 
 
 def row_blocks(n_rows: int, rows: int) -> list[slice]:
@@ -91,13 +97,19 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@cache
+def _is_each_threads_own() -> bool:
+    """Whether the limit is each thread's own, as where BLAS runs on OpenMP, and not the process's."""
+    libraries = _controller().select(user_api="blas").info()
+    return any(library.get("threading_layer") != "pthreads" for library in libraries)
+
+
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
     """Keep BLAS to one thread while any caller is inside."""
     _keeper.enter()
     try:
-        # Where BLAS runs on OpenMP the limit is each thread's own.
-        with _controller().limit(limits=1, user_api="blas"):
+        with _controller().limit(limits=1, user_api="blas") if _is_each_threads_own() else nullcontext():
             yield
     finally:
         _keeper.leave()

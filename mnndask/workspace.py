@@ -10,10 +10,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask.kernels.distances import Matrix, Points
+from mnndask.kernels.distances import Floats, Matrix, Points
 from mnndask.kernels.neighbors import Rows, Smallest, nearest, smallest_both_ways, within_ties
 from mnndask.model import tile_of
-from mnndask.parallel import block_rows, effective_n_jobs, map_blocks, row_blocks
+from mnndask.parallel import block_rows, map_blocks, row_blocks, shared_rows
 from mnndask.progress import counted, counted_blocks, current_line
 from mnndask.reduce import VarianceReduction, map_stage
 from mnndask.runstore import InMemory, RunStore
@@ -35,12 +35,15 @@ class Workspace:
         Memory of the temporaries of one block of rows.
     n_jobs
         Threads.
+    distance_bytes
+        Memory of distances that are needed again.
     """
 
     arena: InMemory | RunStore
     dtype: np.dtype
     block_bytes: int
     n_jobs: int | None
+    distance_bytes: int = 0
 
     @property
     def tile(self) -> int | None:
@@ -72,8 +75,8 @@ class Workspace:
         function = counted(function, weight=counts)
         if self.tile is not None:
             return map_stage(stage, function, row_blocks(n_rows, self.tile), self.n_jobs, counts * n_rows)
-        rows = block_rows(columns, self.dtype.itemsize, self.block_bytes)
-        return map_blocks(function, row_blocks(n_rows, rows), self.n_jobs)
+        most = block_rows(columns, self.dtype.itemsize, self.block_bytes)
+        return map_blocks(function, row_blocks(n_rows, shared_rows(n_rows, self.n_jobs, most)), self.n_jobs)
 
     def gather(self, name: str, points: Points, rows: Rows) -> Points:
         """Some cells, in a matrix of their own."""
@@ -97,16 +100,27 @@ class Workspace:
         self.map("copy", len(matrix), matrix.shape[1], one)
         return out
 
+    def distances(self, new: Points, ref: Points) -> Floats | None:
+        """Room for all squared distances, if there is enough."""
+        if self.tile is not None or len(new) * len(ref) * self.dtype.itemsize > self.distance_bytes:
+            return None
+        return np.empty((len(new), len(ref)), self.dtype)
+
     def neighbours(
-        self, new: Points, ref: Points, k: int, ties: Sequence[NDArray[np.float64]]
+        self,
+        new: Points,
+        ref: Points,
+        k: int,
+        ties: Sequence[NDArray[np.float64]],
+        distances: Floats | None = None,
     ) -> list[tuple[Rows, Rows]]:
         """Each side's `k` nearest of the other; see :func:`mnndask.kernels.neighbors.nearest`.
 
-        Each of the new cells is counted once.
+        Each of the new cells is counted once. `distances` are filled, if there is room for them.
         """
         sides = (new, ref, ties[0]), (ref, new, ties[1])
         if self.tile is None and k < min(len(new), len(ref)):
-            both = zip(sides, self._smallest(new, ref, k + 1), strict=True)
+            both = zip(sides, self._smallest(new, ref, k + 1, distances), strict=True)
             return [self._relation(*side, partial(_chosen, k, found), 0) for side, found in both]
         halves = [len(new) / len(queries) / 2 for queries, _, _ in sides]  # the sides take the same time
         return [
@@ -131,7 +145,9 @@ class Workspace:
         found = self.map("neighbours", len(queries), 3 * tile_of(others), numbered, counts=counts)
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
-    def _smallest(self, new: Points, ref: Points, n_kept: int) -> tuple[Smallest, Smallest]:
+    def _smallest(
+        self, new: Points, ref: Points, n_kept: int, distances: Floats | None
+    ) -> tuple[Smallest, Smallest]:
         """Smallest distances of both sides; each thread keeps the reference's for a share of new cells."""
         of_new = Smallest.none(len(new), n_kept, self.dtype)
         rows, line = block_rows(len(ref), self.dtype.itemsize, self.block_bytes), current_line()
@@ -142,10 +158,10 @@ class Workspace:
                 slice(b.start + share.start, b.stop + share.start)
                 for b in row_blocks(share.stop - share.start, rows)
             ]
-            smallest_both_ways(new, ref, counted_blocks(blocks, line), of_new, of_ref)
+            smallest_both_ways(new, ref, counted_blocks(blocks, line), of_new, of_ref, distances)
             return of_ref
 
-        shares = row_blocks(len(new), -(-len(new) // effective_n_jobs(self.n_jobs)))
+        shares = row_blocks(len(new), shared_rows(len(new), self.n_jobs))
         return of_new, Smallest.of_all(map_blocks(one, shares, self.n_jobs))
 
     def factors(

@@ -83,9 +83,9 @@ def test_what_a_step_keeps_and_searches_does_not_grow(used, limit):
     searched = []
     pairs = fit.Fit._pairs
 
-    def spying(self, batch, ref, rows):
+    def spying(self, batch, ref, *rest):
         searched.append(len(ref))
-        return pairs(self, batch, ref, rows)
+        return pairs(self, batch, ref, *rest)
 
     sizes = [20] * 7
     restrict = [np.arange(19)] * 7

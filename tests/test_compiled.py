@@ -43,12 +43,16 @@ def test_exponentials(dtype, allowed):
 
 
 @TYPES
+@pytest.mark.parametrize("are_squared", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.7, 1e30])
-def test_weights_along_lines(dtype, allowed, rate):
+def test_weights_along_lines(dtype, allowed, rate, are_squared):
     X, Y, G = points(dtype)
     ahead, weights, least = G @ Y.T, X @ Y.T, np.empty(len(X), dtype)
+    if are_squared:
+        weights = np.maximum(squared(X)[:, None] + squared(Y) - 2 * weights, 0)
     own = np.einsum("ij,ij->i", X, G)
-    weigh_by_lines(ahead, weights, own, squared(X), squared(Y), dtype(rate), least, bits_of(ahead))
+    norms = own, squared(X), squared(Y)
+    weigh_by_lines(ahead, weights, are_squared, *norms, dtype(rate), least, bits_of(ahead))
     X, Y, G = (A.astype(float) for A in (X, Y, G))
     difference = Y[None] - X[:, None]
     along = np.einsum("ijk,ik->ij", difference, G)

@@ -21,7 +21,7 @@ NAMES = """[...new Set((window.Bokeh?.documents ?? []).flatMap(
 
 @pytest.fixture
 def at_work(tmp_path, monkeypatch):
-    """A cluster that corrects again and again until the test is done: its client, and where its dashboard is."""
+    """A cluster that corrects again and again: its client, and where its dashboard is."""
     monkeypatch.setattr("mnndask.budget.CHUNK_BYTES", 50 * 40 * 8)  # 50 cells
     for i, X in enumerate(make_batches((2000, 1500, 1500))):
         as_anndata(X, str(i)).write_zarr(tmp_path / f"{i}.zarr")

@@ -50,6 +50,24 @@ def test_spaces_that_differ_share_pairs_and_weights(calls, flags):
     assert calls["variance_factors"] == 2 * 2
 
 
+@pytest.mark.parametrize("n_components", [None, 10])
+def test_distances_that_are_kept_change_nothing(monkeypatch, n_components):
+    given = []
+
+    def noting(*args, kernel=growth.variance_factors):
+        given.append(args[-1])
+        return kernel(*args)
+
+    monkeypatch.setattr(growth, "variance_factors", noting)
+    options = {"k": 5, "n_components": n_components}
+    kept = mnn_correct(*make_batches(), **options)[0]
+    assert all(distances is not None for distances in given)
+    given.clear()
+    monkeypatch.setattr("mnndask.budget.Budget.distance_bytes", 0)
+    np.testing.assert_allclose(mnn_correct(*make_batches(), **options)[0], kept, rtol=0, atol=1e-12)
+    assert given == [None] * len(given) != []
+
+
 def test_factors_of_fitted_cells_are_not_computed_again(monkeypatch):
     from mnndask import model
 

@@ -12,12 +12,20 @@ import numpy as np
 
 from mnndask.kernels.compiling import MATHS, SUMS, compiled, exp_of_row
 
-N_BINS = 256
+N_BINS, N_LANES = 256, 4
 
 
 @compiled(MATHS)
 def weigh_by_lines(
-    ahead: Any, weights: Any, own: Any, squared: Any, others_squared: Any, rate: Any, least: Any, bits: Any
+    ahead: Any,
+    weights: Any,
+    are_squared: bool,
+    own: Any,
+    squared: Any,
+    others_squared: Any,
+    rate: Any,
+    least: Any,
+    bits: Any,
 ) -> None:  # pragma: no cover
     """Turn products of cells and others into how far ahead these lie on each cell's line, and weights.
 
@@ -29,6 +37,8 @@ def weigh_by_lines(
         Directions × others, shape ``(n_cells, n_others)``.
     weights
         Cells × others.
+    are_squared
+        Whether these are squared distances already.
     own
         Each cell's own projection.
     squared, others_squared
@@ -47,7 +57,8 @@ def weigh_by_lines(
         lowest = w.dtype.type(smallest)
         for j in range(a.size):
             far = a[j] - start
-            distance = max(square + others_squared[j] - (w[j] + w[j]) - far * far, w.dtype.type(0))
+            between = w[j] if are_squared else square + others_squared[j] - (w[j] + w[j])
+            distance = max(between - far * far, w.dtype.type(0))
             a[j] = far
             w[j] = distance
             lowest = min(lowest, distance)
@@ -77,8 +88,9 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
     Only the values in the bin of a histogram in which the share is reached are sorted.
     """
     n = values.shape[1]
-    sums = np.empty(N_BINS)
+    sums = np.empty((N_LANES, N_BINS))
     bins = np.empty(n, np.int32)
+    held, held_weights = np.empty(n + 1, values.dtype), np.empty(n + 1, weights.dtype)
     for i in range(values.shape[0]):
         v, w = values[i], weights[i]
         low, high = v[0], v[0]
@@ -91,24 +103,29 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
         for j in range(n):
             bins[j] = np.int32((v[j] - low) * per_unit)
         sums[:] = 0
-        for j in range(n):
-            sums[bins[j]] += w[j]
+        for j in range(n):  # in lanes: an addition need not wait for the last one to the same bin
+            sums[j % N_LANES, bins[j]] += w[j]
+        for lane in range(1, N_LANES):
+            sums[0] += sums[lane]
         total = 0.0
         for b in range(N_BINS):
-            total += sums[b]
+            total += sums[0, b]
         target = shares[i] * total
         before, chosen = 0.0, 0
         last = np.int32((high - low) * per_unit)
-        while chosen < last and before + sums[chosen] < target:
-            before += sums[chosen]
+        while chosen < last and before + sums[0, chosen] < target:
+            before += sums[0, chosen]
             chosen += 1
-        held = np.flatnonzero(bins == chosen)
-        order = held[np.argsort(v[held])]
-        found = v[order[-1]]
+        n_held = 0
+        for j in range(n):  # without a branch, which a processor would often guess wrong
+            held[n_held], held_weights[n_held] = v[j], w[j]
+            n_held += bins[j] == chosen
+        order = np.argsort(held[:n_held])
+        found = held[order[-1]]
         for j in order:
-            before += w[j]
+            before += held_weights[j]
             if before >= target:
-                found = v[j]
+                found = held[j]
                 break
         out[i] = found
 

@@ -103,7 +103,12 @@ class Smallest:
 
 
 def smallest_both_ways(
-    queries: Points, others: Points, blocks: Iterable[slice], of_queries: Smallest, of_others: Smallest
+    queries: Points,
+    others: Points,
+    blocks: Iterable[slice],
+    of_queries: Smallest,
+    of_others: Smallest,
+    distances: Floats | None = None,
 ) -> None:
     """Find the smallest distances of each query to others, and of each of the others to queries, together.
 
@@ -117,12 +122,14 @@ def smallest_both_ways(
         Queries to look at, a block at once.
     of_queries, of_others
         Smallest distances so far, brought up to date.
+    distances
+        Is filled with the squared distances, shape ``(n_queries, n_others)``, if given.
     """
     limits = of_others.values[:, 0].copy()
     for at in blocks:
         own = of_queries[at]
         keep_smallest(
-            queries.X[at] @ others.X.T,
+            np.matmul(queries.X[at], others.X.T, out=None if distances is None else distances[at]),
             queries.squared[at],
             others.squared,
             at.start,

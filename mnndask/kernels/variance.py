@@ -40,6 +40,7 @@ def variance_factors(
     sigma: float,
     scale: float,
     made: Floats | None = None,
+    distances: Floats | None = None,
 ) -> NDArray[np.float64]:
     """Factor by which each cell's correction vector is lengthened.
 
@@ -61,6 +62,8 @@ def variance_factors(
         Largest norm among sketched cells; tolerances are relative to it.
     made
         Products of `cells` and `new`, if they are at hand; they are overwritten.
+    distances
+        Squared distances of `cells` and `ref`; likewise.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def variance_factors(
     else:
         share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
     if ref.tile is None:
-        ahead, weights, _ = lines.look_at(ref)
+        ahead, weights, _ = lines.look_at(ref, distances, are_squared=True)
         return lines.factors(weighted_quantiles(ahead, weights, lines.sought(share)))
     search = lines.search(share, ref)
     while not search.done:
@@ -152,10 +155,12 @@ class Lines:
         """Those of the cells' precision."""
         return Tolerances.of(self.directions.dtype)
 
-    def look_at(self, others: Points, made: Floats | None = None) -> tuple[Floats, Floats, Floats]:
+    def look_at(
+        self, others: Points, made: Floats | None = None, *, are_squared: bool = False
+    ) -> tuple[Floats, Floats, Floats]:
         """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
 
-        Products of cells and others, if they are `made` already, are overwritten.
+        Products of cells and others, or their squared distances, are overwritten if they are `made` already.
 
         Returns
         -------
@@ -171,6 +176,7 @@ class Lines:
             weigh_by_lines(
                 ahead[rows],
                 weights[rows],
+                made is not None and are_squared,
                 own[rows],
                 self.cells.squared[rows],
                 others.squared,
