@@ -17,10 +17,10 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test cover lint bench clean
+.PHONY: help demo test cover lint bench notebooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/plot.stamp ## correct a small simulated data set, and show what changed
 	$(BIN)/mnndask demo
@@ -39,6 +39,9 @@ lint: $(VENV)/dev.stamp ## check style, format, types and workflow files
 
 bench: $(VENV)/test.stamp ## time the correction and measure its memory
 	$(BIN)/python -m benchmarks
+
+notebooks: $(VENV)/test.stamp ## run the notebooks again, and keep their results and pictures in them
+	$(BIN)/python notebooks/run.py
 
 clean: ## remove all that the other targets made
 	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* mnndask-demo

@@ -16,7 +16,7 @@ SMALL = {
     "03-judging-a-correction": {"n_cells": 1_500},
     "04-cluster-and-object-store": {"n_cells": 6_000},
 }
-PICTURES = dict(zip(SMALL, (4, 1, 6, 0), strict=True))
+PICTURES = dict(zip(SMALL, (4, 1, 4, 0), strict=True))
 by_name = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
 
