@@ -180,6 +180,15 @@ class CorrectionModel:
         Memory that a block of cells may take while it is corrected.
     steps
         Merge step of each batch but the reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnndask import MNNCorrector
+    >>> cells = np.random.default_rng(0).random((40, 9), np.float32)
+    >>> model = MNNCorrector(k=5).fit([cells[:20], cells[20:] + 1]).model_
+    >>> model.order, model.correct(1, cells[20:] + 1).shape
+    ([0, 1], (20, 9))
     """
 
     spaces: GeneSpaces

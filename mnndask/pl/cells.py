@@ -29,6 +29,15 @@ def correction_length(data: AnnData | Recorded, *, ax: Axes | None = None) -> Ax
         Corrected AnnData.
     ax
         Axes to draw on; None for new ones.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, mnndask
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
+    >>> corrected, _, _ = mnndask.mnn_correct(a, b)
+    >>> mnndask.pl.correction_length(corrected).get_title()
+    'How far cells were moved'
     """
     record, ax = Recorded.of(data), axes(ax)
     _boxes(ax, record, np.asarray(record.sample["length"], float))
@@ -50,6 +59,15 @@ def variance_factor(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes
         Corrected AnnData.
     ax
         Axes to draw on; None for new ones.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, mnndask
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
+    >>> corrected, _, _ = mnndask.mnn_correct(a, b)
+    >>> mnndask.pl.variance_factor(corrected).get_title()
+    "Corrections lengthened to keep cells' ranks"
     """
     record, ax = Recorded.of(data), axes(ax)
     factors = np.asarray(record.sample["factor"], float)

@@ -115,6 +115,15 @@ def pairs(
     ------
     InputError
         If nothing is recorded, or the batch was not merged into others.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, mnndask
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
+    >>> corrected, _, _ = mnndask.mnn_correct(a, b)
+    >>> mnndask.pl.pairs(corrected, "1").get_title()
+    'Pairs of 1, before correction'
     """
     record, ax = Recorded.of(data), axes(ax)
     order = list(record.batches.categories)

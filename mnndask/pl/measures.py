@@ -36,6 +36,15 @@ def mixing(data: AnnData | Recorded, *, label: str | None = None, ax: Axes | Non
     ------
     InputError, InputKeyError
         If nothing is recorded, there are too few cells, or there is no such column.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, mnndask
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
+    >>> corrected, _, _ = mnndask.mnn_correct(a, b)
+    >>> mnndask.pl.mixing(corrected).get_xlabel()
+    'neighbours of the same batch (%)'
     """
     record = Recorded.of(data)
     if "mixing" not in record.uns:
@@ -73,6 +82,15 @@ def merge_overview(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
         Corrected AnnData.
     ax
         Axes to draw on; None for new ones.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, mnndask
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
+    >>> corrected, _, _ = mnndask.mnn_correct(a, b)
+    >>> mnndask.pl.merge_overview(corrected).get_title()
+    'Merging into 0: who found a pair'
     """
     record = Recorded.of(data)
     steps = record.steps.iloc[1:]
