@@ -28,6 +28,8 @@ from mnndask.run_record import Run
 from mnndask.store import open_lazily
 from mnndask.target import target_of
 
+MANY_CELLS = 100_000  # whose annotations are worth a third of a second to free memory
+
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=StoreLocation(), metavar="INPUT...")
@@ -270,10 +272,11 @@ def _corrected(
         result.obs["mnn_angle"] = angle_column(result, angles, options["batch_key"])
     chunk_bytes = Budget.of(options["memory_limit"], n_jobs).chunk_bytes
     steps, X = result.uns["mnn"]["steps"], result.X
+    give_back = return_freed if X.shape[0] >= MANY_CELLS else lambda: None
     with writing(target, overwrite=overwrite, run=run, resume=resume) as root:
-        return_freed()
+        give_back()
         write_annotations(result, root, n_jobs, remote=target.remote)
         del result  # the names of a million cells take memory that the rest does not need
-        return_freed()
+        give_back()
         write_matrix(X, root, n_jobs, chunk_bytes, remote=target.remote)
     return steps, X.shape

@@ -94,16 +94,24 @@ def half(golden, itemsize):
     return COPIES_OF_CELLS * sum(map(len, used)) * n_near * itemsize
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["memory", "lazy"])
-def test_double_precision_equals_the_reference(golden, lazy, spied):
-    given = lazily(golden.batches) if lazy else golden.batches
-    corrected, mnns, _ = golden.call(given, memory_limit=half(golden, 8), n_jobs=1)
+def test_double_precision_equals_the_reference(golden, spied):
+    corrected, mnns, _ = golden.call(lazily(golden.batches), memory_limit=half(golden, 8), n_jobs=1)
     assert golden.error(np.asarray(corrected)) < 1e-8
     for step, batch in enumerate(golden.order[1:]):
         assert found_pairs(mnns[batch], golden) == golden.pairs(step)
     spied.assert_tiled()
 
 
+@pytest.mark.parametrize("golden", [*CASES][::5], indirect=True)
+def test_batches_in_memory_give_the_same(golden, spied):
+    corrected, mnns, _ = golden.call(golden.batches, memory_limit=half(golden, 8), n_jobs=1)
+    assert golden.error(corrected) < 1e-8
+    for step, batch in enumerate(golden.order[1:]):
+        assert found_pairs(mnns[batch], golden) == golden.pairs(step)
+    spied.assert_tiled()
+
+
+@pytest.mark.parametrize("golden", [*CASES][::3], indirect=True)
 def test_single_precision_is_near_the_reference(golden, spied):
     batches = lazily([b.astype(np.float32) for b in golden.batches])
     corrected, _, _ = golden.call(batches, memory_limit=half(golden, 4), n_jobs=1)
