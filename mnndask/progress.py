@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
 from mnndask.cluster import active_client
@@ -238,7 +240,8 @@ def aside() -> AbstractContextManager[Any]:
 
 
 def _bar(title: str, total: int, unit: str) -> Any:
-    from tqdm.auto import tqdm  # chooses between terminal and notebook, when first imported
+    # It chooses between terminal and notebook; without widgets it would warn, and draw in text all the same.
+    tqdm = import_module("tqdm.auto" if find_spec("ipywidgets") else "tqdm").tqdm
 
     # Each update may be seen: there is one for a block of cells, not for a cell.
     return _narrower(tqdm)(

@@ -6,7 +6,6 @@ import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import anndata as ad
@@ -17,6 +16,7 @@ import xarray as xr
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
+from mnndask import __version__
 from mnndask.guard import guarded
 from mnndask.inputs import Inputs, backed_matrix
 from mnndask.lazy import stack_cells
@@ -80,7 +80,7 @@ def summary(
     given = {key: _storable(value) for key, value in parameters.items() if value is not None}
     kept = {key: value for key, value in given.items() if not isinstance(value, dict) or value}
     out = {
-        "version": version("mnndask"),
+        "version": __version__,
         "parameters": kept,
         "batches": np.array(inputs.names),
         "steps": table,

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
+from mnndask import __version__
 from mnndask.errors import InputError
 from mnndask.location import Location, reaching
 
@@ -33,7 +33,7 @@ class Run:
         """Describe a run; of inputs, lists their files and reads none."""
         known = {key: value for key, value in parameters.items() if value is not None}
         record = {
-            "version": version("mnndask"),
+            "version": __version__,
             "inputs": [_fingerprint(location) for location in inputs],
             "parameters": json.loads(json.dumps(known, default=str)),
         }

@@ -46,7 +46,8 @@ def _put(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any]) -> None
 def _is_passing(output: nbformat.NotebookNode) -> bool:
     """A bar, as a widget or as text that is written over; or word of connections that s3fs keeps."""
     if output.output_type == "stream":
-        return output.name == "stderr" and ("\r" in output.text or output.text.startswith("Unclosed "))
+        text = output.text
+        return output.name == "stderr" and ("\r" in text or not text.strip() or text.startswith("Unclosed "))
     return VIEW in output.get("data", {})
 
 

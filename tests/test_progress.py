@@ -143,8 +143,12 @@ def test_calls_at_once_show_all_of_their_own_stages():
 # ---------------------------------------------------------------- notebooks and clusters
 
 
-def test_a_notebook_gets_its_own_bar(monkeypatch):
-    """As tqdm.auto chooses it, whatever stderr is."""
+@pytest.mark.filterwarnings(
+    "ignore:IProgress not found"
+)  # by tqdm.auto, asked for all the same
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_gets_its_own_bar(monkeypatch, widgets):
+    """As tqdm.auto chooses it, whatever stderr is; in text where there are no widgets."""
     made = []
 
     class Bar:
@@ -159,7 +163,8 @@ def test_a_notebook_gets_its_own_bar(monkeypatch):
             self.closed = True
 
     monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", object())
-    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr("tqdm.auto.tqdm" if widgets else "tqdm.tqdm", Bar)
+    monkeypatch.setattr(progress, "find_spec", {"ipywidgets": widgets}.get)
     mnn_correct(*BATCHES, k=5)
     assert [bar.options["desc"] for bar in made] == STAGES
     assert [bar.n for bar in made] == [130, 70, 70, 130]

@@ -160,7 +160,7 @@ def test_another_run_is_not_continued(command, failing, tmp_path, monkeypatch, c
     failing(lambda key, n: n > 4)
     before = chunks(tmp_path / "out.zarr.partial")
     if change == "version":
-        monkeypatch.setattr("mnndask.run_record.version", lambda _: "9")
+        monkeypatch.setattr("mnndask.run_record.__version__", "9")
     elif change:
         change(tmp_path)
     status, err = command("--resume", *options)
