@@ -16,7 +16,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SECONDS = 30
+SECONDS = 120  # at most, also where other work takes the cores
 
 
 @contextmanager
