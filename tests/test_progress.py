@@ -143,9 +143,7 @@ def test_calls_at_once_show_all_of_their_own_stages():
 # ---------------------------------------------------------------- notebooks and clusters
 
 
-@pytest.mark.filterwarnings(
-    "ignore:IProgress not found"
-)  # by tqdm.auto, asked for all the same
+@pytest.mark.filterwarnings("ignore:IProgress not found")  # by tqdm.auto, asked for all the same
 @pytest.mark.parametrize("widgets", [True, False])
 def test_a_notebook_gets_its_own_bar(monkeypatch, widgets):
     """As tqdm.auto chooses it, whatever stderr is; in text where there are no widgets."""
