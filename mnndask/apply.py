@@ -14,7 +14,7 @@ from mnndask.inputs import Inputs
 from mnndask.lazy import angles_lazily, as_lazy, correct_lazily
 from mnndask.location import Location
 from mnndask.model import CorrectionModel
-from mnndask.parallel import block_rows, map_blocks, row_blocks, shared_rows
+from mnndask.parallel import block_rows, map_blocks, shared_blocks
 from mnndask.progress import counted, stage
 from mnndask.reference import Sketch
 from mnndask.shared import Shared
@@ -65,7 +65,7 @@ def _correct_in_memory(X: Any, corrector: ChunkCorrector, out: Any, n_jobs: int 
     def one(block: slice) -> None:
         out[block] = corrector.correct(X[block], block.start)
 
-    map_blocks(counted(one), row_blocks(len(out), shared_rows(len(out), n_jobs, ROWS_AT_ONCE)), n_jobs)
+    map_blocks(counted(one), shared_blocks(len(out), n_jobs, ROWS_AT_ONCE), n_jobs)
 
 
 def angles_of_inputs(
@@ -103,7 +103,7 @@ def _angles_of_sketch(
         return model.angles_near(batch, sketch.near(model.spaces, block))
 
     most = min(ROWS_AT_ONCE, block_rows(model.steps[batch].columns, 8, model.block_bytes))
-    blocks = row_blocks(len(sketch.rows), shared_rows(len(sketch.rows), n_jobs, most))
+    blocks = shared_blocks(len(sketch.rows), n_jobs, most)
     return np.concatenate(map_blocks(counted(one), blocks, n_jobs))
 
 
@@ -112,7 +112,7 @@ def _angles_in_memory(model: CorrectionModel, batch: int, X: Any, n_jobs: int | 
         check_finite(X[block], f"batch {model.names[batch]!r}", block.start)
         return model.angles(batch, X[block])
 
-    blocks = row_blocks(X.shape[0], shared_rows(X.shape[0], n_jobs, ROWS_AT_ONCE))
+    blocks = shared_blocks(X.shape[0], n_jobs, ROWS_AT_ONCE)
     return np.concatenate(map_blocks(counted(one), blocks, n_jobs))
 
 

@@ -200,8 +200,8 @@ class Fit:
 
     def _room_for_distances(self, new: Points, ref: Points) -> Floats | None:
         """Of all new cells to the reference, where both the pairs and the variance adjustment need them."""
-        needed = self.options.var_adj and self.spaces.coincide and self.options.k < min(len(new), len(ref))
-        return self.work.distances(new, ref) if needed else None
+        needed = self.options.var_adj and self.spaces.coincide
+        return self.work.distances(new, ref, self.options.k) if needed else None
 
     def _pairs(self, batch: int, ref: Points, used: Rows | None, distances: Floats | None) -> MergeRecord:
         space = self.space_in

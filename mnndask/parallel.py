@@ -27,15 +27,15 @@ def block_rows(columns: int, itemsize: int, n_bytes: int) -> int:
     return max(FEWEST_ROWS, n_bytes // max(1, columns * itemsize))
 
 
-def shared_rows(n_rows: int, n_jobs: int | None, most: int | None = None) -> int:
-    """Rows of a block, so that each thread has some: unless they are few, or more than `most`."""
-    share = max(FEWEST_ROWS, -(-n_rows // effective_n_jobs(n_jobs)))
-    return share if most is None else min(share, most)
-
-
 def row_blocks(n_rows: int, rows: int) -> list[slice]:
     """Cut ``range(n_rows)`` into slices of at most `rows`."""
     return [slice(start, min(start + rows, n_rows)) for start in range(0, n_rows, rows)]
+
+
+def shared_blocks(n_rows: int, n_jobs: int | None, most: int | None = None) -> list[slice]:
+    """Cut ``range(n_rows)`` so that each thread has some, unless they are few; slices of at most `most`."""
+    share = max(FEWEST_ROWS, -(-n_rows // effective_n_jobs(n_jobs)))
+    return row_blocks(n_rows, share if most is None else min(share, most))
 
 
 def map_blocks(function: Callable[[slice], T], blocks: list[slice], n_jobs: int | None) -> list[T]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mnndask.kernels.distances import Floats, Matrix, Points
 from mnndask.kernels.neighbors import Rows, Smallest, nearest, smallest_both_ways, within_ties
 from mnndask.model import tile_of
-from mnndask.parallel import block_rows, map_blocks, row_blocks, shared_rows
+from mnndask.parallel import block_rows, map_blocks, row_blocks, shared_blocks
 from mnndask.progress import counted, counted_blocks, current_line
 from mnndask.reduce import VarianceReduction, map_stage
 from mnndask.runstore import InMemory, RunStore
@@ -76,7 +76,7 @@ class Workspace:
         if self.tile is not None:
             return map_stage(stage, function, row_blocks(n_rows, self.tile), self.n_jobs, counts * n_rows)
         most = block_rows(columns, self.dtype.itemsize, self.block_bytes)
-        return map_blocks(function, row_blocks(n_rows, shared_rows(n_rows, self.n_jobs, most)), self.n_jobs)
+        return map_blocks(function, shared_blocks(n_rows, self.n_jobs, most), self.n_jobs)
 
     def gather(self, name: str, points: Points, rows: Rows) -> Points:
         """Some cells, in a matrix of their own."""
@@ -100,11 +100,14 @@ class Workspace:
         self.map("copy", len(matrix), matrix.shape[1], one)
         return out
 
-    def distances(self, new: Points, ref: Points) -> Floats | None:
-        """Room for all squared distances, if there is enough."""
-        if self.tile is not None or len(new) * len(ref) * self.dtype.itemsize > self.distance_bytes:
-            return None
-        return np.empty((len(new), len(ref)), self.dtype)
+    def distances(self, new: Points, ref: Points, k: int) -> Floats | None:
+        """Room for all squared distances, if :meth:`neighbours` makes them and there is enough."""
+        fit = len(new) * len(ref) * self.dtype.itemsize <= self.distance_bytes
+        return np.empty((len(new), len(ref)), self.dtype) if fit and self._both_ways(new, ref, k) else None
+
+    def _both_ways(self, new: Points, ref: Points, k: int) -> bool:
+        """Whether one product of all cells gives the neighbours of both sides."""
+        return self.tile is None and k < min(len(new), len(ref))
 
     def neighbours(
         self,
@@ -119,7 +122,7 @@ class Workspace:
         Each of the new cells is counted once. `distances` are filled, if there is room for them.
         """
         sides = (new, ref, ties[0]), (ref, new, ties[1])
-        if self.tile is None and k < min(len(new), len(ref)):
+        if self._both_ways(new, ref, k):
             both = zip(sides, self._smallest(new, ref, k + 1, distances), strict=True)
             return [self._relation(*side, partial(_chosen, k, found), 0) for side, found in both]
         halves = [len(new) / len(queries) / 2 for queries, _, _ in sides]  # the sides take the same time
@@ -161,7 +164,7 @@ class Workspace:
             smallest_both_ways(new, ref, counted_blocks(blocks, line), of_new, of_ref, distances)
             return of_ref
 
-        shares = row_blocks(len(new), shared_rows(len(new), self.n_jobs))
+        shares = shared_blocks(len(new), self.n_jobs)
         return of_new, Smallest.of_all(map_blocks(one, shares, self.n_jobs))
 
     def factors(

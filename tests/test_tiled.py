@@ -94,21 +94,21 @@ def half(golden, itemsize):
     return COPIES_OF_CELLS * sum(map(len, used)) * n_near * itemsize
 
 
-def test_double_precision_equals_the_reference(golden, spied):
-    corrected, mnns, _ = golden.call(lazily(golden.batches), memory_limit=half(golden, 8), n_jobs=1)
+def check_double_precision(golden, batches, spied):
+    corrected, mnns, _ = golden.call(batches, memory_limit=half(golden, 8), n_jobs=1)
     assert golden.error(np.asarray(corrected)) < 1e-8
     for step, batch in enumerate(golden.order[1:]):
         assert found_pairs(mnns[batch], golden) == golden.pairs(step)
     spied.assert_tiled()
 
 
+def test_double_precision_equals_the_reference(golden, spied):
+    check_double_precision(golden, lazily(golden.batches), spied)
+
+
 @pytest.mark.parametrize("golden", [*CASES][::5], indirect=True)
 def test_batches_in_memory_give_the_same(golden, spied):
-    corrected, mnns, _ = golden.call(golden.batches, memory_limit=half(golden, 8), n_jobs=1)
-    assert golden.error(corrected) < 1e-8
-    for step, batch in enumerate(golden.order[1:]):
-        assert found_pairs(mnns[batch], golden) == golden.pairs(step)
-    spied.assert_tiled()
+    check_double_precision(golden, golden.batches, spied)
 
 
 @pytest.mark.parametrize("golden", [*CASES][::3], indirect=True)
