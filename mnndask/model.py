@@ -75,10 +75,14 @@ class GeneSpaces:
             return np.arange(self.n_genes)
         return np.setdiff1d(np.arange(self.n_genes), np.arange(self.n_genes)[self.near])
 
-    def dense(self, X: Block) -> Floats:
-        """Give a block as a dense matrix of the model's precision."""
-        full = X.toarray() if sparse.issparse(X) else X
-        return np.ascontiguousarray(full, dtype=self.dtype)
+    def dense(self, X: Block, out: Floats | None = None) -> Floats:
+        """Give a block as a dense matrix of the model's precision, in `out` if there is one."""
+        if sparse.issparse(X):
+            return X.astype(self.dtype, copy=False).toarray(out=out)
+        if out is None:
+            return np.ascontiguousarray(X, dtype=self.dtype)
+        np.copyto(out, X, casting="same_kind")
+        return out
 
     def lengths(self, near: Floats, name: str) -> Floats:
         """Cosine lengths of a batch's cells, from raw expression of the genes used for distances; a column.
@@ -234,15 +238,14 @@ class CorrectionModel:
     def _correct_block(
         self, batch: int, step: MergeStep | None, X: Block, out: Floats, known: NDArray[np.float64] | None
     ) -> None:
-        raw = self.spaces.dense(X)
-        near = raw[:, self.spaces.near]
+        self.spaces.dense(X, out)
+        near = out[:, self.spaces.near]
         lengths = self.spaces.lengths(near, self.names[batch])
-        np.divide(raw, lengths if self.spaces.cos_norm_out else 1, out=out)
+        apart = self._points_in(near, lengths) if step and not self.spaces.coincide else None
+        if self.spaces.cos_norm_out:
+            out /= lengths
         if step:
-            if self.spaces.coincide:  # normalised already
-                cells = _around(out[:, self.spaces.near], self.components_in, self.centre_in)
-            else:
-                cells = self._points_in(near, lengths)
+            cells = apart or _around(out[:, self.spaces.near], self.components_in, self.centre_in)
             self._add_correction(step, out, cells, known)
 
     def angles(self, batch: int, X: Block) -> NDArray[np.float64]:

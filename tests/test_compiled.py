@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 from mnndask.kernels.compiled import (
-    N_BINS,
     keep_smallest,
     settle_small,
     sum_weights,
     weigh_by_distance,
     weigh_by_lines,
-    weighted_quantiles_of,
 )
 from mnndask.kernels.compiling import exp_in_place
 from mnndask.kernels.distances import bits_of
+from mnndask.kernels.selection import FEW, FEWEST, N_BINS, weighted_quantiles_of
 
 TYPES = pytest.mark.parametrize(("dtype", "allowed"), [(np.float32, 3e-6), (np.float64, 1e-14)])
 
@@ -111,19 +110,33 @@ def test_small_differences_are_taken_again_in_double():
     np.testing.assert_array_equal(ahead[large], kept[large])
 
 
+WEIGHTS = {
+    "whole numbers": lambda rng, shape: rng.integers(0, 4, shape),
+    "alike": lambda rng, shape: 0.5 + rng.random(shape),
+    "of a few cells": lambda rng, shape: np.exp(-60 * rng.random(shape)),
+    "of one cell": lambda rng, shape: (
+        np.where(np.arange(shape[1]) == shape[1] // 3, 1, 1e-30) + np.zeros(shape)
+    ),
+}
+
+
 @TYPES
-@pytest.mark.parametrize("n", [1, 2, N_BINS, 3000])
-def test_quantiles(dtype, allowed, n):
+@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.parametrize("n", [1, 2, FEW + 1, N_BINS, FEWEST - 1, FEWEST, 3000, 20_000])
+def test_quantiles(dtype, allowed, n, kind):
     rng = np.random.default_rng(n)
-    values = rng.normal(size=(8, n)).astype(dtype)
-    values[1], values[2, ::2] = 3, 1e6  # all equal; and far apart
-    weights, shares = rng.integers(0, 4, (8, n)).astype(dtype), np.linspace(-0.1, 1.1, 8)
-    weights[:, 0] += 1
-    found = np.empty(8)
+    values = rng.normal(size=(40, n)).astype(dtype)
+    values[1], values[2, ::2], values[3] = 3, 1e6, rng.integers(0, 3, n)  # all equal; far apart; in ties
+    values[4] = rng.standard_cauchy(n)
+    weights, shares = WEIGHTS[kind](rng, values.shape).astype(dtype), np.linspace(-0.1, 1.1, 8)
+    weights[:, 0] += dtype(1e-9)
+    shares = np.tile(shares, 5)
+    found = np.empty(len(values))
     weighted_quantiles_of(values, weights, shares, found)
     for v, w, share, ours in zip(values, weights, shares, found, strict=True):
         order = np.argsort(v, kind="stable")
-        reached = np.cumsum(w[order], dtype=float) >= share * w.sum(dtype=float)
+        cumulative = np.cumsum(w[order], dtype=float)
+        reached = cumulative >= share * w.sum(dtype=float)
         assert ours == (v[order[np.argmax(reached)]] if reached.any() else v.max())
 
 

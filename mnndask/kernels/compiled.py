@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.kernels.compiling import MATHS, SUMS, compiled, exp_of_row
-
-N_BINS, N_LANES = 256, 4
+from mnndask.kernels.compiling import MATHS, SUMS, compiled, exp_of_row, least_of
 
 
 @compiled(MATHS)
@@ -53,15 +51,12 @@ def weigh_by_lines(
     for i in range(ahead.shape[0]):
         a, w = ahead[i], weights[i]
         start, square = own[i], squared[i]
-        smallest = np.inf
-        lowest = w.dtype.type(smallest)
         for j in range(a.size):
             far = a[j] - start
             between = w[j] if are_squared else square + others_squared[j] - (w[j] + w[j])
-            distance = max(between - far * far, w.dtype.type(0))
             a[j] = far
-            w[j] = distance
-            lowest = min(lowest, distance)
+            w[j] = max(between - far * far, w.dtype.type(0))
+        lowest = least_of(w, bits)
         least[i] = lowest
         for j in range(a.size):
             w[j] = (lowest - w[j]) * rate
@@ -79,55 +74,6 @@ def sum_weights(ahead: Any, weights: Any, limit: Any, total: Any, below: Any) ->
             every += weight
             some += weight if a[j] <= limit else 0.0
         total[i], below[i] = every, some
-
-
-@compiled(SUMS)
-def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> None:  # pragma: no cover
-    """See :func:`mnndask.kernels.quantiles.weighted_quantiles`.
-
-    Only the values in the bin of a histogram in which the share is reached are sorted.
-    """
-    n = values.shape[1]
-    sums = np.empty((N_LANES, N_BINS))
-    bins = np.empty(n, np.int32)
-    held, held_weights = np.empty(n + 1, values.dtype), np.empty(n + 1, weights.dtype)
-    for i in range(values.shape[0]):
-        v, w = values[i], weights[i]
-        low, high = v[0], v[0]
-        for j in range(n):
-            low, high = min(low, v[j]), max(high, v[j])
-        largest = np.finfo(v.dtype).max
-        per_unit = (
-            v.dtype.type(min(N_BINS * (1 - 1e-6) / (high - low), largest)) if high > low else v.dtype.type(0)
-        )
-        for j in range(n):
-            bins[j] = np.int32((v[j] - low) * per_unit)
-        sums[:] = 0
-        for j in range(n):  # in lanes: an addition need not wait for the last one to the same bin
-            sums[j % N_LANES, bins[j]] += w[j]
-        for lane in range(1, N_LANES):
-            sums[0] += sums[lane]
-        total = 0.0
-        for b in range(N_BINS):
-            total += sums[0, b]
-        target = shares[i] * total
-        before, chosen = 0.0, 0
-        last = np.int32((high - low) * per_unit)
-        while chosen < last and before + sums[0, chosen] < target:
-            before += sums[0, chosen]
-            chosen += 1
-        n_held = 0
-        for j in range(n):  # without a branch, which a processor would often guess wrong
-            held[n_held], held_weights[n_held] = v[j], w[j]
-            n_held += bins[j] == chosen
-        order = np.argsort(held[:n_held])
-        found = held[order[-1]]
-        for j in order:
-            before += held_weights[j]
-            if before >= target:
-                found = held[j]
-                break
-        out[i] = found
 
 
 @compiled(SUMS)
@@ -153,7 +99,7 @@ def weigh_by_distance(
     rate
         What squared distances are multiplied by in the exponent.
     log_density
-        Of the anchors.
+        Of the anchors; at least 0.
     top
         Logarithm of the largest weight of each cell so far; is brought up to date.
     total
@@ -166,14 +112,12 @@ def weigh_by_distance(
     kind = weights.dtype.type
     for i in range(weights.shape[0]):
         w, square = weights[i], squared[i]
-        largest = top[i]
         for j in range(w.size):
             distance = max(square + others_squared[j] - (w[j] + w[j]), kind(0))
-            logarithm = -distance * rate - log_density[j]
-            w[j] = logarithm
-            largest = max(largest, logarithm)
+            w[j] = distance * rate + log_density[j]
+        largest = max(top[i], -least_of(w, bits))
         for j in range(w.size):
-            w[j] -= largest
+            w[j] = -largest - w[j]
         exp_of_row(w, bits)
         own = 0.0
         for j in range(w.size):

@@ -92,3 +92,17 @@ def exp_in_place(values: Any, bits: Any) -> None:  # pragma: no cover
     """Exponential of values up to 0, shape ``(n_rows, n)``; `bits` is room for `n` integers of their size."""
     for i in range(values.shape[0]):
         exp_of_row(values[i], bits)
+
+
+@compiled(MATHS)
+def least_of(row: Any, bits: Any) -> Any:  # pragma: no cover
+    """Smallest of values of at least 0; `bits` is room for an integer of their size.
+
+    Such values have the order of their bits, and integers a processor compares a vector at once.
+    """
+    whole = row.view(bits.dtype)
+    least = whole[0]
+    for j in range(whole.size):
+        least = min(least, whole[j])
+    bits[0] = least
+    return bits[:1].view(row.dtype)[0]

@@ -15,8 +15,8 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask.kernels.compiled import weighted_quantiles_of
 from mnndask.kernels.distances import Floats, strips, to_log_weights
+from mnndask.kernels.selection import weighted_quantiles_of
 
 Doubles = NDArray[np.float64]
 Counts = NDArray[np.intp]

@@ -80,8 +80,7 @@ def variance_factors(
     else:
         share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
     if ref.tile is None:
-        ahead, weights, _ = lines.look_at(ref, distances, are_squared=True)
-        return lines.factors(weighted_quantiles(ahead, weights, lines.sought(share)))
+        return lines.factors(lines.quantiles(lines.sought(share), ref, distances))
     search = lines.search(share, ref)
     while not search.done:
         search = search.after(add_tallies(_tallies(lines, search, ref), sigma))
@@ -157,15 +156,15 @@ class Lines:
 
     def look_at(
         self, others: Points, made: Floats | None = None, *, are_squared: bool = False
-    ) -> tuple[Floats, Floats, Floats]:
+    ) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
         """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
 
         Products of cells and others, or their squared distances, are overwritten if they are `made` already.
 
-        Returns
-        -------
-        Both of shape ``(n_cells, n_others)``; and the least squared distance to each line, to which weights
-        are relative.
+        Yields
+        ------
+        Which cells, few enough for the processor's cache; both of shape ``(n_cells, n_others)``; and the least
+        squared distance to each line, to which weights are relative.
         """
         dtype = self.directions.dtype
         ahead = products("ahead", self.directions, others.X)
@@ -184,18 +183,32 @@ class Lines:
                 least[rows],
                 bits,
             )
-        return ahead, weights, least
+            yield rows, ahead[rows], weights[rows], least[rows]
 
     def share_of(self, new: Points, made: Floats | None = None) -> Share:
         """Partial of the batch's own side."""
-        ahead, weights, least = self.look_at(new, made)
-        if self.tolerances.doubtful:  # products cannot tell the signs of small differences
-            doubtful = ahead.dtype.type(self.tolerances.doubtful * self.scale)
-            settle_small(ahead, doubtful, self.lengths, self.cells.X, self.directions, new.X)
-        total, below = np.empty((2, len(self.cells)))
-        limit = ahead.dtype.type(self.tolerances.projection * self.scale)
-        sum_weights(ahead, weights, limit, total, below)
-        return Share(least, total, below)
+        n, dtype = len(self.cells), self.directions.dtype
+        doubtful, limit = (
+            dtype.type(tolerance * self.scale)
+            for tolerance in (self.tolerances.doubtful, self.tolerances.projection)
+        )
+        share = Share(np.empty(n, dtype), np.empty(n), np.empty(n))
+        for rows, ahead, weights, least in self.look_at(new, made):
+            if doubtful:  # products cannot tell the signs of small differences
+                sides = self.cells.X[rows], self.directions[rows], new.X
+                settle_small(ahead, doubtful, self.lengths[rows], *sides)
+            share.least[rows] = least
+            sum_weights(ahead, weights, limit, share.total[rows], share.below[rows])
+        return share
+
+    def quantiles(
+        self, shares: NDArray[np.float64], ref: Points, distances: Floats | None = None
+    ) -> NDArray[np.float64]:
+        """How far ahead the shares of the reference's weight are reached, all of which is in memory."""
+        out = np.empty(len(self.cells))
+        for rows, ahead, weights, _ in self.look_at(ref, distances, are_squared=True):
+            out[rows] = weighted_quantiles(ahead, weights, shares[rows])
+        return out
 
     def sought(self, share: Share) -> NDArray[np.float64]:
         """Share of the reference's weight that is to be reached."""
@@ -205,11 +218,17 @@ class Lines:
     def search(self, share: Share, ref: Points) -> QuantileSearch:
         """Begin to look for the reference's quantiles, with some of its cells."""
         tile = ref.tile or len(ref)
-        return QuantileSearch.around(self.sought(share), self.look_at(ref[: min(SAMPLED, tile)])[0], tile)
+        ahead, _, _ = self._whole(ref[: min(SAMPLED, tile)])
+        return QuantileSearch.around(self.sought(share), ahead, tile)
 
     def tally(self, search: QuantileSearch, ref: Points) -> Tally:
         """Partial of the reference's side."""
-        return search.tally(*self.look_at(ref))
+        return search.tally(*self._whole(ref))
+
+    def _whole(self, ref: Points) -> tuple[Floats, Floats, Floats]:
+        _, *parts = zip(*self.look_at(ref), strict=True)
+        ahead, weights, least = map(np.concatenate, parts)
+        return ahead, weights, least
 
     def factors(self, reach: NDArray[np.float64]) -> NDArray[np.float64]:
         """Factors by which the vectors reach that far at least."""
