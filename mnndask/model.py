@@ -78,7 +78,8 @@ class GeneSpaces:
     def dense(self, X: Block, out: Floats | None = None) -> Floats:
         """Give a block as a dense matrix of the model's precision, in `out` if there is one."""
         if sparse.issparse(X):
-            return X.astype(self.dtype, copy=False).toarray(out=out)
+            full: Floats = X.astype(self.dtype, copy=False).toarray(out=out)
+            return full
         if out is None:
             return np.ascontiguousarray(X, dtype=self.dtype)
         np.copyto(out, X, casting="same_kind")

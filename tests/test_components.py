@@ -96,11 +96,31 @@ def test_each_batch_weighs_the_same():
     many -= many.mean(axis=0)
     few -= few.mean(axis=0)
     few[:, 1] *= 1.5 * many[:, 0].std() / few[:, 1].std()
-    for tile in (None, 7):
-        found = Components.of([many, few], 1, SvdSolver("irlb"), 10.0, tile)
+    for mode, tile in (("irlb", None), ("irlb", 7), ("rsvd", None)):
+        found = Components.of([many, few], 1, SvdSolver(mode), 10.0, tile)
         np.testing.assert_allclose(np.abs(found.basis[:, 0]), [0, 1, 0, 0, 0], atol=1e-12)
     pooled = np.linalg.svd(np.concatenate([many, few]))[2][0]
     np.testing.assert_allclose(np.abs(pooled), [1, 0, 0, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["svd", "rsvd"])
+def test_those_of_the_covariance_are_the_singular_vectors(mode, dtype):
+    """Of many cells and few components the covariance tells; of fewer cells, the cells themselves."""
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(n, 30)) * 0.7 ** np.arange(30)).astype(dtype) for n in (80, 50)]
+    mean = np.mean([X.mean(axis=0, dtype=float) for X in batches], axis=0)
+    rows = np.concatenate([(X - mean) / np.sqrt(len(X)) for X in batches])
+    expected = np.linalg.svd(rows, full_matrices=False)[2][:6].T
+    found = Components.of(batches, 6, SvdSolver(mode), 10.0, None)
+    assert found.basis.dtype == dtype
+    np.testing.assert_allclose(np.abs((found.basis * expected).sum(axis=0)), 1, atol=50 * np.finfo(dtype).eps)
+
+
+def test_components_of_the_covariance_that_are_rounding_are_left_out():
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 20))
+    assert Components.of([plane[:30], plane[30:]], 5, SvdSolver(), 10.0, None).basis.shape == (20, 2)
 
 
 def test_chunks_and_threads_do_not_matter():

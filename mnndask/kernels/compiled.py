@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.kernels.compiling import MATHS, SUMS, compiled, exp_of_row, least_of
+from mnndask.kernels.compiling import MATHS, STRIP, SUMS, compiled, exp_of_row, least_of
 
 
 @compiled(MATHS)
@@ -128,6 +128,16 @@ def weigh_by_distance(
 
 
 @compiled(MATHS)
+def _settle(a: Any, doubtful: Any, cell: Any, direction: Any, others: Any) -> None:  # pragma: no cover
+    for j in range(a.size):
+        if abs(a[j]) < doubtful:
+            exact = 0.0
+            for g in range(cell.size):
+                exact += (np.float64(others[j, g]) - cell[g]) * direction[g]
+            a[j] = exact
+
+
+@compiled(MATHS)
 def settle_small(
     ahead: Any, doubtful: Any, lengths: Any, cells: Any, directions: Any, others: Any
 ) -> None:  # pragma: no cover
@@ -136,23 +146,19 @@ def settle_small(
     Where a cell does not move (a length of 0) they do not matter.
     """
     n = ahead.shape[1]
+    whole = n - n % STRIP
     for i in range(ahead.shape[0]):
         a = ahead[i]
         if lengths[i] == 0:
             continue
-        for start in range(0, n, 64):
-            stop = min(start + 64, n)
-            smallest = doubtful
-            for j in range(start, stop):
-                smallest = min(smallest, abs(a[j]))
-            if smallest >= doubtful:
-                continue
-            for j in range(start, stop):
-                if abs(a[j]) < doubtful:
-                    exact = 0.0
-                    for g in range(cells.shape[1]):
-                        exact += (np.float64(others[j, g]) - cells[i, g]) * directions[i, g]
-                    a[j] = exact
+        for start in range(0, whole, STRIP):
+            some = np.int32(0)
+            for j in range(STRIP):
+                some |= np.int32(abs(a[start + j]) < doubtful)
+            if some:
+                at = slice(start, start + STRIP)
+                _settle(a[at], doubtful, cells[i], directions[i], others[at])
+        _settle(a[whole:], doubtful, cells[i], directions[i], others[whole:])
 
 
 @compiled(MATHS)

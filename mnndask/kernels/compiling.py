@@ -13,6 +13,7 @@ from numba.extending import overload
 # Sums may be taken in any order that suits the processor's vectors, as BLAS does. There are no NaN.
 MATHS = {"contract", "nsz", "nnan", "arcp"}
 SUMS = MATHS | {"reassoc"}
+STRIP = 64  # values that are looked at together, a number known when loops are compiled
 
 
 def compiled(maths: set[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import eigh
 
-from mnndask.kernels.distances import Floats, Matrix, Stacked
+from mnndask.kernels.distances import Floats, Matrix, Stacked, pieces
 from mnndask.kernels.subspace import CentredRows, SvdSolver, mean_cell
+
+MOST_GENES = 4000  # whose covariance is worth its memory
+CELLS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,15 @@ class Components:
         Every batch is taken around the mean of all batches' means and divided by the root of its number of
         cells, as fastMNN does (``batchelor::multiBatchPCA``). With a `tile`, no more cells than that are in
         memory at once, and the solver is Lanczos'. `scale` is the largest norm of a cell.
+
+        A few components of a moderate number of genes are those of the covariance, which is exact and takes
+        half the time, unless Lanczos' solver is asked for.
         """
         dtype = batches[0].dtype
         mean = np.mean([mean_cell(X, tile) for X in batches], axis=0).astype(dtype)
+        n_cells = sum(map(len, batches))
+        if tile is None and solver.mode != "irlb" and 2 * n <= len(mean) <= min(n_cells, MOST_GENES):
+            return cls(mean, _of_covariance(batches, mean, n, scale))
         weights = [np.full(len(X), len(X) ** -0.5, dtype) for X in batches]
         if tile is None:
             rows = np.concatenate([(X - mean) * w[:, None] for X, w in zip(batches, weights, strict=True)])
@@ -52,3 +62,16 @@ class Components:
         out: Floats = X @ self.basis
         out -= self.mean @ self.basis
         return out
+
+
+def _of_covariance(batches: Sequence[Floats], mean: Floats, n: int, scale: float) -> Floats:
+    """Leading eigenvectors of the batches' mean covariance around a point, in double precision."""
+    n_genes = len(mean)
+    total = np.zeros((n_genes, n_genes))
+    for X in batches:
+        for at in pieces(len(X), CELLS_AT_ONCE):
+            cells = (X[at] - mean).astype(np.float64)
+            total += cells.T @ cells / len(X)
+    values, vectors = eigh(total, subset_by_index=[n_genes - n, n_genes - 1], overwrite_a=True)
+    kept = values > n_genes * np.finfo(np.float64).eps * scale**2  # the rest is rounding
+    return np.ascontiguousarray(vectors[:, kept][:, ::-1], mean.dtype)

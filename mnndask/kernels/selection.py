@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.kernels.compiling import SUMS, compiled
+from mnndask.kernels.compiling import STRIP, SUMS, compiled
 
 FEWEST = 1024  # values of a row that are worth passes
 SAMPLED = 512  # about so many of them give the first pivots
@@ -19,7 +19,6 @@ MARGIN = 1.25  # of first pivots, in standard errors of a sampled share, about
 ERRORS, LEAST = 1.25, 0.02  # of later ones: likewise; at least so much of the bracket
 GAIN = 1.2  # by which a pass has to narrow a bracket if there is to be another
 FEW = 64  # values that are sorted rather than narrowed
-STRIP = 64  # values that are skipped together where none is in the bracket
 N_BINS, N_LANES = 256, 4
 
 

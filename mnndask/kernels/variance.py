@@ -163,8 +163,8 @@ class Lines:
 
         Yields
         ------
-        Which cells, few enough for the processor's cache; both of shape ``(n_cells, n_others)``; and the least
-        squared distance to each line, to which weights are relative.
+        Which cells, few enough for the processor's cache; both of shape ``(n_cells, n_others)``; and the
+        least squared distance to each line, to which weights are relative.
         """
         dtype = self.directions.dtype
         ahead = products("ahead", self.directions, others.X)
