@@ -17,7 +17,7 @@ from scipy import sparse
 from mnndask.budget import BLOCK_BYTES
 from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
-from mnndask.kernels.projection import as_csr, csr_lengths, directions, project
+from mnndask.kernels.projection import N_DIMS, as_csr, csr_lengths, directions, project
 from mnndask.lazy import plain
 from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import block_rows, map_blocks, row_blocks, single_threaded_blas
@@ -25,7 +25,6 @@ from mnndask.progress import counted, stage
 from mnndask.reduce import compute_lists, tasks_of
 from mnndask.sources import Source, check_finite
 
-N_DIMS = 10
 PILOT_CELLS = 1_500
 CELLS_PER_RUN = 10_000  # of the batch, for each run of neighbouring cells in the pilot: few chunks are read
 FEWEST_RUNS, MOST_RUNS = 4, 20
@@ -130,7 +129,7 @@ def coordinates(
         spaces.check_lengths(csr_lengths(pilot), inputs.names[b])
     with single_threaded_blas():
         onto = {
-            b: directions(X, N_DIMS, int(rng.integers(2**32)), normalise=spaces.cos_norm_in)
+            b: directions(X, int(rng.integers(2**32)), normalise=spaces.cos_norm_in)
             for b, X, rng in zip(batches, read, rngs, strict=True)
         }
     with stage("drawing sketch", sum(map(len, owned.values()))):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
@@ -44,15 +45,23 @@ def open_lazily(
     InputReadError
         If it is damaged. A chunk of a matrix that cannot be read is found when it is computed.
     """
-    if not location.exists():
-        what = f"{label} does not exist."
-        raise InputNotFoundError(what, "Check the path.")
-    group = _open_group(location, label)
-    try:
+    with _group(location, label) as group:
         return _opened(group, layer, label, chunk_bytes, used, first)
-    finally:
-        if isinstance(group, h5py.File):
-            group.close()
+
+
+def first_value(location: Location, column: str, label: str) -> Any:
+    """Value of the first cell in a column of obs; None where there is no such column, or no cell.
+
+    Raises
+    ------
+    InputNotFoundError, InputError, InputReadError
+        As :func:`open_lazily`.
+    """
+    with _group(location, label) as group:
+        if column not in group.get("obs", ()):
+            return None
+        values = _in_memory(group["obs"], column, label, [column])
+        return values[0] if len(values) else None
 
 
 def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
@@ -66,11 +75,7 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
         If there is no such column.
     """
     label = str(location)
-    if not location.exists():
-        what = f"{label} does not exist."
-        raise InputNotFoundError(what, "Check the path.")
-    group = _open_group(location, label)
-    try:
+    with _group(location, label) as group:
         with reading(label, "its root"):
             if group.attrs.get("encoding-type") != "anndata":
                 what = f"{label} is not an AnnData store."
@@ -85,14 +90,25 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
         uns = group.get("uns", {})
         recorded = _in_memory(uns, "mnn", label) if "mnn" in uns else None
         return recorded, obs if columns else DataFrame(index=range(shape[0])), shape
-    finally:
-        if isinstance(group, h5py.File):
-            group.close()
 
 
 def _n_rows(table: Any) -> int:
     """Rows of a table, of whose names nothing is read."""
     return int(table[table.attrs["_index"]].shape[0])
+
+
+@contextmanager
+def _group(location: Location, label: str) -> Iterator[Any]:
+    """Root of a store; a file is closed afterwards."""
+    if not location.exists():
+        what = f"{label} does not exist."
+        raise InputNotFoundError(what, "Check the path.")
+    group = _open_group(location, label)
+    try:
+        yield group
+    finally:
+        if isinstance(group, h5py.File):
+            group.close()
 
 
 def _open_group(location: Location, label: str) -> Any:
