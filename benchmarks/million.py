@@ -4,7 +4,8 @@
 simulated to (or found in) ``DIR/<cells>`` and kept; outputs, as large as the dense matrix, go to a folder in
 ``--scratch`` (default: the system's for temporary files) and are removed. The command is run as it is by
 default, and with 50 components. Both are compared with what they cannot do without: the matrix products that
-:mod:`benchmarks.limit` counts, at the rate of a plain product here and now, and the plain pass.
+:mod:`benchmarks.limit` counts, at the rate of a plain product here and now, and the plain pass, which is done
+before and after the second: its time is the mean of both.
 """
 
 from __future__ import annotations
@@ -39,28 +40,33 @@ TOY = {"n_cells": [200], "n_genes": 50, "sketch_size": "20", "n_components": 10}
 
 def one_size(n_cells: int, folder: Path, scratch: Path, given: Any) -> dict[str, Any]:
     paths = stored(folder, n_cells, given.n_genes, given.n_batches)
-    corrected, plain = scratch / "corrected.zarr", scratch / "plain.zarr"
+    corrected, low, plain = (scratch / f"{name}.zarr" for name in ("corrected", "low", "plain"))
     limit = ["--memory-limit", given.memory_limit, "--sketch-size", given.sketch_size]
     figures: dict[str, Any] = {"n_cells": n_cells}
     correct = measured([*MNNDASK, "correct", *paths, *limit, "-o", corrected])
-    passed = measured(["-m", "benchmarks.plain_pass", *paths, "-o", plain, "--like", corrected])
-    figures |= {"correct": correct, "plain_pass": passed}
     n_flops, rate = necessary(corrected, given.n_genes), gemm_rate(given.n_genes)
-    shutil.rmtree(corrected)
-    components = ["--n-components", given.n_components, "-o", corrected]
-    figures["in_components"] = measured([*MNNDASK, "correct", *paths, *limit, *components])
-    figures |= {"flops": n_flops, "gemm_gflops_per_s": round(rate / 1e9, 1)}
-    least = 1.5 * n_flops / rate + 2 * passed["wall_s"]
-    figures["share_of_allowed"] = round(correct["wall_s"] / least, 3)
-    figures["in_components_times_the_plain_pass"] = round(
-        figures["in_components"]["wall_s"] / passed["wall_s"], 2
-    )
-    figures["cells_per_s"] = round(n_cells / correct["wall_s"], 1)
-    figures["us_per_cell"] = round(1e6 * correct["wall_s"] / n_cells, 1)
-    figures["times_the_plain_pass"] = round(correct["wall_s"] / passed["wall_s"], 2)
-    for path in (corrected, plain):
+    passing = ["-m", "benchmarks.plain_pass", *paths, "-o", plain, "--like", corrected]
+    before = measured(passing)
+    components = ["--n-components", given.n_components, "-o", low]
+    in_components = measured([*MNNDASK, "correct", *paths, *limit, *components])
+    shutil.rmtree(plain)
+    after = measured(passing)
+    for path in (corrected, low, plain):
         shutil.rmtree(path)
-    return figures
+    passed = (before["wall_s"] + after["wall_s"]) / 2
+    least = 1.5 * n_flops / rate + 2 * passed
+    return figures | {
+        "correct": correct,
+        "in_components": in_components,
+        "plain_passes": [before, after],
+        "flops": n_flops,
+        "gemm_gflops_per_s": round(rate / 1e9, 1),
+        "share_of_allowed": round(correct["wall_s"] / least, 3),
+        "times_the_plain_pass": round(correct["wall_s"] / passed, 2),
+        "in_components_times_the_plain_pass": round(in_components["wall_s"] / passed, 2),
+        "cells_per_s": round(n_cells / correct["wall_s"], 1),
+        "us_per_cell": round(1e6 * correct["wall_s"] / n_cells, 1),
+    }
 
 
 def necessary(corrected: Path, n_genes: int) -> int:
