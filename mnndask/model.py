@@ -242,11 +242,12 @@ class CorrectionModel:
         self.spaces.dense(X, out)
         near = out[:, self.spaces.near]
         lengths = self.spaces.lengths(near, self.names[batch])
-        apart = self._points_in(near, lengths) if step and not self.spaces.coincide else None
+        cells = self._points_in(near, lengths) if step and not self.spaces.coincide else None
         if self.spaces.cos_norm_out:
             out /= lengths
         if step:
-            cells = apart or _around(out[:, self.spaces.near], self.components_in, self.centre_in)
+            if cells is None:  # normalised already
+                cells = _around(out[:, self.spaces.near], self.components_in, self.centre_in)
             self._add_correction(step, out, cells, known)
 
     def angles(self, batch: int, X: Block) -> NDArray[np.float64]:
