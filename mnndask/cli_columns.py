@@ -10,13 +10,15 @@ from anndata import AnnData
 
 from mnndask.errors import InputError, InputKeyError
 from mnndask.location import Location
-from mnndask.store import first_value
 
 
-def stems_unless_named(inputs: tuple[Location, ...], batch_key: str) -> list[str] | None:
+def stems_unless_named(
+    inputs: tuple[Location, ...], opened: list[AnnData], batch_key: str
+) -> list[str] | None:
     """File stems, unless the inputs name their batches themselves."""
-    values = [first_value(path, batch_key, f"batch {i} ({path})") for i, path in enumerate(inputs)]
-    if all(value is not None for value in values) and len(set(values)) == len(values):
+    columns = [adata.obs.get(batch_key) for adata in opened]
+    values = [column.iloc[0] for column in columns if column is not None and len(column)]
+    if len(values) == len(inputs) and len(set(values)) == len(values):
         return None
     stems = [path.pure.stem for path in inputs]
     double = [stem for stem in stems if stems.count(stem) > 1]

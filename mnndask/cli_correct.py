@@ -203,24 +203,6 @@ def correct(
         write_report(output, report, label, {"reading, fitting and writing": seconds})
 
 
-def _marked(
-    inputs: tuple[Location, ...],
-    hvg_key: str | None,
-    restrict: str | None,
-    batch_key: str,
-    categories: list[str] | None,
-) -> dict[str, Any]:
-    """Genes and cells that columns of the inputs' tables mark."""
-    used = [column for column in (batch_key, hvg_key, restrict) if column]
-    opened = [open_lazily(path, None, f"batch {i} ({path})", used=used) for i, path in enumerate(inputs)]
-    out: dict[str, Any] = {}
-    if hvg_key:
-        out["var_subset"] = marked_genes(inputs, opened, hvg_key)
-    if restrict:
-        out["restrict"] = marked_cells(inputs, opened, restrict, batch_key, categories)
-    return out
-
-
 def _corrected(
     inputs: tuple[Location, ...],
     output: Location,
@@ -261,12 +243,19 @@ def _corrected(
     target = target_of(output)
     check_output(target, inputs, overwrite=overwrite, resume=run if resume else None)
     chosen = {key: value for key, value in options.items() if value is not None}
+    used = [column for column in (options["batch_key"], hvg_key, restrict) if column]
+    opened = [open_lazily(path, None, f"batch {i} ({path})", used=used) for i, path in enumerate(inputs)]
     if len(inputs) > 1 and options["batch_categories"] is None:
-        chosen["batch_categories"] = stems_unless_named(inputs, options["batch_key"])
+        chosen["batch_categories"] = stems_unless_named(inputs, opened, options["batch_key"])
+    if hvg_key:
+        chosen["var_subset"] = marked_genes(inputs, opened, hvg_key)
     if var_names is not None:
         chosen["var_subset"] = var_names
-    if hvg_key or restrict:
-        chosen |= _marked(inputs, hvg_key, restrict, options["batch_key"], options["batch_categories"])
+    if restrict:
+        chosen["restrict"] = marked_cells(
+            inputs, opened, restrict, options["batch_key"], options["batch_categories"]
+        )
+    del opened  # a million names of cells, which the call reads for itself
     result, _, angles = mnn_correct(
         *inputs,
         index_unique=index_unique or None,

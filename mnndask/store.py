@@ -49,21 +49,6 @@ def open_lazily(
         return _opened(group, layer, label, chunk_bytes, used, first)
 
 
-def first_value(location: Location, column: str, label: str) -> Any:
-    """Value of the first cell in a column of obs; None where there is no such column, or no cell.
-
-    Raises
-    ------
-    InputNotFoundError, InputError, InputReadError
-        As :func:`open_lazily`.
-    """
-    with _group(location, label) as group:
-        if column not in group.get("obs", ()):
-            return None
-        values = _in_memory(group["obs"], column, label, [column])
-        return values[0] if len(values) else None
-
-
 def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
     """Read ``uns["mnn"]`` of an AnnData store (None if there is none), some columns of obs, and its shape.
 

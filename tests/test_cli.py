@@ -116,6 +116,17 @@ def test_an_unfinished_output_is_not_removed_unasked(files, tmp_path, capsys):
     assert not kept.exists()
 
 
+def test_names_of_cells_called_batch_name_no_batches(files, tmp_path):
+    """Files are told apart by their stems: names of cells are no column, whatever their index is called."""
+    for path in files:
+        adata = ad.read_h5ad(path)
+        adata.obs.index.name = "batch"
+        adata.write_h5ad(path)
+    assert run("correct", *files, "-o", tmp_path / "out.zarr") == 0
+    batches = ad.read_zarr(tmp_path / "out.zarr").obs["batch"]
+    assert list(batches.cat.categories) == ["plate0", "plate1", "plate2"]
+
+
 def test_one_file_is_split_by_its_batch_key(files, tmp_path):
     parts = [ad.read_h5ad(f) for f in files]
     whole = ad.concat(parts, keys=["x", "y", "z"], label="sample", merge="same")

@@ -13,7 +13,7 @@ from helpers import KINDS, as_anndata, counted, make_batches, no_compute, one_an
 from scipy import sparse as sp
 from sketches import BUDGET, METHODS, assert_same_rows, drawn, sketched
 
-from mnndask import coordinates
+from mnndask import coordinates, mnn_correct
 from mnndask.inputs import read_inputs
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.covering import cover
@@ -176,6 +176,19 @@ def test_lengths_are_those_of_the_cosine_normalisation():
     X = make_batches()[0]
     X[3], X[4], X[5] = 0, X[4] * 1e200, X[5] * 1e-200
     np.testing.assert_allclose(csr_lengths(as_csr(X, slice(None))), cosine_lengths(X), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ">f4", np.longdouble, np.int16, bool])
+def test_values_of_any_type_have_coordinates(dtype):
+    """As NumPy holds them: neither SciPy nor a compiled loop takes half precision or swapped bytes."""
+    X = (make_batches((60,), seed=3)[0] * 5).astype(dtype)
+    onto = np.random.default_rng(0).normal(size=(40, 10))
+    expected = (X / cosine_lengths(X.astype(float))[:, None]).astype(float) @ onto
+    found = project(as_csr(X, slice(None)), onto, normalise=True)
+    np.testing.assert_allclose(found, expected, atol=1e-12 if np.dtype(dtype).itemsize != 4 else 1e-5)
+    assert found.shape == (60, 10)
+    corrected = mnn_correct(X, X[::-1].copy(), sketch_size=20, k=3)[0]
+    assert np.isfinite(np.asarray(corrected)).all()
 
 
 def test_coordinates_are_equal_to_the_bit_whatever_the_blocks():

@@ -24,15 +24,17 @@ POWER_ITERATIONS = 4
 def as_csr(X: Any, columns: Rows | slice) -> sparse.csr_matrix:
     """Columns (ascending) of a dense or sparse block as CSR, each row in their order.
 
-    A sparse block shares its values with the result, where they are in order.
+    A sparse block of single or double precision shares its values with the result, where they are in order;
+    all else is taken in double precision.
     """
     part = X if isinstance(columns, slice) else X[:, columns]
+    dtype = part.dtype if part.dtype in (np.float32, np.float64) else np.dtype(np.float64)
     if not sparse.issparse(part):
-        return sparse.csr_matrix(part)
+        return sparse.csr_matrix(part, dtype=dtype)
     if not part.has_canonical_format:
         part = part.copy()
         part.sum_duplicates()
-    return part
+    return part.astype(dtype, copy=False)
 
 
 def csr_lengths(X: sparse.csr_matrix) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ process; a scheduler may spread the partials.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
@@ -155,16 +155,22 @@ class Lines:
         return Tolerances.of(self.directions.dtype)
 
     def look_at(
-        self, others: Points, made: Floats | None = None, *, are_squared: bool = False
-    ) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
+        self,
+        others: Points,
+        made: Floats | None = None,
+        *,
+        are_squared: bool = False,
+        then: Callable[[slice, Floats, Floats], None] | None = None,
+    ) -> tuple[Floats, Floats, Floats]:
         """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
 
         Products of cells and others, or their squared distances, are overwritten if they are `made` already.
+        `then` is called on both of a few cells after the others, while they are in the processor's cache.
 
-        Yields
-        ------
-        Which cells, few enough for the processor's cache; both of shape ``(n_cells, n_others)``; and the
-        least squared distance to each line, to which weights are relative.
+        Returns
+        -------
+        Both of shape ``(n_cells, n_others)``; and the least squared distance to each line, to which weights
+        are relative.
         """
         dtype = self.directions.dtype
         ahead = products("ahead", self.directions, others.X)
@@ -183,31 +189,37 @@ class Lines:
                 least[rows],
                 bits,
             )
-            yield rows, ahead[rows], weights[rows], least[rows]
+            if then is not None:
+                then(rows, ahead[rows], weights[rows])
+        return ahead, weights, least
 
     def share_of(self, new: Points, made: Floats | None = None) -> Share:
         """Partial of the batch's own side."""
-        n, dtype = len(self.cells), self.directions.dtype
+        total, below = np.empty((2, len(self.cells)))
         doubtful, limit = (
-            dtype.type(tolerance * self.scale)
+            self.directions.dtype.type(tolerance * self.scale)
             for tolerance in (self.tolerances.doubtful, self.tolerances.projection)
         )
-        share = Share(np.empty(n, dtype), np.empty(n), np.empty(n))
-        for rows, ahead, weights, least in self.look_at(new, made):
+
+        def count(rows: slice, ahead: Floats, weights: Floats) -> None:
             if doubtful:  # products cannot tell the signs of small differences
                 sides = self.cells.X[rows], self.directions[rows], new.X
                 settle_small(ahead, doubtful, self.lengths[rows], *sides)
-            share.least[rows] = least
-            sum_weights(ahead, weights, limit, share.total[rows], share.below[rows])
-        return share
+            sum_weights(ahead, weights, limit, total[rows], below[rows])
+
+        _, _, least = self.look_at(new, made, then=count)
+        return Share(least, total, below)
 
     def quantiles(
         self, shares: NDArray[np.float64], ref: Points, distances: Floats | None = None
     ) -> NDArray[np.float64]:
         """How far ahead the shares of the reference's weight are reached, all of which is in memory."""
         out = np.empty(len(self.cells))
-        for rows, ahead, weights, _ in self.look_at(ref, distances, are_squared=True):
+
+        def find(rows: slice, ahead: Floats, weights: Floats) -> None:
             out[rows] = weighted_quantiles(ahead, weights, shares[rows])
+
+        self.look_at(ref, distances, are_squared=True, then=find)
         return out
 
     def sought(self, share: Share) -> NDArray[np.float64]:
@@ -218,17 +230,11 @@ class Lines:
     def search(self, share: Share, ref: Points) -> QuantileSearch:
         """Begin to look for the reference's quantiles, with some of its cells."""
         tile = ref.tile or len(ref)
-        ahead, _, _ = self._whole(ref[: min(SAMPLED, tile)])
-        return QuantileSearch.around(self.sought(share), ahead, tile)
+        return QuantileSearch.around(self.sought(share), self.look_at(ref[: min(SAMPLED, tile)])[0], tile)
 
     def tally(self, search: QuantileSearch, ref: Points) -> Tally:
         """Partial of the reference's side."""
-        return search.tally(*self._whole(ref))
-
-    def _whole(self, ref: Points) -> tuple[Floats, Floats, Floats]:
-        _, *parts = zip(*self.look_at(ref), strict=True)
-        ahead, weights, least = map(np.concatenate, parts)
-        return ahead, weights, least
+        return search.tally(*self.look_at(ref))
 
     def factors(self, reach: NDArray[np.float64]) -> NDArray[np.float64]:
         """Factors by which the vectors reach that far at least."""
