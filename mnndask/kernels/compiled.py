@@ -64,16 +64,22 @@ def weigh_by_lines(
 
 
 @compiled(SUMS)
+def weights_up_to(values: Any, weights: Any, first: Any, second: Any) -> Any:  # pragma: no cover
+    """Sum the weights of values up to each of two limits, in double precision."""
+    one, other = 0.0, 0.0
+    for j in range(values.size):
+        weight = np.float64(weights[j])
+        one += weight if values[j] <= first else 0.0
+        other += weight if values[j] <= second else 0.0
+    return one, other
+
+
+@compiled(SUMS)
 def sum_weights(ahead: Any, weights: Any, limit: Any, total: Any, below: Any) -> None:  # pragma: no cover
     """Sum each row's weights, all and those of values up to a limit, in double precision."""
+    infinite = ahead.dtype.type(np.inf)
     for i in range(ahead.shape[0]):
-        a, w = ahead[i], weights[i]
-        every, some = 0.0, 0.0
-        for j in range(a.size):
-            weight = np.float64(w[j])
-            every += weight
-            some += weight if a[j] <= limit else 0.0
-        total[i], below[i] = every, some
+        below[i], total[i] = weights_up_to(ahead[i], weights[i], limit, infinite)
 
 
 @compiled(SUMS)

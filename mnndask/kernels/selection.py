@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mnndask.kernels.compiled import weights_up_to
 from mnndask.kernels.compiling import STRIP, SUMS, compiled
 
 FEWEST = 1024  # values of a row that are worth passes
@@ -23,28 +24,19 @@ N_BINS, N_LANES = 256, 4
 
 
 @compiled(SUMS)
-def _weight_up_to(values: Any, weights: Any, pivot: Any) -> Any:  # pragma: no cover
-    total = 0.0
+def _ends(values: Any) -> Any:  # pragma: no cover
+    low, high = values[0], values[0]
     for j in range(values.size):
-        total += np.float64(weights[j]) if values[j] <= pivot else 0.0
-    return total
-
-
-@compiled(SUMS)
-def _weights_up_to(values: Any, weights: Any, first: Any, second: Any) -> Any:  # pragma: no cover
-    one, other = 0.0, 0.0
-    for j in range(values.size):
-        weight = np.float64(weights[j])
-        one += weight if values[j] <= first else 0.0
-        other += weight if values[j] <= second else 0.0
-    return one, other
+        low, high = min(low, values[j]), max(high, values[j])
+    return low, high
 
 
 @compiled(SUMS)
 def _halved(values: Any, weights: Any, target: Any, low: Any, high: Any) -> Any:  # pragma: no cover
     for _ in range(HALVINGS):
         middle = low + (high - low) * values.dtype.type(0.5)
-        if _weight_up_to(values, weights, middle) < target:
+        reached, _ = weights_up_to(values, weights, middle, middle)
+        if reached < target:
             low = middle
         else:
             high = middle
@@ -54,10 +46,8 @@ def _halved(values: Any, weights: Any, target: Any, low: Any, high: Any) -> Any:
 @compiled(SUMS)
 def _pivots_of_sample(values: Any, weights: Any, share: Any) -> Any:  # pragma: no cover
     """Values between which a share of all weight is likely to be reached."""
-    low, high = values[0], values[0]
-    for j in range(values.size):
-        low, high = min(low, values[j]), max(high, values[j])
-    total = _weight_up_to(values, weights, high)
+    low, high = _ends(values)
+    total, _ = weights_up_to(values, weights, high, high)
     margin = MARGIN / np.sqrt(values.size)
     first, _ = _halved(values, weights, (share - margin) * total, low, high)
     _, second = _halved(values, weights, (share + margin) * total, first, high)
@@ -81,7 +71,7 @@ def _bracket(
     first, second = _pivots_of_sample(held[:n_sampled], held_weights[:n_sampled], share)
     while True:
         wide = upto - before
-        one, other = _weights_up_to(values, weights, first, second)
+        one, other = weights_up_to(values, weights, first, second)
         if one < target:
             low, before = first, one
         else:
@@ -129,9 +119,7 @@ def _in_fullest(
     -------
     How many they are, and the weight before them.
     """
-    low, high = values[0], values[0]
-    for j in range(values.size):
-        low, high = min(low, values[j]), max(high, values[j])
+    low, high = _ends(values)
     if not low < high:
         return 1, before
     kind = values.dtype.type
@@ -164,7 +152,7 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
     infinite = values.dtype.type(np.inf)
     for i in range(values.shape[0]):
         v, w = values[i], weights[i]
-        _, total = _weights_up_to(v, w, infinite, infinite)
+        _, total = weights_up_to(v, w, infinite, infinite)
         target = shares[i] * total
         low, high, before = _bracket(v, w, shares[i], total, held, held_weights)
         n_held = _gather(v, w, low, high, held, held_weights)
