@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import make_batches
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mnndask import mnn_correct
@@ -58,6 +58,7 @@ def test_reference_equals_its_normalised_input(cos_norm_in, cos_norm_out, seed, 
 def test_a_gene_does_not_depend_on_which_others_are_asked_for(cos_norm_in, cos_norm_out, svd_dim, seed):
     batches = make_batches((20, 25, 15), 16, seed=seed)
     subset = list(range(8))
+    assume(all(b[:, subset].any(axis=1).all() for b in batches))  # else a warning: some lengths are zero
     options = {
         "cos_norm_in": cos_norm_in,
         "cos_norm_out": cos_norm_out,
