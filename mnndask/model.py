@@ -18,6 +18,7 @@ from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.rooms import products, room, rooms
 from mnndask.kernels.smoothing import smooth
 from mnndask.kernels.subspace import angles_to_span
+from mnndask.kernels.thin import is_thin
 from mnndask.kernels.variance import variance_factors
 from mnndask.parallel import block_rows, row_blocks
 
@@ -152,7 +153,11 @@ class MergeStep:
     def columns(self) -> int:
         """Values that correcting a cell makes: its pairs with other cells, and copies of its genes."""
         sides = [3 * tile_of(self.anchors)]
-        sides += [PAIR_COPIES * tile_of(points) for points in (self.new, self.ref) if points is not None]
+        sides += [
+            PAIR_COPIES * tile_of(points)
+            for points in (self.new, self.ref)
+            if points is not None and not is_thin(points.X)
+        ]
         rest: int = self.rest_vectors.shape[1]
         near: int = self.near_vectors.shape[1]
         return max(sides) + 4 * near + 3 * rest
@@ -280,11 +285,12 @@ class CorrectionModel:
         factors = np.full(len(out), np.nan) if known is None else known.copy()
         todo = np.flatnonzero(np.isnan(factors))
         made = of_anchors = None
-        if step.anchor_rows is not None and step.new is not None and 2 * len(todo) > len(out):
+        shared = None if is_thin(cells.X) else step.anchor_rows
+        if shared is not None and step.new is not None and 2 * len(todo) > len(out):
             todo = np.arange(len(out))
             made = products("weights", cells.X, step.new.X)
             of_anchors = room("smoothing", (len(out), len(step.anchors)), made.dtype)
-            np.take(made, step.anchor_rows, axis=1, out=of_anchors, mode="clip")  # else it would be buffered
+            np.take(made, shared, axis=1, out=of_anchors, mode="clip")  # else it would be buffered
         thin = step.rest_vectors if isinstance(step.rest_vectors, LowRank) else None
         vectors = [step.near_vectors, thin.left if thin else step.rest_vectors]
         near, rest = smooth(cells, step.anchors, step.log_density, vectors, self.sigma, of_anchors)

@@ -13,6 +13,7 @@ from mnndask.kernels.compiled import (
 from mnndask.kernels.compiling import exp_in_place
 from mnndask.kernels.distances import bits_of
 from mnndask.kernels.selection import FEW, FEWEST, N_BINS, weighted_quantiles_of
+from mnndask.kernels.thin import packed, padded, weigh_thin_lines
 
 TYPES = pytest.mark.parametrize(("dtype", "allowed"), [(np.float32, 3e-6), (np.float64, 1e-14)])
 
@@ -62,6 +63,21 @@ def test_weights_along_lines(dtype, allowed, rate, are_squared):
         expected = np.exp(-(distance - distance.min(axis=1, keepdims=True)) * rate)
         np.testing.assert_allclose(weights, expected, atol=20 * allowed)
     assert (weights.max(axis=1) == 1).all()
+
+
+@TYPES
+@pytest.mark.parametrize(("n", "n_dims", "n_others"), [(1, 1, 1), (7, 5, 128), (70, 6, 83), (9, 53, 300)])
+def test_weights_along_lines_in_few_dimensions_are_those_of_whole_products(dtype, allowed, n, n_dims, n_others):
+    rng = np.random.default_rng(0)
+    X, G, Y = (rng.normal(size=(m, n_dims)).astype(dtype) for m in (n, n, n_others))
+    G /= np.linalg.norm(G, axis=1, keepdims=True)
+    norms = np.einsum("ij,ij->i", X, G), squared(X), squared(Y), dtype(0.7)
+    ahead, weights, least = G @ Y.T, X @ Y.T, np.empty(n, dtype)
+    weigh_by_lines(ahead, weights, False, *norms, least, bits_of(ahead))
+    found = np.empty_like(ahead), np.empty_like(ahead), np.empty(n, dtype)
+    weigh_thin_lines(padded("", G), padded("", X), packed("", Y), *norms, *found, bits_of(ahead))
+    for ours, expected in zip(found, (ahead, weights, least), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=100 * allowed)
 
 
 @TYPES
@@ -131,13 +147,16 @@ def test_quantiles(dtype, allowed, n, kind):
     weights, shares = WEIGHTS[kind](rng, values.shape).astype(dtype), np.linspace(-0.1, 1.1, 8)
     weights[:, 0] += dtype(1e-9)
     shares = np.tile(shares, 5)
-    found = np.empty(len(values))
-    weighted_quantiles_of(values, weights, shares, found)
+    found, least = np.full(len(values), -np.inf), np.resize([-2, 0, 0.7, 3, 1e300], len(values))
+    bounded = least.copy()
+    for out in (found, bounded):
+        weighted_quantiles_of(values, weights, shares, out)
     for v, w, share, ours in zip(values, weights, shares, found, strict=True):
         order = np.argsort(v, kind="stable")
         cumulative = np.cumsum(w[order], dtype=float)
         reached = cumulative >= share * w.sum(dtype=float)
         assert ours == (v[order[np.argmax(reached)]] if reached.any() else v.max())
+    np.testing.assert_array_equal(bounded, np.maximum(least, found))
 
 
 @TYPES

@@ -14,6 +14,16 @@ from mnndask.kernels.compiling import MATHS, STRIP, SUMS, compiled, exp_of_row, 
 
 
 @compiled(MATHS)
+def weigh_row(row: Any, rate: Any, bits: Any) -> Any:  # pragma: no cover
+    """Turn squared distances to a line into weights relative to the largest, in place; returns the least."""
+    lowest = least_of(row, bits)
+    for j in range(row.size):
+        row[j] = (lowest - row[j]) * rate
+    exp_of_row(row, bits)
+    return lowest
+
+
+@compiled(MATHS)
 def weigh_by_lines(
     ahead: Any,
     weights: Any,
@@ -56,11 +66,7 @@ def weigh_by_lines(
             between = w[j] if are_squared else square + others_squared[j] - (w[j] + w[j])
             a[j] = far
             w[j] = max(between - far * far, w.dtype.type(0))
-        lowest = least_of(w, bits)
-        least[i] = lowest
-        for j in range(a.size):
-            w[j] = (lowest - w[j]) * rate
-        exp_of_row(w, bits)
+        least[i] = weigh_row(w, rate, bits)
 
 
 @compiled(SUMS)

@@ -102,7 +102,7 @@ def pieces(n: int, most: int | None) -> Iterator[slice]:
 
 def strips(n_rows: int, n_columns: int) -> Iterator[slice]:
     """Rows of a matrix, few enough for the processor's cache to keep them from one operation to the next."""
-    return pieces(n_rows, max(1, CACHED_VALUES // max(1, n_columns)))
+    return pieces(n_rows, max(4, CACHED_VALUES // max(1, n_columns) // 4 * 4))
 
 
 def row_dots(A: Floats, B: Floats) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
 from mnndask.kernels.distances import Floats, Matrix, pieces, row_dots
@@ -16,7 +17,8 @@ from mnndask.kernels.distances import Floats, Matrix, pieces, row_dots
 GENES_AT_ONCE = 2048
 TOLERANCE = {4: 1e-4, 8: 1e-9}  # of a cell's vector, by the size of a value in bytes
 SHARE = 0.5  # of the cost of whole vectors, above which two matrices are not worth it
-LEAST_RANK = 64
+LEAST_RANK = 128  # that is tried; of it, no more is kept than it takes
+STEP = 8  # in the rank that is kept
 POWER_ITERATIONS = 0  # more cost three times as much, and err no less
 FLOPS_OF_SVD = 2500  # a weight, of those that products of matrices do meanwhile
 CHECKED = 1000  # cells, evenly taken, whose vectors are compared
@@ -77,22 +79,30 @@ def compress(weights: Floats, vectors: Matrix, seed: int = 0) -> LowRank | None:
     ranks = [LEAST_RANK * 2**i for i in range(12)]
     for rank in [*(r for r in ranks if r < thickest), *[thickest] * (thickest > 0)]:
         _, _, Wt = randomized_svd(weights, rank, n_iter=POWER_ITERATIONS, random_state=seed)
-        right, error = _fit(some, Wt.T, vectors)
-        if error <= TOLERANCE[weights.dtype.itemsize]:
-            return LowRank(np.ascontiguousarray(Wt.T), right)
+        fewer = np.arange(rank, 0, -STEP)
+        right, errors = _fit(some, Wt.T, vectors, fewer)
+        enough = errors <= TOLERANCE[weights.dtype.itemsize]
+        if enough.any():
+            kept = fewer[enough].min()
+            return LowRank(np.ascontiguousarray(Wt[:kept].T), right[:kept])
     return None
 
 
-def _fit(weights: Floats, left: Floats, vectors: Matrix) -> tuple[Floats, float]:
-    """Right matrix, and the largest error of a cell's vector, relative to that."""
+def _fit(
+    weights: Floats, left: Floats, vectors: Matrix, ranks: NDArray[np.integer]
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Right matrix; and for each of descending ranks, the largest error of a cell's vector, relative to it."""
     n_genes = vectors.shape[1]
     right = np.empty((left.shape[1], n_genes), weights.dtype)
-    unseen = weights - (weights @ left) @ left.T
-    missed, whole = np.zeros((2, len(weights)))
+    along = weights @ left
+    unseen = weights - along @ left.T
+    missed, whole = np.zeros((len(ranks), len(weights))), np.zeros(len(weights))
     for genes in pieces(n_genes, GENES_AT_ONCE):
         block = vectors[:, genes]
         right[:, genes] = left.T @ block
         error, smoothed = unseen @ block, weights @ block
-        missed += row_dots(error, error)
         whole += row_dots(smoothed, smoothed)
-    return right, float(np.sqrt(np.max(missed / np.where(whole > 0, whole, 1), initial=0)))
+        for own, rank, before in zip(missed, ranks, [ranks[0], *ranks[:-1]], strict=True):
+            error += along[:, rank:before] @ right[rank:before, genes]
+            own += row_dots(error, error)
+    return right, np.sqrt(np.max(missed / np.where(whole > 0, whole, 1), axis=1, initial=0))

@@ -27,7 +27,9 @@ SLACK = 1e-3  # of a bin, by which a bracket is widened: far more than rounding 
 HALVINGS = 64  # of a bracket, after which it is narrower than rounding
 
 
-def weighted_quantiles(values: Floats, weights: Floats, shares: Doubles) -> Doubles:
+def weighted_quantiles(
+    values: Floats, weights: Floats, shares: Doubles, least: Doubles | None = None
+) -> Doubles:
     """First value of each row, in ascending order, at which the cumulative weight reaches its share.
 
     Parameters
@@ -37,8 +39,10 @@ def weighted_quantiles(values: Floats, weights: Floats, shares: Doubles) -> Doub
     shares
         Of the row's total weight, shape ``(n_rows,)``. At or below 0 the smallest value is meant; if the
         share is never reached, the largest.
+    least
+        Of each row: a quantile that is no more than this is not looked for, and given as this.
     """
-    out = np.empty(len(values))
+    out = np.full(len(values), -np.inf) if least is None else least.copy()
     weighted_quantiles_of(values, weights, shares, out)
     return out
 

@@ -56,12 +56,15 @@ def _pivots_of_sample(values: Any, weights: Any, share: Any) -> Any:  # pragma: 
 
 @compiled(SUMS)
 def _bracket(
-    values: Any, weights: Any, share: Any, total: Any, held: Any, held_weights: Any
+    values: Any, weights: Any, share: Any, total: Any, low: Any, before: Any, held: Any, held_weights: Any
 ) -> Any:  # pragma: no cover
-    """Values above and up to which the share is reached, and the weight up to the first of them."""
+    """Values above and up to which the share is reached, and the weight up to the first of them.
+
+    It is not reached by `before`, the weight up to `low`.
+    """
     n, kind = values.size, values.dtype.type
     infinite, target = kind(np.inf), share * total
-    low, high, before, upto = -infinite, infinite, 0.0, total
+    high, upto = infinite, total
     if n < FEWEST:
         return low, high, before
     n_sampled = 0
@@ -69,6 +72,7 @@ def _bracket(
         held[n_sampled], held_weights[n_sampled] = values[j], weights[j]
         n_sampled += 1
     first, second = _pivots_of_sample(held[:n_sampled], held_weights[:n_sampled], share)
+    first, second = max(low, first), max(low, second)
     while True:
         wide = upto - before
         one, other = weights_up_to(values, weights, first, second)
@@ -145,19 +149,24 @@ def _in_fullest(
 
 @compiled(SUMS)
 def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> None:  # pragma: no cover
-    """See :func:`mnndask.kernels.quantiles.weighted_quantiles`."""
+    """See :func:`mnndask.kernels.quantiles.weighted_quantiles`; `out` holds the least ones to begin with."""
     n = values.shape[1]
     held, held_weights = np.empty(n + 1, values.dtype), np.empty(n + 1, weights.dtype)
     bins, sums = np.empty(n, np.int32), np.empty((N_LANES, N_BINS))
     infinite = values.dtype.type(np.inf)
     for i in range(values.shape[0]):
         v, w = values[i], weights[i]
-        _, total = weights_up_to(v, w, infinite, infinite)
+        low = v.dtype.type(out[i])
+        if low > out[i]:
+            low = np.nextafter(low, -infinite)
+        before, total = weights_up_to(v, w, low, infinite)
         target = shares[i] * total
-        low, high, before = _bracket(v, w, shares[i], total, held, held_weights)
+        if 0 < before >= target:
+            continue
+        low, high, before = _bracket(v, w, shares[i], total, low, before, held, held_weights)
         n_held = _gather(v, w, low, high, held, held_weights)
         if n_held == 0:  # the share is never reached
-            out[i] = v.max()
+            out[i] = max(out[i], v.max())
             continue
         if n_held > FEW:
             n_held, before = _in_fullest(held[:n_held], held_weights[:n_held], before, target, bins, sums)
@@ -168,4 +177,4 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
             if before >= target:
                 found = held[j]
                 break
-        out[i] = found
+        out[i] = max(out[i], found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,10 @@ from mnndask.kernels.distances import (
     to_log_weights,
 )
 from mnndask.kernels.quantiles import QuantileSearch, Tally, add_tallies, weighted_quantiles
-from mnndask.kernels.rooms import products
+from mnndask.kernels.rooms import products, room
+from mnndask.kernels.thin import is_thin, packed, padded, weigh_thin_lines
+
+Visit: TypeAlias = Callable[[slice, Floats, Floats], None]
 
 SAMPLED = 256  # reference cells by whose projections a search of the quantile begins
 
@@ -80,7 +84,7 @@ def variance_factors(
     else:
         share = add_shares((lines.share_of(tile) for _, tile in new.tiles()), sigma)
     if ref.tile is None:
-        return lines.factors(lines.quantiles(lines.sought(share), ref, distances))
+        return lines.factors(lines.reach(lines.sought(share), ref, distances))
     search = lines.search(share, ref)
     while not search.done:
         search = search.after(add_tallies(_tallies(lines, search, ref), sigma))
@@ -160,23 +164,22 @@ class Lines:
         made: Floats | None = None,
         *,
         are_squared: bool = False,
-        then: Callable[[slice, Floats, Floats], None] | None = None,
+        then: Visit | None = None,
     ) -> tuple[Floats, Floats, Floats]:
         """How far ahead of each cell the others lie on its line, and their weights (a row's largest is 1).
 
         Products of cells and others, or their squared distances, are overwritten if they are `made` already.
-        `then` is called on both of a few cells after the others, while they are in the processor's cache.
+        `then` is called as by :meth:`visit`.
 
         Returns
         -------
         Both of shape ``(n_cells, n_others)``; and the least squared distance to each line, to which weights
         are relative.
         """
-        dtype = self.directions.dtype
         ahead = products("ahead", self.directions, others.X)
         weights = products("weights", self.cells.X, others.X) if made is None else made
-        own, least = self.own.astype(dtype), np.empty(len(self.cells), dtype)
-        rate, bits = decay(self.sigma, farthest(self.cells, others), dtype), bits_of(ahead)
+        own, rate, least = self._terms(others)
+        bits = bits_of(ahead)
         for rows in strips(*ahead.shape):
             weigh_by_lines(
                 ahead[rows],
@@ -193,6 +196,46 @@ class Lines:
                 then(rows, ahead[rows], weights[rows])
         return ahead, weights, least
 
+    def visit(
+        self, others: Points, then: Visit, made: Floats | None = None, *, are_squared: bool = False
+    ) -> Floats:
+        """Call `then` on a few cells, how far ahead of them the others lie, and weights, all in cache.
+
+        What is `made` is as in :meth:`look_at`.
+
+        Returns
+        -------
+        Least squared distance to each line.
+        """
+        if made is not None or not is_thin(others.X):
+            return self.look_at(others, made, are_squared=are_squared, then=then)[2]
+        own, rate, least = self._terms(others)
+        sides = padded("directions", self.directions), padded("cells", self.cells.X)
+        theirs = packed("others", others.X)
+        for rows in strips(len(own), len(others)):
+            shape = rows.stop - rows.start, len(others)
+            ahead, weights = (room(name, shape, own.dtype) for name in ("ahead", "weights"))
+            weigh_thin_lines(
+                *(side[rows.start :] for side in sides),
+                theirs,
+                own[rows],
+                self.cells.squared[rows],
+                others.squared,
+                rate,
+                ahead,
+                weights,
+                least[rows],
+                bits_of(ahead),
+            )
+            then(rows, ahead, weights)
+        return least
+
+    def _terms(self, others: Points) -> tuple[Floats, Any, Floats]:
+        """Cells' own projections, the exponent's factor, and room for the least distances."""
+        dtype = self.directions.dtype
+        rate = decay(self.sigma, farthest(self.cells, others), dtype)
+        return self.own.astype(dtype), rate, np.empty(len(self.cells), dtype)
+
     def share_of(self, new: Points, made: Floats | None = None) -> Share:
         """Partial of the batch's own side."""
         total, below = np.empty((2, len(self.cells)))
@@ -207,19 +250,21 @@ class Lines:
                 settle_small(ahead, doubtful, self.lengths[rows], *sides)
             sum_weights(ahead, weights, limit, total[rows], below[rows])
 
-        _, _, least = self.look_at(new, made, then=count)
-        return Share(least, total, below)
+        return Share(self.visit(new, count, made), total, below)
 
-    def quantiles(
+    def reach(
         self, shares: NDArray[np.float64], ref: Points, distances: Floats | None = None
     ) -> NDArray[np.float64]:
-        """How far ahead the shares of the reference's weight are reached, all of which is in memory."""
+        """How far ahead the shares of the reference's weight are reached, at least the vectors' lengths.
+
+        All of the reference is in memory.
+        """
         out = np.empty(len(self.cells))
 
         def find(rows: slice, ahead: Floats, weights: Floats) -> None:
-            out[rows] = weighted_quantiles(ahead, weights, shares[rows])
+            out[rows] = weighted_quantiles(ahead, weights, shares[rows], self.lengths[rows])
 
-        self.look_at(ref, distances, are_squared=True, then=find)
+        self.visit(ref, find, distances, are_squared=True)
         return out
 
     def sought(self, share: Share) -> NDArray[np.float64]:
