@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -22,6 +23,7 @@ from mnndask.lazy import plain
 from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import block_rows, map_blocks, row_blocks, single_threaded_blas
 from mnndask.progress import counted, stage
+from mnndask.reading import reblocked
 from mnndask.reduce import compute_lists, tasks_of
 from mnndask.sources import Source, check_finite
 
@@ -184,17 +186,28 @@ def _over_sources(
 
 
 def _tasks(source: Source, reader: BlockReader, rows: Rows) -> list[Any]:
-    """One task per chunk that holds some of the rows."""
-    starts = np.cumsum((0, *source.X.chunks[0]))
+    """One task per chunk that holds some of the rows, or per run of them."""
+    X = _in_runs(source.X, rows)
+    starts = np.cumsum((0, *X.chunks[0]))
     cuts = np.searchsorted(rows, starts)
     sketch, read = tasks_of("sketch"), counted(reader.read_chunk, rows=_n_read)
     tasks = []
     for block, start, n, low, high in zip(
-        source.X.to_delayed().ravel(), starts, source.X.chunks[0], cuts, cuts[1:], strict=False
+        X.to_delayed().ravel(), starts, X.chunks[0], cuts, cuts[1:], strict=False
     ):
         if high > low:
             tasks.append(sketch(read, block, int(start), None if high - low == n else rows[low:high]))
     return tasks
+
+
+def _in_runs(X: da.Array, rows: Rows) -> da.Array:
+    """Same matrix in blocks that begin and end with runs of rows, where these are few of all, and it can be."""
+    firsts = np.flatnonzero(np.diff(rows, prepend=-2) > 1)
+    starts, ends = rows[firsts], rows[np.append(firsts[1:], len(rows)) - 1] + 1
+    if len(rows) == X.shape[0] or len(starts) > MOST_RUNS * X.numblocks[0]:
+        return X
+    cuts = np.unique(np.concatenate([[0], starts, ends, [X.shape[0]]]))
+    return reblocked(X, tuple(map(int, np.diff(cuts))))
 
 
 def _in_memory(source: Source, reader: BlockReader, rows: Rows, n_jobs: int | None) -> list[Any]:

@@ -25,7 +25,7 @@ from mnndask.guard import check_lazy_tables, guarded
 from mnndask.kernels.neighbors import Rows
 from mnndask.kinds import common_kind
 from mnndask.location import Location
-from mnndask.reading import lazy_matrix
+from mnndask.reading import in_large_blocks, lazy_matrix
 from mnndask.sources import Matrix, Source, layer_names
 from mnndask.store import open_lazily
 
@@ -83,6 +83,11 @@ class Inputs:
         if self.codes is not None:
             return [int(n) for n in np.bincount(self.codes, minlength=len(self.categories))]
         return [int(source.X.shape[0]) for source in self.sources]
+
+    def in_large_blocks(self, n_bytes: int) -> Inputs:
+        """The same for passes that keep few cells; see :func:`mnndask.reading.in_large_blocks`."""
+        sources = [replace(s, X=in_large_blocks(s.X, n_bytes)) if s.lazy else s for s in self.sources]
+        return replace(self, sources=sources)
 
     def rows(self, batch: int) -> tuple[int, Rows | None]:
         """Source of a batch, and the rows that are its own (None for all)."""

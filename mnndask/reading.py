@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import zarr
 from anndata.io import sparse_dataset
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -82,6 +83,13 @@ class BlockReader:
                 return self._read(self.source, region)
             with h5py.File(self.source, "r") as file:
                 return self._read(file[self.name], region)
+
+    def stored_bytes(self) -> int:
+        """Size of a sparse matrix's values and their indices."""
+        if isinstance(self.source, Path):
+            with h5py.File(self.source, "r") as file:
+                return sum(file[self.name][part].nbytes for part in ("data", "indices"))
+        return sum(int(self.source[part].nbytes) for part in ("data", "indices"))
 
     def _read(self, stored: Any, region: list[slice]) -> Any:
         if self.format == "dense":
@@ -180,15 +188,51 @@ def lazy_matrix(
         if isinstance(own, zarr.Group):  # opened once, rather than for each block
             own = {part: own[part] for part in ("data", "indices", "indptr")}
     block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
-    return da.map_blocks(  # type: ignore[no-any-return]
+    kinds = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
+    return _lazy(
         BlockReader(own, slot, label, format_, shape),
-        name=name or f"mnn-read-{uuid.uuid4().hex}",
-        chunks=chunks or _blocks(shape, block_shape, first if format_ == "csr" else 0),
-        dtype=dtype,
-        meta=np.empty((0,) * len(shape), dtype)
-        if format_ == "dense"
-        else {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[format_]((0, 0), dtype=dtype),
+        name or f"mnn-read-{uuid.uuid4().hex}",
+        chunks or _blocks(shape, block_shape, first if format_ == "csr" else 0),
+        dtype,
+        np.empty((0,) * len(shape), dtype) if format_ == "dense" else kinds[format_]((0, 0), dtype=dtype),
     )
+
+
+def _lazy(reader: BlockReader, name: str, chunks: Any, dtype: np.dtype, meta: Any) -> da.Array:
+    out: da.Array = da.map_blocks(reader, name=name, chunks=chunks, dtype=dtype, meta=meta)
+    return out
+
+
+def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
+    """Same matrix in blocks of other numbers of rows, if it is a store's as it is, by rows; else it itself."""
+    reader = _reader_of(X)
+    if reader is None:
+        return X
+    return _lazy(reader, f"mnn-read-{uuid.uuid4().hex}", (rows, X.chunks[1]), X.dtype, X._meta)
+
+
+def in_large_blocks(X: da.Array, n_bytes: int) -> da.Array:
+    """Same matrix in larger blocks, of that size as they are stored, where :func:`reblocked` can.
+
+    It is for passes that keep little of a block. Blocks that are of moderate size when dense are small, and as
+    they straddle the chunks that are stored, many of these are decoded twice.
+    """
+    reader = _reader_of(X)
+    if reader is None:
+        return X
+    joined = int(n_bytes / max(1, reader.stored_bytes() / X.shape[0]) / max(X.chunks[0]))
+    if joined < 2:
+        return X
+    return reblocked(X, tuple(sum(X.chunks[0][i : i + joined]) for i in range(0, X.numblocks[0], joined)))
+
+
+def _reader_of(X: da.Array) -> BlockReader | None:
+    """What reads an array's sparse rows, if nothing else is done with them."""
+    layer = X.dask.layers.get(X.name) if isinstance(X.dask, HighLevelGraph) else None
+    for argument, _ in getattr(layer, "indices", ()):
+        if isinstance(argument, BlockReader) and argument.format == "csr":
+            return argument
+    return None
 
 
 def _blocks(shape: tuple[int, ...], block: tuple[int, ...], first: int) -> tuple[tuple[int, ...], ...]:
