@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from pandas import Series
 
 from mnndask.errors import InputError, InputKeyError
 from mnndask.location import Location
+from mnndask.store import read_column
 
 
-def stems_unless_named(
-    inputs: tuple[Location, ...], opened: list[AnnData], batch_key: str
-) -> list[str] | None:
-    """File stems, unless the inputs name their batches themselves."""
-    columns = [adata.obs.get(batch_key) for adata in opened]
-    values = [column.iloc[0] for column in columns if column is not None and len(column)]
+def stems_unless_named(inputs: tuple[Location, ...], labels: list[str], batch_key: str) -> list[str] | None:
+    """File stems, unless the inputs name their batches themselves in a column of obs, which is read."""
+    columns = [read_column(path, label, batch_key) for path, label in zip(inputs, labels, strict=True)]
+    values = [Series(column).iloc[0] for column in columns if column is not None and len(column)]
     if len(values) == len(inputs) and len(set(values)) == len(values):
         return None
     stems = [path.pure.stem for path in inputs]

@@ -244,9 +244,14 @@ def _corrected(
     check_output(target, inputs, overwrite=overwrite, resume=run if resume else None)
     chosen = {key: value for key, value in options.items() if value is not None}
     used = [column for column in (options["batch_key"], hvg_key, restrict) if column]
-    opened = [open_lazily(path, None, f"batch {i} ({path})", used=used) for i, path in enumerate(inputs)]
+    labels = [f"batch {i} ({path})" for i, path in enumerate(inputs)]
     if len(inputs) > 1 and options["batch_categories"] is None:
-        chosen["batch_categories"] = stems_unless_named(inputs, opened, options["batch_key"])
+        chosen["batch_categories"] = stems_unless_named(inputs, labels, options["batch_key"])
+    opened = []
+    if hvg_key or restrict:
+        opened = [
+            open_lazily(path, None, label, used=used) for path, label in zip(inputs, labels, strict=True)
+        ]
     if hvg_key:
         chosen["var_subset"] = marked_genes(inputs, opened, hvg_key)
     if var_names is not None:

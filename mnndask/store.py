@@ -77,6 +77,20 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
         return recorded, obs if columns else DataFrame(index=range(shape[0])), shape
 
 
+def read_column(location: Location, label: str, column: str) -> Any:
+    """One column of obs of an AnnData store, as a series or categorical; None if there is none of that name.
+
+    Raises
+    ------
+    InputNotFoundError, InputError, InputReadError
+        As :func:`open_lazily`.
+    """
+    with _group(location, label) as group:
+        if not isinstance(group.get("obs"), h5py.Group | zarr.Group):  # an old file's, or none at all
+            return _table(group, "obs", label).get(column)
+        return _in_memory(group["obs"], column, label) if column in group["obs"] else None
+
+
 def _n_rows(table: Any) -> int:
     """Rows of a table, of whose names nothing is read."""
     return int(table[table.attrs["_index"]].shape[0])

@@ -70,6 +70,17 @@ def weigh_by_lines(
 
 
 @compiled(SUMS)
+def dots_of_rows(A: Any, B: Any, out: Any) -> None:  # pragma: no cover
+    """Row-wise inner products, summed in double precision."""
+    for i in range(A.shape[0]):
+        a, b = A[i], B[i]
+        total = 0.0
+        for j in range(a.size):
+            total += np.float64(a[j]) * np.float64(b[j])
+        out[i] = total
+
+
+@compiled(SUMS)
 def weights_up_to(values: Any, weights: Any, first: Any, second: Any) -> Any:  # pragma: no cover
     """Sum the weights of values up to each of two limits, in double precision."""
     one, other = 0.0, 0.0

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.kernels.compiled import dots_of_rows
+
 Floats = NDArray[np.floating]
 CACHED_VALUES = 2**16
 
@@ -107,7 +109,10 @@ def strips(n_rows: int, n_columns: int) -> Iterator[slice]:
 
 def row_dots(A: Floats, B: Floats) -> NDArray[np.float64]:
     """Row-wise inner products, shape ``(n_cells,)``, summed in double precision."""
-    out: NDArray[np.float64] = np.einsum("ij,ij->i", A, B, dtype=np.float64)
+    if not (A.dtype == B.dtype and A.dtype in (np.float32, np.float64)):
+        return np.asarray(np.einsum("ij,ij->i", A, B, dtype=np.float64))
+    out = np.empty(len(A))
+    dots_of_rows(A, B, out)
     return out
 
 
