@@ -201,7 +201,7 @@ def _tasks(source: Source, reader: BlockReader, rows: Rows) -> list[Any]:
 
 
 def _in_runs(X: da.Array, rows: Rows) -> da.Array:
-    """Same matrix in blocks that begin and end with runs of rows, where these are few of all, and it can be."""
+    """Same matrix in blocks that begin and end with runs of rows, where these are few and it can be."""
     firsts = np.flatnonzero(np.diff(rows, prepend=-2) > 1)
     starts, ends = rows[firsts], rows[np.append(firsts[1:], len(rows)) - 1] + 1
     if len(rows) == X.shape[0] or len(starts) > MOST_RUNS * X.numblocks[0]:

@@ -7,15 +7,17 @@ import gc
 from typing import Any
 
 MMAP_THRESHOLD = -3  # of malloc.h
+LARGE = 2**23  # bytes
 
 
 def return_large_blocks() -> None:
     """Have large blocks given back when they are freed; a setting of the process, so for the command only.
 
     By default glibc comes to keep blocks of up to 32 MiB, such as chunks, on heaps that fragment: memory then
-    grows with the length of the run.
+    grows with the length of the run. Smaller ones, such as what a stored chunk holds, are better kept: each
+    page that is given back has to be cleared when it is had again.
     """
-    _call("mallopt", MMAP_THRESHOLD, 2**20)
+    _call("mallopt", MMAP_THRESHOLD, LARGE)
 
 
 def return_freed() -> None:

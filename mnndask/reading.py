@@ -204,7 +204,7 @@ def _lazy(reader: BlockReader, name: str, chunks: Any, dtype: np.dtype, meta: An
 
 
 def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
-    """Same matrix in blocks of other numbers of rows, if it is a store's as it is, by rows; else it itself."""
+    """Same matrix in blocks of other numbers of rows, if it is a store's by rows; else as it is."""
     reader = _reader_of(X)
     if reader is None:
         return X
@@ -214,7 +214,7 @@ def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
 def in_large_blocks(X: da.Array, n_bytes: int) -> da.Array:
     """Same matrix in larger blocks, of that size as they are stored, where :func:`reblocked` can.
 
-    It is for passes that keep little of a block. Blocks that are of moderate size when dense are small, and as
+    It is for passes that keep little of a block. Blocks that are of moderate size when dense are small; as
     they straddle the chunks that are stored, many of these are decoded twice.
     """
     reader = _reader_of(X)

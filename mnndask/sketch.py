@@ -16,6 +16,7 @@ from mnndask.kernels.covering import cover
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather, in_row_chunks
 from mnndask.model import Block, GeneSpaces
+from mnndask.parallel import map_blocks, row_blocks
 from mnndask.progress import stage
 from mnndask.reference import HeldSketch, Sketch
 from mnndask.runstore import RunStore
@@ -120,14 +121,16 @@ def _draw(
     at_random = [rng.choice(n, n_random, replace=False) for rng, n in zip(rngs, n_cells, strict=True)]
     if n_random == size:
         return [np.sort(rows).astype(np.intp) for rows in at_random]
-    out = []
     points = coordinates(inputs, spaces, batches, [[*seed, 0] for seed in seeds], given["n_jobs"])
-    for rows, X, rng in zip(at_random, points, rngs, strict=True):
+
+    def of_batch(one: slice) -> Rows:
+        X, rng = points[one.start], rngs[one.start]
         taken = np.zeros(len(X), bool)
-        taken[rows] = True
+        taken[at_random[one.start]] = True
         taken[cover(X, size - n_random, rng, taken)] = True
-        out.append(np.flatnonzero(taken))
-    return out
+        return np.flatnonzero(taken)
+
+    return map_blocks(of_batch, row_blocks(len(batches), 1), given["n_jobs"])
 
 
 def read_sketches(

@@ -91,7 +91,7 @@ def compress(weights: Floats, vectors: Matrix, seed: int = 0) -> LowRank | None:
 def _fit(
     weights: Floats, left: Floats, vectors: Matrix, ranks: NDArray[np.integer]
 ) -> tuple[Floats, NDArray[np.float64]]:
-    """Right matrix; and for each of descending ranks, the largest error of a cell's vector, relative to it."""
+    """Right matrix; and of each of descending ranks, the largest error of a cell's vector, relative."""
     n_genes = vectors.shape[1]
     right = np.empty((left.shape[1], n_genes), weights.dtype)
     along = weights @ left
