@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.kernels.compiling import MATHS, STRIP, SUMS, compiled, exp_of_row, least_of
+from mnndask.kernels.compiling import MATHS, STRIP, SUMS, compiled, exp_below, least_of
 
 
 @compiled(MATHS)
 def weigh_row(row: Any, rate: Any, bits: Any) -> Any:  # pragma: no cover
     """Turn squared distances to a line into weights relative to the largest, in place; returns the least."""
     lowest = least_of(row, bits)
-    for j in range(row.size):
-        row[j] = (lowest - row[j]) * rate
-    exp_of_row(row, bits)
+    exp_below(row, lowest, rate, bits)
     return lowest
 
 
@@ -139,9 +137,7 @@ def weigh_by_distance(
             distance = max(square + others_squared[j] - (w[j] + w[j]), kind(0))
             w[j] = distance * rate + log_density[j]
         largest = max(top[i], -least_of(w, bits))
-        for j in range(w.size):
-            w[j] = -largest - w[j]
-        exp_of_row(w, bits)
+        exp_below(w, -largest, kind(1), bits)
         own = 0.0
         for j in range(w.size):
             own += w[j]
