@@ -122,7 +122,7 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
     try:
         arenas = plan.arenas(store)
         work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"], budget.distance_bytes)
-        read = inputs if chosen.size is None else inputs.in_large_blocks(budget.chunk_bytes)
+        read = inputs if chosen.size is None else inputs.in_large_blocks(budget.chunk_bytes, chosen.size)
         rows = draw_cells(read, spaces, chosen, given)
         sketches = read_sketches(read, rows, spaces, store if plan.tiled else None, work.n_jobs)
         fit = Fit(sketches, inputs.names, order, spaces, options, work, arenas[1])

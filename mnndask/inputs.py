@@ -84,10 +84,18 @@ class Inputs:
             return [int(n) for n in np.bincount(self.codes, minlength=len(self.categories))]
         return [int(source.X.shape[0]) for source in self.sources]
 
-    def in_large_blocks(self, n_bytes: int) -> Inputs:
-        """The same for passes that keep few cells; see :func:`mnndask.reading.in_large_blocks`."""
-        sources = [replace(s, X=in_large_blocks(s.X, n_bytes)) if s.lazy else s for s in self.sources]
-        return replace(self, sources=sources)
+    def in_large_blocks(self, n_bytes: int, n_drawn: int) -> Inputs:
+        """The same for passes that end in so many cells of a batch; see :func:`reading.in_large_blocks`.
+
+        Sources that have more blocks than that stay as they are: cells drawn at random leave some unread.
+        """
+        return replace(
+            self,
+            sources=[
+                replace(s, X=in_large_blocks(s.X, n_bytes)) if s.lazy and s.X.numblocks[0] <= n_drawn else s
+                for s in self.sources
+            ],
+        )
 
     def rows(self, batch: int) -> tuple[int, Rows | None]:
         """Source of a batch, and the rows that are its own (None for all)."""

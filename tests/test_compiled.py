@@ -67,7 +67,7 @@ def test_weights_along_lines(dtype, allowed, rate, are_squared):
 
 @TYPES
 @pytest.mark.parametrize(("n", "n_dims", "n_others"), [(1, 1, 1), (7, 5, 128), (70, 6, 83), (9, 53, 300)])
-def test_weights_along_lines_in_few_dimensions_are_those_of_whole_products(dtype, allowed, n, n_dims, n_others):
+def test_lines_in_few_dimensions_give_what_whole_products_do(dtype, allowed, n, n_dims, n_others):
     rng = np.random.default_rng(0)
     X, G, Y = (rng.normal(size=(m, n_dims)).astype(dtype) for m in (n, n, n_others))
     G /= np.linalg.norm(G, axis=1, keepdims=True)

@@ -52,6 +52,7 @@ def test_what_is_found_smooths_alike(dtype, allowed):
     found = compress(weights, vectors)
     assert found.shape == vectors.shape
     assert found.left.dtype == found.right.dtype == dtype
+    assert found.left.shape[1] <= 16, "no more than it takes, in steps"
     expected = weights @ vectors
     error = np.linalg.norm((weights @ found.left) @ found.right - expected, axis=1)
     assert (error <= allowed * np.linalg.norm(expected, axis=1)).all()
