@@ -18,8 +18,8 @@ from benchmarks.data import stored
 from benchmarks.report import benchmark, seconds
 from mnndask.budget import Budget
 from mnndask.inputs import Inputs, read_inputs
-from mnndask.model import GeneSpaces
 from mnndask.sketch import choose_cells, draw_cells
+from mnndask.spaces import GeneSpaces
 
 FULL = {
     "n_cells": 1_000_000,

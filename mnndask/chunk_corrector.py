@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask.kernels.neighbors import Rows
-from mnndask.model import Block, CorrectionModel
+from mnndask.model import CorrectionModel
 from mnndask.sources import check_finite
+from mnndask.spaces import Block
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from mnndask.inputs import Inputs
 from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.projection import N_DIMS, as_csr, csr_lengths, directions, project
 from mnndask.lazy import plain
-from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import block_rows, map_blocks, row_blocks, single_threaded_blas
 from mnndask.progress import counted, stage
 from mnndask.reading import reblocked
 from mnndask.reduce import compute_lists, tasks_of
 from mnndask.sources import Source, check_finite
+from mnndask.spaces import Block, GeneSpaces
 
 PILOT_CELLS = 1_500
 CELLS_PER_RUN = 10_000  # of the batch, for each run of neighbouring cells in the pilot: few chunks are read

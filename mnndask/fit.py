@@ -18,12 +18,13 @@ from mnndask.kernels.low_rank import bytes_needed, compress, is_worth_it
 from mnndask.kernels.neighbors import Rows, mutual
 from mnndask.kernels.smoothing import density, pair_means, smoothing_weights
 from mnndask.kernels.subspace import Span, SvdSolver
-from mnndask.model import CorrectionModel, GeneSpaces, MergeStep, tile_of
+from mnndask.model import CorrectionModel, MergeStep, tile_of
 from mnndask.normalised import normalised, warn_of_empty_cells
 from mnndask.other_genes import OtherGenes
 from mnndask.progress import stage
 from mnndask.reference import MergeRecord, Sketch, Space
 from mnndask.runstore import InMemory, RunStore
+from mnndask.spaces import GeneSpaces
 from mnndask.spans import RemovedSpan, drop_rounding, remove_span
 from mnndask.workspace import Workspace
 

@@ -24,7 +24,7 @@ from mnndask.kernels.neighbors import Rows
 from mnndask.kernels.subspace import SolverError, SvdSolver
 from mnndask.location import scratch_location
 from mnndask.memory import return_freed
-from mnndask.model import CorrectionModel, GeneSpaces
+from mnndask.model import CorrectionModel
 from mnndask.parallel import single_threaded_blas
 from mnndask.parameters import merge_order
 from mnndask.plan import Plan
@@ -33,6 +33,7 @@ from mnndask.reference import Sketch
 from mnndask.results import pair_tables, summary
 from mnndask.runstore import RunStore
 from mnndask.sketch import Choice, choose_cells, draw_cells, read_sketches
+from mnndask.spaces import GeneSpaces
 from mnndask.workspace import Workspace
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from scipy import sparse
 from mnndask.budget import CHUNK_BYTES
 from mnndask.chunk_corrector import ChunkCorrector
 from mnndask.kernels.neighbors import Rows
-from mnndask.model import Block
 from mnndask.parallel import single_threaded_blas
 from mnndask.progress import counted
 from mnndask.reduce import compute_lists, tasks_of
 from mnndask.shared import Shared, Stored
+from mnndask.spaces import Block
 
 Correctors: TypeAlias = Shared[list[ChunkCorrector]] | Stored[list[ChunkCorrector]]
 

@@ -13,8 +13,8 @@ from mnndask.kernels.components import Components
 from mnndask.kernels.cosine import SHORTEST
 from mnndask.kernels.distances import Floats, Matrix, row_lengths
 from mnndask.kernels.subspace import SvdSolver
-from mnndask.model import GeneSpaces
 from mnndask.reference import Sketch
+from mnndask.spaces import GeneSpaces
 from mnndask.workspace import Workspace
 
 Norms = dict[int, NDArray[np.float64]]  # of each batch's cells

@@ -16,9 +16,9 @@ from mnndask.fit import REFERENCE_CELLS
 from mnndask.inputs import Inputs
 from mnndask.kernels.distances import Points
 from mnndask.kernels.variance import variance_factors
-from mnndask.model import GeneSpaces
 from mnndask.parallel import single_threaded_blas
 from mnndask.runstore import InMemory, RunStore
+from mnndask.spaces import GeneSpaces
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from mnndask.kernels.distances import Floats, Matrix, Points, Stacked, row_dots, row_lengths
 from mnndask.kernels.neighbors import Rows
-from mnndask.model import Block, GeneSpaces
+from mnndask.spaces import Block, GeneSpaces
 from mnndask.workspace import Workspace
 
 

@@ -15,12 +15,12 @@ from mnndask.inputs import Inputs
 from mnndask.kernels.covering import cover
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather, in_row_chunks
-from mnndask.model import Block, GeneSpaces
 from mnndask.parallel import map_blocks, row_blocks
 from mnndask.progress import stage
 from mnndask.reference import HeldSketch, Sketch
 from mnndask.runstore import RunStore
 from mnndask.sources import check_finite
+from mnndask.spaces import Block, GeneSpaces
 from mnndask.spill import Spiller
 
 WORK = 5e11  # multiply-adds of a fit; about a minute on a laptop of two cores

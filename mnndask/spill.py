@@ -13,11 +13,11 @@ from scipy import sparse
 from mnndask.kernels.distances import Floats, Stacked
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import plain
-from mnndask.model import GeneSpaces
 from mnndask.progress import counted
 from mnndask.reduce import compute_lists, tasks_of
 from mnndask.runstore import RunStore, StoredMatrix
 from mnndask.sources import Matrix, check_finite
+from mnndask.spaces import GeneSpaces
 
 VALUES_PER_CHUNK = 2**18
 

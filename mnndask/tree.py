@@ -15,8 +15,9 @@ from mnndask.kernels.components import Components
 from mnndask.kernels.distances import Points, Stacked
 from mnndask.kernels.low_rank import LowRank
 from mnndask.location import Location
-from mnndask.model import CorrectionModel, GeneSpaces, MergeStep
+from mnndask.model import CorrectionModel, MergeStep
 from mnndask.runstore import RunStore, StoredMatrix
+from mnndask.spaces import GeneSpaces
 
 KINDS = {
     kind.__name__: kind

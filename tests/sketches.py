@@ -7,7 +7,7 @@ import numpy as np
 from mnndask import MNNCorrector, sketch
 from mnndask.budget import Budget
 from mnndask.inputs import read_inputs
-from mnndask.model import GeneSpaces
+from mnndask.spaces import GeneSpaces
 
 METHODS = ["mixed", "geometric", "random"]
 

@@ -14,7 +14,7 @@ from mnndask.budget import Budget, at_least, parse_memory
 from mnndask.chunks import moderate
 from mnndask.errors import InputError
 from mnndask.inputs import read_inputs
-from mnndask.model import GeneSpaces
+from mnndask.spaces import GeneSpaces
 
 
 def asked_for(caught):

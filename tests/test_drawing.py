@@ -18,7 +18,7 @@ from mnndask.inputs import read_inputs
 from mnndask.kernels.cosine import cosine_lengths
 from mnndask.kernels.covering import cover
 from mnndask.kernels.projection import as_csr, csr_lengths, directions, project
-from mnndask.model import GeneSpaces
+from mnndask.spaces import GeneSpaces
 
 # ---------------------------------------------------------------- which cells
 

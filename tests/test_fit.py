@@ -8,8 +8,8 @@ import pytest
 from helpers import make_batches
 
 from mnndask import fit, growth, mnn_correct, workspace
-from mnndask.model import GeneSpaces
 from mnndask.reference import HeldSketch
+from mnndask.spaces import GeneSpaces
 
 
 @pytest.fixture
