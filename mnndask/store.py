@@ -66,7 +66,7 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
                 what = f"{label} is not an AnnData store."
                 raise InputError(what, "Give what mnn_correct or the command wrote.")
             shape = _n_rows(group["obs"]), _n_rows(group["var"])
-            known = [str(name) for name in group["obs"].attrs["column-order"]]
+            known = _columns(group["obs"])
         missing = [name for name in columns if name not in known]
         if missing:
             what = f"{label} has no column {missing[0]!r} in obs."
@@ -86,9 +86,15 @@ def read_column(location: Location, label: str, column: str) -> Any:
         As :func:`open_lazily`.
     """
     with _group(location, label) as group:
-        if not isinstance(group.get("obs"), h5py.Group | zarr.Group):  # an old file's, or none at all
+        _check_anndata(group, label)
+        obs = group.get("obs")
+        if not isinstance(obs, h5py.Group | zarr.Group):  # an old file's, or none at all
             return _table(group, "obs", label).get(column)
-        return _in_memory(group["obs"], column, label) if column in group["obs"] else None
+        return _in_memory(obs, column, label) if column in _columns(obs) else None
+
+
+def _columns(table: Any) -> list[str]:
+    return [str(name) for name in table.attrs["column-order"]]
 
 
 def _n_rows(table: Any) -> int:
@@ -138,14 +144,20 @@ def _open_group(location: Location, label: str) -> Any:
         raise InputError(what, ANNDATA_STORES) from error
 
 
-def _opened(
-    group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str], first: int
-) -> AnnData:
+def _check_anndata(group: Any, label: str) -> None:
     with reading(label, "its root"):
-        encoding, layers = group.attrs.get("encoding-type"), dict(group.get("layers", {}))
+        encoding = group.attrs.get("encoding-type")
     if encoding != "anndata":
         what = f"{label} is not an AnnData store (encoding-type: {encoding})."
         raise InputError(what, "Write it with AnnData.write_zarr or write_h5ad.")
+
+
+def _opened(
+    group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str], first: int
+) -> AnnData:
+    _check_anndata(group, label)
+    with reading(label, "its root"):
+        layers = dict(group.get("layers", {}))
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
