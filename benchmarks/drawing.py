@@ -40,7 +40,7 @@ def read(inputs: Inputs) -> None:
     dask.compute([dask.delayed(lambda X: X.shape)(block) for block in blocks])
 
 
-def draw(inputs: Inputs, method: str, size: int) -> None:
+def draw(inputs: Inputs, method: str, size: int, limit: str) -> None:
     spaces = GeneSpaces(inputs.n_genes, None, True, True, inputs.dtype)
     given = {
         "restrict": None,
@@ -49,8 +49,9 @@ def draw(inputs: Inputs, method: str, size: int) -> None:
         "n_jobs": None,
         "random_state": 0,
     }
+    budget = Budget.of(limit, None)
     chosen = choose_cells(inputs, spaces, list(range(len(inputs.sources))), given)
-    rows = draw_cells(inputs, spaces, chosen, given)
+    rows = draw_cells(inputs.in_large_blocks(budget, size), spaces, chosen, given, budget)
     assert all(own is None or len(own) == size for own in rows)
 
 
@@ -61,7 +62,7 @@ def run(given: Any) -> dict[str, Any]:
         inputs = read_inputs(paths, batch_key="batch", budget=Budget.of(given.memory_limit, None))
         todo: dict[str, Callable[[], None]] = {"read": partial(read, inputs)}
         for method in ("mixed", "geometric", "random"):
-            todo[method] = partial(draw, inputs, method, given.sketch_size)
+            todo[method] = partial(draw, inputs, method, given.sketch_size, given.memory_limit)
         times: dict[str, list[float]] = {name: [] for name in todo}
         for _ in range(given.rounds):
             for name, function in todo.items():

@@ -30,6 +30,7 @@ from mnndask.spaces import Block, GeneSpaces
 PILOT_CELLS = 1_500
 CELLS_PER_RUN = 10_000  # of the batch, for each run of neighbouring cells in the pilot: few chunks are read
 FEWEST_RUNS, MOST_RUNS = 4, 20
+FEWEST_IN_RUN = 16  # for runs to be read one by one, each of which decodes a stored chunk or two
 
 
 @dataclass(frozen=True)
@@ -201,12 +202,12 @@ def _tasks(source: Source, reader: BlockReader, rows: Rows) -> list[Any]:
 
 
 def _in_runs(X: da.Array, rows: Rows) -> da.Array:
-    """Same matrix in blocks that begin and end with runs of rows, where these are few and it can be."""
+    """Same matrix in blocks that begin and end with runs of rows, where these are long and it can be."""
     firsts = np.flatnonzero(np.diff(rows, prepend=-2) > 1)
     starts, ends = rows[firsts], rows[np.append(firsts[1:], len(rows)) - 1] + 1
-    if len(rows) == X.shape[0] or len(starts) > MOST_RUNS * X.numblocks[0]:
+    if len(rows) == X.shape[0] or len(rows) < FEWEST_IN_RUN * len(starts):
         return X
-    cuts = np.unique(np.concatenate([[0], starts, ends, [X.shape[0]]]))
+    cuts = np.unique(np.concatenate([[0], starts, ends, np.cumsum(X.chunks[0])]))
     return reblocked(X, tuple(map(int, np.diff(cuts))))
 
 

@@ -123,8 +123,9 @@ def fit_inputs(inputs: Inputs, given: Mapping[str, Any]) -> Fitted:
     try:
         arenas = plan.arenas(store)
         work = Workspace(arenas[0], spaces.dtype, budget.block_bytes, given["n_jobs"], budget.distance_bytes)
-        read = inputs if chosen.size is None else inputs.in_large_blocks(budget.chunk_bytes, chosen.size)
-        rows = draw_cells(read, spaces, chosen, given)
+        large = inputs if chosen.size is None else inputs.in_large_blocks(budget, chosen.size)
+        rows = draw_cells(large, spaces, chosen, given, budget)
+        read = inputs if plan.tiled else large  # what goes to disk is made dense on its way
         sketches = read_sketches(read, rows, spaces, store if plan.tiled else None, work.n_jobs)
         fit = Fit(sketches, inputs.names, order, spaces, options, work, arenas[1])
         model = fit.run()

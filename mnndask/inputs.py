@@ -84,7 +84,7 @@ class Inputs:
             return [int(n) for n in np.bincount(self.codes, minlength=len(self.categories))]
         return [int(source.X.shape[0]) for source in self.sources]
 
-    def in_large_blocks(self, n_bytes: int, n_drawn: int) -> Inputs:
+    def in_large_blocks(self, budget: Budget, n_drawn: int) -> Inputs:
         """The same for passes that end in so many cells of a batch; see :func:`reading.in_large_blocks`.
 
         Sources that have more blocks than that stay as they are: cells drawn at random leave some unread.
@@ -92,7 +92,9 @@ class Inputs:
         return replace(
             self,
             sources=[
-                replace(s, X=in_large_blocks(s.X, n_bytes)) if s.lazy and s.X.numblocks[0] <= n_drawn else s
+                replace(s, X=in_large_blocks(s.X, budget.chunk_bytes, budget.n_workers))
+                if s.lazy and s.X.numblocks[0] <= n_drawn
+                else s
                 for s in self.sources
             ],
         )

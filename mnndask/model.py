@@ -71,7 +71,7 @@ class MergeStep:
         sides += [
             PAIR_COPIES * tile_of(points)
             for points in (self.new, self.ref)
-            if points is not None and not is_thin(points.X)
+            if points is not None and (points.tile is not None or not is_thin(points.X))
         ]
         rest: int = self.rest_vectors.shape[1]
         near: int = self.near_vectors.shape[1]

@@ -26,6 +26,8 @@ from mnndask.location import denied, is_denied, is_remote, unreachable
 from mnndask.stored_chunks import WRITE_AGAIN, LostChunkError, check_chunks, checked, chunk_key, stored_chunks
 
 COLUMNS_PER_CHUNK = 1000  # of a matrix stored by columns
+BYTES_PER_ROW = 100  # that come of a row, besides what is stored of it
+BLOCKS_PER_WORKER = 4  # at least, where blocks are joined
 
 
 @contextmanager
@@ -78,18 +80,25 @@ class BlockReader:
     def __call__(self, block_info: Any = None) -> Any:
         """Read the block at which dask is."""
         region = [slice(start, stop) for start, stop in block_info[None]["array-location"]]
-        with reading(self.label, f"{self.name}, {_described(region, self.format)},"):
-            if not isinstance(self.source, Path):
-                return self._read(self.source, region)
-            with h5py.File(self.source, "r") as file:
-                return self._read(file[self.name], region)
+        where = f"{self.name}, {_described(region, self.format)},"
+        with reading(self.label, where), self._opened() as stored:
+            return self._read(stored, region)
 
-    def stored_bytes(self) -> int:
-        """Size of a sparse matrix's values and their indices."""
-        if isinstance(self.source, Path):
-            with h5py.File(self.source, "r") as file:
-                return sum(file[self.name][part].nbytes for part in ("data", "indices"))
-        return sum(int(self.source[part].nbytes) for part in ("data", "indices"))
+    def stored_bytes(self, ends: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Bytes of values and indices of sparse rows up to some; reads where the rows begin."""
+        with reading(self.label, self.name), self._opened() as stored:
+            whole = slice(0, self.shape[0])
+            indptr = self._part(stored["indptr"], [slice(0, self.shape[0] + 1)], [whole, whole])
+            per_value = sum(stored[part].dtype.itemsize for part in ("data", "indices"))
+        return np.asarray((indptr[ends] - indptr[0]) * per_value)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        if not isinstance(self.source, Path):
+            yield self.source
+            return
+        with h5py.File(self.source, "r") as file:
+            yield file[self.name]
 
     def _read(self, stored: Any, region: list[slice]) -> Any:
         if self.format == "dense":
@@ -211,19 +220,28 @@ def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
     return _lazy(reader, f"mnn-read-{uuid.uuid4().hex}", (rows, X.chunks[1]), X.dtype, X._meta)
 
 
-def in_large_blocks(X: da.Array, n_bytes: int) -> da.Array:
-    """Same matrix in larger blocks, of that size as they are stored, where :func:`reblocked` can.
+def in_large_blocks(X: da.Array, n_bytes: int, n_workers: int) -> da.Array:
+    """Same matrix in larger blocks, of up to that size as they are stored, where :func:`reblocked` can.
 
     It is for passes that keep little of a block. Blocks that are of moderate size when dense are small; as
-    they straddle the chunks that are stored, many of these are decoded twice.
+    they straddle the chunks that are stored, many of these are decoded twice. Reads where the rows begin.
     """
     reader = _reader_of(X)
     if reader is None:
         return X
-    joined = int(n_bytes / max(1, reader.stored_bytes() / X.shape[0]) / max(X.chunks[0]))
-    if joined < 2:
-        return X
-    return reblocked(X, tuple(sum(X.chunks[0][i : i + joined]) for i in range(0, X.numblocks[0], joined)))
+    ends = np.cumsum(X.chunks[0])
+    held = reader.stored_bytes(ends) + ends * BYTES_PER_ROW
+    most = min(n_bytes, held[-1] // (BLOCKS_PER_WORKER * n_workers))
+    sizes: list[int] = []
+    before = first = 0
+    for n, upto in zip(X.chunks[0], held, strict=True):
+        if sizes and upto - first <= most:
+            sizes[-1] += n
+        else:
+            sizes.append(n)
+            first = before
+        before = upto
+    return X if len(sizes) == X.numblocks[0] else reblocked(X, tuple(sizes))
 
 
 def _reader_of(X: da.Array) -> BlockReader | None:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.budget import Budget
 from mnndask.coordinates import coordinates
 from mnndask.errors import InputError
 from mnndask.inputs import Inputs
 from mnndask.kernels.covering import cover
 from mnndask.kernels.neighbors import Rows
 from mnndask.lazy import gather, in_row_chunks
-from mnndask.parallel import map_blocks, row_blocks
+from mnndask.parallel import effective_n_jobs, map_blocks, row_blocks
 from mnndask.progress import stage
 from mnndask.reference import HeldSketch, Sketch
 from mnndask.runstore import RunStore
@@ -26,6 +27,7 @@ from mnndask.spill import Spiller
 WORK = 5e11  # multiply-adds of a fit; about a minute on a laptop of two cores
 AUTO_SIZE = 5_000
 RANDOM_SHARE = 0.5  # of a mixed sketch
+BYTES_TO_COVER = 240  # a cell, while a batch is covered
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def choose_cells(inputs: Inputs, spaces: GeneSpaces, order: list[int], given: Ma
 
 
 def draw_cells(
-    inputs: Inputs, spaces: GeneSpaces, chosen: Choice, given: Mapping[str, Any]
+    inputs: Inputs, spaces: GeneSpaces, chosen: Choice, given: Mapping[str, Any], budget: Budget
 ) -> list[Rows | None]:
     """Rows of each batch to fit on, ascending; None for all.
 
@@ -81,7 +83,7 @@ def draw_cells(
     rows = list(chosen.restricted)
     if chosen.size is not None:
         large = [b for b, n in enumerate(inputs.n_cells) if n > chosen.size]
-        for b, own in zip(large, _draw(inputs, spaces, large, chosen.size, given), strict=True):
+        for b, own in zip(large, _draw(inputs, spaces, large, chosen.size, given, budget), strict=True):
             rows[b] = own
     return rows
 
@@ -108,7 +110,12 @@ def sketch_size(asked: int | str | None, n_cells: Sequence[int], n_genes: int) -
 
 
 def _draw(
-    inputs: Inputs, spaces: GeneSpaces, batches: list[int], size: int, given: Mapping[str, Any]
+    inputs: Inputs,
+    spaces: GeneSpaces,
+    batches: list[int],
+    size: int,
+    given: Mapping[str, Any],
+    budget: Budget,
 ) -> list[Rows]:
     """Draw a sketch of each batch.
 
@@ -130,7 +137,9 @@ def _draw(
         taken[cover(X, size - n_random, rng, taken)] = True
         return np.flatnonzero(taken)
 
-    return map_blocks(of_batch, row_blocks(len(batches), 1), given["n_jobs"])
+    at_once = max(1, budget.resident // (BYTES_TO_COVER * max(n_cells)))
+    n_threads = min(at_once, effective_n_jobs(given["n_jobs"]))
+    return map_blocks(of_batch, row_blocks(len(batches), 1), n_threads)
 
 
 def read_sketches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -87,10 +88,16 @@ def read_column(location: Location, label: str, column: str) -> Any:
     """
     with _group(location, label) as group:
         _check_anndata(group, label)
-        obs = group.get("obs")
-        if not isinstance(obs, h5py.Group | zarr.Group):  # an old file's, or none at all
-            return _table(group, "obs", label).get(column)
-        return _in_memory(obs, column, label) if column in _columns(obs) else None
+        with reading(label, "obs"):
+            obs = group.get("obs")
+            if not isinstance(obs, h5py.Group | zarr.Group):  # an old file's, or none at all
+                return _table(group, "obs", label).get(column)
+            if column not in _columns(obs):
+                return None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of other columns, which are not read
+                check_annotations(obs, label, [column])
+                return _in_memory(obs, column, label)
 
 
 def _columns(table: Any) -> list[str]:

@@ -26,7 +26,7 @@ def drawn(*datas, method, n_jobs=None, seed=0, subset=None, batch_key="batch"):
     given = {"sketch_size": 20, "sketch_method": method, "n_jobs": n_jobs, "random_state": seed}
     order = list(range(len(inputs.categories)))
     chosen = sketch.choose_cells(inputs, spaces, order, given | {"restrict": None})
-    return sketch.draw_cells(inputs, spaces, chosen, given)
+    return sketch.draw_cells(inputs, spaces, chosen, given, BUDGET)
 
 
 def assert_same_rows(one, other):

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pytest
 import zarr
-from helpers import as_anndata, make_batches
+from helpers import as_anndata, make_batches, told
 from scipy import sparse
 
 from mnndask import mnn_correct
@@ -125,6 +126,15 @@ def test_names_of_cells_called_batch_name_no_batches(files, tmp_path):
     assert run("correct", *files, "-o", tmp_path / "out.zarr") == 0
     batches = ad.read_zarr(tmp_path / "out.zarr").obs["batch"]
     assert list(batches.cat.categories) == ["plate0", "plate1", "plate2"]
+
+
+def test_a_table_that_does_not_tell_its_columns_is_named(files, tmp_path, capsys):
+    with h5py.File(files[1], "a") as file:
+        del file["obs"].attrs["column-order"]
+    assert run("correct", *files, "-o", tmp_path / "out.zarr") == 1
+    error, remedy = told(capsys.readouterr().err)
+    assert error.startswith(f"mnndask: batch 1 ({files[1]}) is damaged: obs cannot be read (KeyError")
+    assert remedy == "Copy or write it again."
 
 
 def test_one_file_is_split_by_its_batch_key(files, tmp_path):

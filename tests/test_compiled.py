@@ -179,3 +179,14 @@ def test_smallest_distances_of_both_sides(dtype, allowed, n_kept):
     for kept, cells, whole in ((rows, row_cells, found), (columns, column_cells, found.T)):
         np.testing.assert_array_equal(np.sort(kept, axis=1), np.sort(whole, axis=1)[:, :n_kept])
         np.testing.assert_array_equal(np.take_along_axis(whole, cells, axis=1), kept)
+
+
+@TYPES
+@pytest.mark.parametrize("n", [2, 5, 2 * FEWEST])
+def test_a_share_of_nothing_is_reached_by_the_smallest_value_whatever_it_weighs(dtype, allowed, n):
+    values = np.linspace(-1, 5, n, dtype=dtype)[None]
+    weights = (values > 3).astype(dtype)
+    for least, expected in [(-np.inf, -1), (-2, -1), (2, 2), (6, 6)]:
+        found = np.array([least])
+        weighted_quantiles_of(values, weights, np.array([-1e-12]), found)
+        assert found.tolist() == [expected]

@@ -106,6 +106,18 @@ def test_variance_factors_are_the_same_whatever_the_tile(tile, copies, dtype, al
     np.testing.assert_allclose(found, expected, rtol=allowed)
 
 
+def test_a_cell_below_its_batch_aims_at_a_reference_cell_too_far_away_to_count():
+    """All weights up to the vector's length are zero; the lowest cell still is."""
+    rng = np.random.default_rng(0)
+    far = np.column_stack([rng.uniform(-1, 0.5, 1000), np.full(1000, 100.0), np.zeros(1000)])
+    near = np.column_stack([rng.uniform(3, 9, 1000), np.zeros((1000, 2))])
+    ref, new = Points.of(np.vstack([far, near])), Points.of(rng.uniform(1, 2, (50, 3)))
+    cell, vectors = Points.of(np.zeros((1, 3))), np.array([[1.0, 0, 0]])
+    for tile in (None, 500):
+        factors = variance_factors(cell, vectors, in_tiles(new, tile), in_tiles(ref, tile), 1.0, 100.0)
+        assert factors.tolist() == [1.0]
+
+
 def grouped(parts, plus, rng):
     """Add parts up, two at a time, in any order and grouping."""
     parts = list(parts)

@@ -6,6 +6,7 @@ are anchors. What anchor vectors are outside of it no cell gets to see.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
 from mnndask.kernels.distances import Floats, Matrix, pieces, row_dots
+from mnndask.kernels.neighbors import Rows
 
 GENES_AT_ONCE = 2048
 TOLERANCE = {4: 1e-4, 8: 1e-9}  # of a cell's vector, by the size of a value in bytes
 SHARE = 0.5  # of the cost of whole vectors, above which two matrices are not worth it
 LEAST_RANK = 128  # that is tried; of it, no more is kept than it takes
-STEP = 8  # in the rank that is kept
+CUTS = 16  # steps in which the rank that is kept is chosen
 POWER_ITERATIONS = 0  # more cost three times as much, and err no less
 FLOPS_OF_SVD = 2500  # a weight, of those that products of matrices do meanwhile
 CHECKED = 1000  # cells, evenly taken, whose vectors are compared
@@ -79,30 +81,29 @@ def compress(weights: Floats, vectors: Matrix, seed: int = 0) -> LowRank | None:
     ranks = [LEAST_RANK * 2**i for i in range(12)]
     for rank in [*(r for r in ranks if r < thickest), *[thickest] * (thickest > 0)]:
         _, _, Wt = randomized_svd(weights, rank, n_iter=POWER_ITERATIONS, random_state=seed)
-        fewer = np.arange(rank, 0, -STEP)
-        right, errors = _fit(some, Wt.T, vectors, fewer)
-        enough = errors <= TOLERANCE[weights.dtype.itemsize]
-        if enough.any():
-            kept = fewer[enough].min()
-            return LowRank(np.ascontiguousarray(Wt[:kept].T), right[:kept])
+        right = np.concatenate([Wt @ vectors[:, genes] for genes in pieces(n_genes, GENES_AT_ONCE)], axis=1)
+        found, tolerance = LowRank(Wt.T, right), TOLERANCE[weights.dtype.itemsize]
+        if _errors(some, found, vectors, [rank])[0] > tolerance:
+            continue
+        fewer = np.arange(rank, 0, -max(1, rank // CUTS))
+        kept = fewer[_errors(some, found, vectors, fewer) <= tolerance].min()
+        return LowRank(np.ascontiguousarray(Wt[:kept].T), right[:kept].copy())
     return None
 
 
-def _fit(
-    weights: Floats, left: Floats, vectors: Matrix, ranks: NDArray[np.integer]
-) -> tuple[Floats, NDArray[np.float64]]:
-    """Right matrix; and of each of descending ranks, the largest error of a cell's vector, relative."""
-    n_genes = vectors.shape[1]
-    right = np.empty((left.shape[1], n_genes), weights.dtype)
-    along = weights @ left
-    unseen = weights - along @ left.T
-    missed, whole = np.zeros((len(ranks), len(weights))), np.zeros(len(weights))
-    for genes in pieces(n_genes, GENES_AT_ONCE):
+def _errors(
+    weights: Floats, found: LowRank, vectors: Matrix, ranks: Sequence[int] | Rows
+) -> NDArray[np.float64]:
+    """Largest error of a cell's vector, relative to it, with so many (ever fewer) of the dimensions found."""
+    along = weights @ found.left
+    unseen = weights - along @ found.left.T
+    missed, total = np.zeros((len(ranks), len(weights))), np.zeros(len(weights))
+    for genes in pieces(vectors.shape[1], GENES_AT_ONCE):
         block = vectors[:, genes]
-        right[:, genes] = left.T @ block
         error, smoothed = unseen @ block, weights @ block
-        whole += row_dots(smoothed, smoothed)
-        for own, rank, before in zip(missed, ranks, [ranks[0], *ranks[:-1]], strict=True):
-            error += along[:, rank:before] @ right[rank:before, genes]
+        total += row_dots(smoothed, smoothed)
+        for own, rank, before in zip(missed, ranks, [found.left.shape[1], *ranks[:-1]], strict=True):
+            error += along[:, rank:before] @ found.right[rank:before, genes]
             own += row_dots(error, error)
-    return right, np.sqrt(np.max(missed / np.where(whole > 0, whole, 1), axis=1, initial=0))
+    out: NDArray[np.float64] = np.sqrt(np.max(missed / np.where(total > 0, total, 1), axis=1, initial=0))
+    return out

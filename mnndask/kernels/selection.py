@@ -161,7 +161,10 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
             low = np.nextafter(low, -infinite)
         before, total = weights_up_to(v, w, low, infinite)
         target = shares[i] * total
-        if 0 < before >= target:
+        if target <= 0:
+            out[i] = max(out[i], v.min())
+            continue
+        if before >= target:
             continue
         low, high, before = _bracket(v, w, shares[i], total, low, before, held, held_weights)
         n_held = _gather(v, w, low, high, held, held_weights)
