@@ -86,7 +86,9 @@ def compress(weights: Floats, vectors: Matrix, seed: int = 0) -> LowRank | None:
         if _errors(some, found, vectors, [rank])[0] > tolerance:
             continue
         fewer = np.arange(rank, 0, -max(1, rank // CUTS))
-        kept = fewer[_errors(some, found, vectors, fewer) <= tolerance].min()
+        enough = _errors(some, found, vectors, fewer) <= tolerance
+        enough[0] = True  # as was found, whatever rounding makes of it now
+        kept = fewer[enough].min()
         return LowRank(np.ascontiguousarray(Wt[:kept].T), right[:kept].copy())
     return None
 
