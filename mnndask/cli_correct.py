@@ -203,6 +203,25 @@ def correct(
         write_report(output, report, label, {"reading, fitting and writing": seconds})
 
 
+def _marked(
+    inputs: tuple[Location, ...],
+    labels: list[str],
+    hvg_key: str | None,
+    restrict: str | None,
+    batch_key: str,
+    categories: list[str] | None,
+) -> dict[str, Any]:
+    """Genes and cells that columns of the inputs' tables mark, which are read and let go of."""
+    used = [column for column in (batch_key, hvg_key, restrict) if column]
+    opened = [open_lazily(path, None, label, used=used) for path, label in zip(inputs, labels, strict=True)]
+    out: dict[str, Any] = {}
+    if hvg_key:
+        out["var_subset"] = marked_genes(inputs, opened, hvg_key)
+    if restrict:
+        out["restrict"] = marked_cells(inputs, opened, restrict, batch_key, categories)
+    return out
+
+
 def _corrected(
     inputs: tuple[Location, ...],
     output: Location,
@@ -243,24 +262,14 @@ def _corrected(
     target = target_of(output)
     check_output(target, inputs, overwrite=overwrite, resume=run if resume else None)
     chosen = {key: value for key, value in options.items() if value is not None}
-    used = [column for column in (options["batch_key"], hvg_key, restrict) if column]
     labels = [f"batch {i} ({path})" for i, path in enumerate(inputs)]
     if len(inputs) > 1 and options["batch_categories"] is None:
         chosen["batch_categories"] = stems_unless_named(inputs, labels, options["batch_key"])
-    opened = []
     if hvg_key or restrict:
-        opened = [
-            open_lazily(path, None, label, used=used) for path, label in zip(inputs, labels, strict=True)
-        ]
-    if hvg_key:
-        chosen["var_subset"] = marked_genes(inputs, opened, hvg_key)
+        batches = options["batch_key"], options["batch_categories"]
+        chosen |= _marked(inputs, labels, hvg_key, restrict, *batches)
     if var_names is not None:
         chosen["var_subset"] = var_names
-    if restrict:
-        chosen["restrict"] = marked_cells(
-            inputs, opened, restrict, options["batch_key"], options["batch_categories"]
-        )
-    del opened  # a million names of cells, which the call reads for itself
     result, _, angles = mnn_correct(
         *inputs,
         index_unique=index_unique or None,

@@ -200,14 +200,15 @@ def lazy_matrix(
     kinds = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
     return _lazy(
         BlockReader(own, slot, label, format_, shape),
-        name or f"mnn-read-{uuid.uuid4().hex}",
         chunks or _blocks(shape, block_shape, first if format_ == "csr" else 0),
         dtype,
         np.empty((0,) * len(shape), dtype) if format_ == "dense" else kinds[format_]((0, 0), dtype=dtype),
+        name,
     )
 
 
-def _lazy(reader: BlockReader, name: str, chunks: Any, dtype: np.dtype, meta: Any) -> da.Array:
+def _lazy(reader: BlockReader, chunks: Any, dtype: np.dtype, meta: Any, name: str | None = None) -> da.Array:
+    name = name or f"mnn-read-{uuid.uuid4().hex}"
     out: da.Array = da.map_blocks(reader, name=name, chunks=chunks, dtype=dtype, meta=meta)
     return out
 
@@ -217,7 +218,7 @@ def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
     reader = _reader_of(X)
     if reader is None:
         return X
-    return _lazy(reader, f"mnn-read-{uuid.uuid4().hex}", (rows, X.chunks[1]), X.dtype, X._meta)
+    return _lazy(reader, (rows, X.chunks[1]), X.dtype, X._meta)
 
 
 def in_large_blocks(X: da.Array, n_bytes: int, n_workers: int) -> da.Array:
