@@ -131,8 +131,9 @@ class Fit:
             and bytes_needed(len(cells), shape[0], self.spaces.dtype.itemsize) <= self.options.rest_bytes
         ):
             weights = smoothing_weights(cells, step.anchors, step.log_density, self.options.sigma)
-            step.rest_vectors = (
-                compress(weights, step.rest_vectors, self.options.solver.seed) or step.rest_vectors
+            vectors = [step.near_vectors, step.rest_vectors]
+            step.near_vectors, step.rest_vectors = (
+                compress(weights, vectors, self.options.solver.seed) or vectors
             )
 
     def _merge(self, batch: int) -> None:

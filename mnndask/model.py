@@ -36,7 +36,8 @@ class MergeStep:
         Logarithm of the anchors' density at each of them.
     near_vectors, rest_vectors
         Their correction vectors in *out* space, on the genes used for distances and on the others; or on the
-        components of *out* space, and on all genes. Shapes ``(n_anchors, n_genes)``.
+        components of *out* space, and on all genes. Shapes ``(n_anchors, n_genes)``. Where these are products
+        of thin matrices, the first is the same for both.
     new, ref
         Sketched cells of the batch and of the reference before it, in the space that `factors` come from;
         None without variance adjustment.
@@ -76,6 +77,16 @@ class MergeStep:
         rest: int = self.rest_vectors.shape[1]
         near: int = self.near_vectors.shape[1]
         return max(sides) + 4 * near + 3 * rest
+
+    def smoothed(self, cells: Points, sigma: float, made: Floats | None = None) -> tuple[Floats, Floats]:
+        """Smooth both; the latter to what is left to be multiplied by the second of two thin matrices."""
+        of_anchors = cells, self.anchors, self.log_density
+        near, rest = self.near_vectors, self.rest_vectors
+        if isinstance(near, LowRank) and isinstance(rest, LowRank):
+            (along,) = smooth(*of_anchors, [rest.left], sigma, made)
+            return along @ near.right, along
+        means = smooth(*of_anchors, [near, rest], sigma, made)
+        return means[0], means[1]
 
 
 def tile_of(points: Points) -> int:
@@ -206,9 +217,7 @@ class CorrectionModel:
             made = products("weights", cells.X, step.new.X)
             of_anchors = room("smoothing", (len(out), len(step.anchors)), made.dtype)
             np.take(made, shared, axis=1, out=of_anchors, mode="clip")  # else it would be buffered
-        thin = step.rest_vectors if isinstance(step.rest_vectors, LowRank) else None
-        vectors = [step.near_vectors, thin.left if thin else step.rest_vectors]
-        near, rest = smooth(cells, step.anchors, step.log_density, vectors, self.sigma, of_anchors)
+        near, rest = step.smoothed(cells, self.sigma, of_anchors)
         if step.new is not None and step.ref is not None:
             if len(todo):
                 own = cells
@@ -220,7 +229,8 @@ class CorrectionModel:
             for moved in (near, rest):
                 moved *= factors.astype(out.dtype)[:, None]
         if self.components_out is not None:
-            out += products("moved", rest, thin.right.T) if thin else rest
+            vectors = step.rest_vectors
+            out += products("moved", rest, vectors.right.T) if isinstance(vectors, LowRank) else rest
             return
         out[:, self.spaces.near] += near
         if rest.shape[1]:

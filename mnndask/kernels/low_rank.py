@@ -59,53 +59,63 @@ def bytes_needed(n_sketched: int, n_anchors: int, itemsize: int) -> int:
     return itemsize * n_anchors * (2 * n_sketched + 3 * CHECKED)
 
 
-def compress(weights: Floats, vectors: Matrix, seed: int = 0) -> LowRank | None:
-    """Find two thin matrices whose product smooths to what `vectors` do; None if they are not thin enough.
+def compress(weights: Floats, vectors: Sequence[Matrix], seed: int = 0) -> list[LowRank] | None:
+    """Find thin matrices whose products smooth to what `vectors` do; None if they are not thin enough.
 
     Parameters
     ----------
     weights
         Smoothing weights of sketched cells, shape ``(n_cells, n_anchors)``.
     vectors
-        Shape ``(n_anchors, n_genes)``; blocks of genes are read.
+        Matrices of shape ``(n_anchors, n_genes)``; blocks of genes are read.
     seed
         Seed of the decomposition of the weights.
 
     Returns
     -------
-    Smoothed over a thousand of these cells they differ by no more than ``TOLERANCE`` of its vector.
+    One for each of `vectors`, all with the same ``left``. Smoothed over a thousand of these cells they differ
+    by no more than ``TOLERANCE`` of its vector.
     """
-    n_anchors, n_genes = vectors.shape
+    n_anchors, n_genes = weights.shape[1], sum(v.shape[1] for v in vectors)
     thickest = int(SHARE * n_anchors * n_genes / (n_anchors + n_genes))
-    some = weights[:: -(-len(weights) // CHECKED)]
+    some, tolerance = weights[:: -(-len(weights) // CHECKED)], TOLERANCE[weights.dtype.itemsize]
     ranks = [LEAST_RANK * 2**i for i in range(12)]
     for rank in [*(r for r in ranks if r < thickest), *[thickest] * (thickest > 0)]:
         _, _, Wt = randomized_svd(weights, rank, n_iter=POWER_ITERATIONS, random_state=seed)
-        right = np.concatenate([Wt @ vectors[:, genes] for genes in pieces(n_genes, GENES_AT_ONCE)], axis=1)
-        found, tolerance = LowRank(Wt.T, right), TOLERANCE[weights.dtype.itemsize]
+        found = [LowRank(Wt.T, _products(Wt, v)) for v in vectors]
         if _errors(some, found, vectors, [rank])[0] > tolerance:
             continue
         fewer = np.arange(rank, 0, -max(1, rank // CUTS))
         enough = _errors(some, found, vectors, fewer) <= tolerance
         enough[0] = True  # as was found, whatever rounding makes of it now
         kept = fewer[enough].min()
-        return LowRank(np.ascontiguousarray(Wt[:kept].T), right[:kept].copy())
+        left = np.ascontiguousarray(Wt[:kept].T)
+        return [LowRank(left, of_rank.right[:kept].copy()) for of_rank in found]
     return None
 
 
+def _products(Wt: Floats, vectors: Matrix) -> Floats:
+    return np.concatenate(
+        [Wt @ vectors[:, genes] for genes in pieces(vectors.shape[1], GENES_AT_ONCE)], axis=1
+    )
+
+
 def _errors(
-    weights: Floats, found: LowRank, vectors: Matrix, ranks: Sequence[int] | Rows
+    weights: Floats, found: Sequence[LowRank], vectors: Sequence[Matrix], ranks: Sequence[int] | Rows
 ) -> NDArray[np.float64]:
     """Largest error of a cell's vector, relative to it, with so many (ever fewer) of the dimensions found."""
-    along = weights @ found.left
-    unseen = weights - along @ found.left.T
-    missed, total = np.zeros((len(ranks), len(weights))), np.zeros(len(weights))
-    for genes in pieces(vectors.shape[1], GENES_AT_ONCE):
-        block = vectors[:, genes]
-        error, smoothed = unseen @ block, weights @ block
-        total += row_dots(smoothed, smoothed)
-        for own, rank, before in zip(missed, ranks, [found.left.shape[1], *ranks[:-1]], strict=True):
-            error += along[:, rank:before] @ found.right[rank:before, genes]
-            own += row_dots(error, error)
-    out: NDArray[np.float64] = np.sqrt(np.max(missed / np.where(total > 0, total, 1), axis=1, initial=0))
+    along = weights @ found[0].left
+    unseen = weights - along @ found[0].left.T
+    out = np.zeros(len(ranks))
+    for thin, whole in zip(found, vectors, strict=True):
+        missed, total = np.zeros((len(ranks), len(weights))), np.zeros(len(weights))
+        for genes in pieces(whole.shape[1], GENES_AT_ONCE):
+            block = whole[:, genes]
+            error, smoothed = unseen @ block, weights @ block
+            total += row_dots(smoothed, smoothed)
+            for own, rank, before in zip(missed, ranks, [len(thin.right), *ranks[:-1]], strict=True):
+                error += along[:, rank:before] @ thin.right[rank:before, genes]
+                own += row_dots(error, error)
+        relative = missed / np.where(total > 0, total, 1)
+        out = np.maximum(out, np.sqrt(np.max(relative, axis=1, initial=0)))
     return out
