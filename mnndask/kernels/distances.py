@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mnndask.kernels.compiled import dots_of_rows
 
 Floats = NDArray[np.floating]
-CACHED_VALUES = 2**16
+CACHED_VALUES = 2**17
 
 # A NumPy array, or a stored matrix that gives one when it is sliced.
 Matrix: TypeAlias = Any

@@ -83,14 +83,12 @@ def compress(weights: Floats, vectors: Sequence[Matrix], seed: int = 0) -> list[
     for rank in [*(r for r in ranks if r < thickest), *[thickest] * (thickest > 0)]:
         _, _, Wt = randomized_svd(weights, rank, n_iter=POWER_ITERATIONS, random_state=seed)
         found = [LowRank(Wt.T, _products(Wt, v)) for v in vectors]
-        if _errors(some, found, vectors, [rank])[0] > tolerance:
-            continue
         fewer = np.arange(rank, 0, -max(1, rank // CUTS))
         enough = _errors(some, found, vectors, fewer) <= tolerance
-        enough[0] = True  # as was found, whatever rounding makes of it now
-        kept = fewer[enough].min()
-        left = np.ascontiguousarray(Wt[:kept].T)
-        return [LowRank(left, of_rank.right[:kept].copy()) for of_rank in found]
+        if enough[0]:
+            kept = fewer[enough].min()
+            left = np.ascontiguousarray(Wt[:kept].T)
+            return [LowRank(left, of_rank.right[:kept].copy()) for of_rank in found]
     return None
 
 
@@ -101,7 +99,7 @@ def _products(Wt: Floats, vectors: Matrix) -> Floats:
 
 
 def _errors(
-    weights: Floats, found: Sequence[LowRank], vectors: Sequence[Matrix], ranks: Sequence[int] | Rows
+    weights: Floats, found: Sequence[LowRank], vectors: Sequence[Matrix], ranks: Rows
 ) -> NDArray[np.float64]:
     """Largest error of a cell's vector, relative to it, with so many (ever fewer) of the dimensions found."""
     along = weights @ found[0].left
