@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mnndask.kernels.compiled import (
+    distances_of,
     keep_smallest,
     settle_small,
     sum_weights,
@@ -107,6 +108,19 @@ def test_smoothing_weights_over_two_tiles(dtype, allowed):
     np.testing.assert_allclose(top, logs.max(axis=1), atol=20 * allowed)
     np.testing.assert_allclose(total, expected.sum(axis=1), rtol=20 * allowed)
     np.testing.assert_allclose(sums, expected @ Y[:, :2], atol=50 * allowed)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_distances_of_some(dtype):
+    X, _, _ = points(dtype)
+    X[7] = X[3]
+    rows, found = np.array([3, 60, 9]), np.array([[7, 0], [1, 69], [9, 8]])
+    out = np.empty(found.shape)
+    distances_of(X, rows, found, out)
+    wide = X.astype(float)
+    expected = np.linalg.norm(wide[found] - wide[rows, None], axis=2)
+    np.testing.assert_allclose(out, expected, rtol=1e-14)
+    assert out[0, 0] == out[2, 0] == 0, "of equal cells"
 
 
 def test_small_differences_are_taken_again_in_double():

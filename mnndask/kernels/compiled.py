@@ -79,6 +79,19 @@ def dots_of_rows(A: Any, B: Any, out: Any) -> None:  # pragma: no cover
 
 
 @compiled(SUMS)
+def distances_of(cells: Any, rows: Any, found: Any, out: Any) -> None:  # pragma: no cover
+    """Euclidean distances from some cells to others, by their numbers, summed in double precision."""
+    for i in range(found.shape[0]):
+        cell = cells[rows[i]]
+        for j in range(found.shape[1]):
+            other, total = cells[found[i, j]], 0.0
+            for d in range(cell.size):
+                away = np.float64(other[d]) - np.float64(cell[d])
+                total += away * away
+            out[i, j] = np.sqrt(total)
+
+
+@compiled(SUMS)
 def weights_up_to(values: Any, weights: Any, first: Any, second: Any) -> Any:  # pragma: no cover
     """Sum the weights of values up to each of two limits, in double precision."""
     one, other = 0.0, 0.0

@@ -6,14 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-BLOCK_BYTES = 32 * 2**20  # of differences at a time: whatever the number of cells
+from mnndask.kernels.compiled import distances_of
 
-TREES_UP_TO = 2000  # cells: of more, on some ten dimensions, products of all pairs are several times as quick
+# For more cells, or in more dimensions, products of all pairs are several times as quick.
+TREES_UP_TO, TREES_IN_DIMS = 2000, 5
 
 
 def nearest(cells: NDArray[np.floating], n_neighbors: int) -> NDArray[np.intp]:
     """Each cell's nearest others, nearest first: shape ``(n_cells, n_neighbors)``."""
-    algorithm = "brute" if len(cells) > TREES_UP_TO else "auto"
+    trees = len(cells) <= TREES_UP_TO and cells.shape[1] <= TREES_IN_DIMS
+    algorithm = "auto" if trees else "brute"
     model = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(cells)
     found: NDArray[np.intp] = model.kneighbors(return_distance=False)
     return found
@@ -44,11 +46,7 @@ def distances(
     of the scale.
     """
     out = np.empty(found.shape)
-    step = max(1, BLOCK_BYTES // (8 * found.shape[1] * cells.shape[1]))
-    for start in range(0, len(rows), step):
-        block = slice(start, start + step)
-        away = cells[found[block]].astype(np.float64) - cells[rows[block], None]
-        out[block] = np.linalg.norm(away, axis=2)
+    distances_of(*map(np.ascontiguousarray, (cells, rows, found)), out)
     return out
 
 
