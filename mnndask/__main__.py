@@ -12,7 +12,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("mnndask: interrupted; nothing was written\n")
         sys.exit(130)
-    gc.freeze()
+    gc.freeze()  # nor among them later
     gc.enable()
     run()
 

@@ -280,7 +280,7 @@ def test_installed_command_fails_in_one_line(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_installed_command_looks_for_garbage(tmp_path):
+def test_installed_command_looks_for_garbage():
     """It does not while its libraries load."""
     program = "import atexit, gc; atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))"
     program += "; from mnndask.__main__ import main; main()"
