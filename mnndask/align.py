@@ -13,8 +13,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
+from mnndask.io.anndata_compat import in_memory
 from mnndask.kernels.neighbors import Rows
-from mnndask.sources import Source, in_memory
+from mnndask.sources import Source
 
 
 def common_genes(sources: list[Source], kind: str, var_index: Sequence[Hashable] | None) -> pd.Index | None:
@@ -112,7 +113,12 @@ def resolve_subset(genes: pd.Index | None, var_subset: Sequence[Hashable] | None
 def _batch_column(source: Source, batch_key: str) -> pd.Series | None:
     if not isinstance(source.frame, AnnData) or batch_key not in source.frame.obs:
         return None
-    column: pd.Series = in_memory(source.frame.obs)[batch_key]
+    obs = in_memory(source.frame.obs)
+    if list(obs.columns).count(batch_key) > 1:
+        what = f"{source.label} has the column {batch_key!r} more than once in obs."
+        remedy = "Keep one: adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]"
+        raise InputError(what, remedy)
+    column: pd.Series = obs[batch_key]
     if column.isna().any():
         what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{batch_key!r}]."
         raise InputError(what, "Fill them, or drop these cells.")

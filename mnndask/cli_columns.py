@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
-from pandas import Series
 
 from mnndask.errors import InputError, InputKeyError
 from mnndask.location import Location
@@ -17,7 +17,7 @@ from mnndask.store import read_column
 def stems_unless_named(inputs: tuple[Location, ...], labels: list[str], batch_key: str) -> list[str] | None:
     """File stems, unless the inputs name their batches themselves in a column of obs, which is read."""
     columns = [read_column(path, label, batch_key) for path, label in zip(inputs, labels, strict=True)]
-    values = [Series(column).iloc[0] for column in columns if column is not None and len(column)]
+    values = [pd.Series(column).iloc[0] for column in columns if column is not None and len(column)]
     if len(values) == len(inputs) and len(set(values)) == len(values):
         return None
     stems = [path.pure.stem for path in inputs]
@@ -74,14 +74,17 @@ def _flags(table: Any, column: str, slot: str, path: Location) -> np.ndarray:
         raise InputError(what, "Name a boolean column.")
     if n := int(table[column].isna().sum()):
         what = f"{slot}[{column!r}] of {path} has {n} missing value(s)."
-        raise InputError(what, "Say which they are, true or false.")
+        remedy = f"Say which they are: adata.{slot}[{column!r}] = adata.{slot}[{column!r}].fillna(False)."
+        raise InputError(what, remedy)
     return np.asarray(table[column], bool)
 
 
-def angle_column(result: Any, angles: list[Any], batch_key: str) -> np.ndarray:
+def angle_column(result: Any, angles: list[Any]) -> np.ndarray:
     """Angles of all cells of a result, NaN for the reference's. Triggers a compute of lazy ones."""
     out = np.full(result.n_obs, np.nan)
-    codes = result.obs[batch_key].cat.codes.to_numpy()
+    record = result.uns["mnn"]
+    names = result.obs[record["parameters"]["batch_key"]].astype(str)
+    codes = pd.Index(record["batches"]).get_indexer(names)
     for batch, values in enumerate(angles):
         if values is not None:
             out[codes == batch] = np.asarray(values)

@@ -283,7 +283,7 @@ def _corrected(
         what = f"{inputs[0]} holds one batch only, so there is nothing to correct."
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")
     if angles is not None:
-        result.obs["mnn_angle"] = angle_column(result, angles, options["batch_key"])
+        result.obs["mnn_angle"] = angle_column(result, angles)
     chunk_bytes = Budget.of(options["memory_limit"], n_jobs).chunk_bytes
     steps, X = result.uns["mnn"]["steps"], result.X
     give_back = return_freed if X.shape[0] >= MANY_CELLS else lambda: None

@@ -15,16 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from mnndask.apply import check_result_fits, correct_inputs
 from mnndask.budget import Budget
-from mnndask.errors import GenesError, InputError, InputKeyError
+from mnndask.errors import GenesError, InputError, InputKeyError, naming_genes
 from mnndask.fitting import fit_inputs
 from mnndask.inputs import Inputs, read_inputs
+from mnndask.io.results import Packing, check_annotations, pack_anndata
 from mnndask.location import scratch_location
 from mnndask.model import CorrectionModel
 from mnndask.parameters import check_parameters
 from mnndask.progress import showing
 from mnndask.reference import HeldSketch
 from mnndask.reprs import repr_of_fit
-from mnndask.results import pack_anndata, pack_matrices, pair_tables
+from mnndask.results import pack_matrices, pair_tables
 
 
 class MNNCorrector(BaseEstimator):
@@ -175,7 +176,7 @@ show_progress
         """
         check_parameters(self.get_params())
         with showing(self.show_progress):
-            self._fit(self._read(datas))
+            self._fit(self._read(datas).without_tables())
         return self
 
     def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
@@ -203,6 +204,7 @@ show_progress
         self._check_genes(inputs)
         fitted = self._fitted_batches(inputs)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
+        inputs = self._checked(inputs)
         with showing(self.show_progress):
             return self._pack(inputs, self._correct(inputs, fitted, in_fit=False))
 
@@ -214,6 +216,7 @@ show_progress
             check_result_fits(inputs)
         if len(inputs.categories) < 2:
             return self._unchanged(inputs, datas)
+        inputs = self._checked(inputs)
         fitted = list(range(len(inputs.categories)))
         with showing(self.show_progress):
             self._fit(inputs)
@@ -238,6 +241,12 @@ show_progress
             storage_options=self.storage_options,
         )
 
+    def _checked(self, inputs: Inputs) -> Inputs:
+        """Inputs whose annotations results will hold, as far as they can; of the others this warns."""
+        if inputs.kind == "anndata":
+            check_annotations(inputs, self._packing)
+        return inputs.without_tables()
+
     def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
         message = (
             "Only one batch was given, so nothing is corrected and the data comes back as it is.\n"
@@ -252,7 +261,8 @@ show_progress
         return data if self.do_concatenate else [data]
 
     def _fit(self, inputs: Inputs) -> None:
-        fitted = fit_inputs(inputs, self.get_params())
+        with naming_genes(inputs.genes):
+            fitted = fit_inputs(inputs, self.get_params())
         self.model_: CorrectionModel = fitted.model
         self.mnns_, self.angles_, self._fitted = fitted.mnns, fitted.angles, fitted
         self.sketch_ = fitted.sketch
@@ -264,27 +274,24 @@ show_progress
             del self.feature_names_in_
 
     def _correct(self, inputs: Inputs, fitted: list[int], *, in_fit: bool) -> list[Any]:
-        return correct_inputs(
-            self.model_,
-            inputs,
-            fitted,
-            in_fit=in_fit,
-            n_jobs=self.n_jobs,
-            scratch=scratch_location(self.get_params()),
-        )
+        with naming_genes(inputs.genes):
+            return correct_inputs(
+                self.model_,
+                inputs,
+                fitted,
+                in_fit=in_fit,
+                n_jobs=self.n_jobs,
+                scratch=scratch_location(self.get_params()),
+            )
 
     def _pack(self, inputs: Inputs, parts: list[Any]) -> Any:
         if inputs.kind != "anndata":
             return pack_matrices(parts, [s.frame for s in inputs.sources], concatenate=self.do_concatenate)
-        return pack_anndata(
-            inputs,
-            parts,
-            self.uns_,
-            batch_key=self.batch_key,
-            index_unique=self.index_unique,
-            concatenate=self.do_concatenate,
-            save_raw=self.save_raw,
-        )
+        return pack_anndata(inputs, parts, self.uns_, self._packing)
+
+    @property
+    def _packing(self) -> Packing:
+        return Packing(self.batch_key, self.index_unique, self.do_concatenate, self.save_raw)
 
     def _check_genes(self, inputs: Inputs) -> None:
         if inputs.n_genes != self.n_features_in_:

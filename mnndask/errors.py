@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 
 class MNNError(Exception):
     """Base of all errors that mnndask raises about its input."""
 
-    def __reduce__(self) -> tuple[type[MNNError], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[type[MNNError], tuple[object, ...], dict[str, object]]:
         # OSError's and MemoryError's own ways differ; errors travel from workers.
-        return type(self), self.args
+        return type(self), self.args, self.__dict__
 
     def __str__(self) -> str:
         # KeyError would print the repr of a two-line message.
@@ -35,7 +41,18 @@ class GenesError(InputError):
 
 
 class NonFiniteError(InputError):
-    """NaN or infinity in the data."""
+    """NaN or infinity in the data.
+
+    Attributes
+    ----------
+    genes
+        Numbers of the genes for which no cell that was read has a value; none if it is cells that lack some.
+    where
+        What holds them.
+    """
+
+    genes: tuple[int, ...] = ()
+    where: str = ""
 
 
 class InputNotFoundError(MNNError, FileNotFoundError, ValueError):
@@ -85,13 +102,36 @@ def with_notes_of(error: BaseException, failure: MNNError) -> MNNError:
     return failure
 
 
-def nonfinite(name: str, rows: NDArray[np.integer]) -> NonFiniteError:
-    """Name the batch and the first and last of its rows that are not finite."""
+def nonfinite(name: str, rows: NDArray[np.integer], genes: Iterable[int] = ()) -> NonFiniteError:
+    """Name the batch and the first and last of its rows that are not finite, or genes that are so in all."""
+    numbers = tuple(int(gene) for gene in genes)
+    if numbers:
+        error = nonfinite_genes(name, [f"number {gene}" for gene in numbers])
+        error.genes, error.where = numbers, name
+        return error
     first, last = int(rows.min()), int(rows.max())
     where = f"row {first}" if first == last else f"rows {first} to {last} ({len(rows)} of them)"
     what = f"{name} holds NaN or infinity in {where}."
     remedy = "Remove these cells, or replace the values (numpy.nan_to_num), before correcting."
     return NonFiniteError(what, remedy)
+
+
+def nonfinite_genes(name: str, genes: Sequence[str]) -> NonFiniteError:
+    """Name genes that no cell of a batch has a value for."""
+    listed = ", ".join(genes[:5]) + (f" and {len(genes) - 5} more" if len(genes) > 5 else "")
+    what = f"{name} holds NaN or infinity in every cell for gene {listed}."
+    return NonFiniteError(what, "Remove these genes from all batches before correcting, or give them values.")
+
+
+@contextmanager
+def naming_genes(names: pd.Index | None) -> Iterator[None]:
+    """Call genes by their names in an error that knows their numbers."""
+    try:
+        yield
+    except NonFiniteError as error:
+        if names is None or not error.genes:
+            raise
+        raise nonfinite_genes(error.where, [repr(str(names[gene])) for gene in error.genes]) from error
 
 
 def too_long(
@@ -105,3 +145,11 @@ def too_long(
     wider = ", or give them in float64" if dtype != np.float64 else ""
     remedy = f"Divide the values of all batches by one large number{wider}."
     return InputError(what, remedy)
+
+
+def warn(message: str) -> None:
+    """Warn of the line outside the package that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "mnndask":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level - 1)

@@ -20,13 +20,14 @@ from scipy import sparse
 from mnndask.align import common_genes, name_batches, split_batches
 from mnndask.budget import Budget
 from mnndask.chunks import moderate
-from mnndask.errors import InputError, InputKeyError, InputTypeError
+from mnndask.errors import InputError, InputKeyError, InputNotFoundError, InputTypeError
 from mnndask.guard import check_lazy_tables, guarded
+from mnndask.io.anndata_compat import layer_names
 from mnndask.kernels.neighbors import Rows
 from mnndask.kinds import common_kind
 from mnndask.location import Location
 from mnndask.reading import in_large_blocks, lazy_matrix
-from mnndask.sources import Matrix, Source, layer_names
+from mnndask.sources import Matrix, Source
 from mnndask.store import open_lazily
 
 
@@ -99,6 +100,17 @@ class Inputs:
             ],
         )
 
+    @property
+    def labels(self) -> list[str]:
+        """How messages call each source."""
+        return [source.label for source in self.sources]
+
+    def without_tables(self) -> Inputs:
+        """The same, in which what can be opened again is: names of a million cells take memory in a fit."""
+        return replace(
+            self, sources=[s if s.reopen is None else replace(s, frame=None) for s in self.sources]
+        )
+
     def rows(self, batch: int) -> tuple[int, Rows | None]:
         """Source of a batch, and the rows that are its own (None for all)."""
         return (batch, None) if self.codes is None else (0, np.flatnonzero(self.codes == batch))
@@ -136,9 +148,7 @@ def read_inputs(
     _check_dimensions(sources)
     genes = common_genes(sources, kind, var_index)
     sources = _moderate(sources, budget, _number_of(fits_on, sources[0]))
-    out = _batches(sources, kind, genes, batch_key, batch_categories, batches)
-    # Names of a million cells take memory that the fit has other use for.
-    return replace(out, sources=[s if s.reopen is None else replace(s, frame=None) for s in sources])
+    return _batches(sources, kind, genes, batch_key, batch_categories, batches)
 
 
 def _batches(
@@ -215,14 +225,30 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str)
         raise InputKeyError(what, f"Its layers are: {', '.join(layer_names(adata)) or 'none'}.")
     slot = "X" if layer is None else f"layers/{layer}"
     if adata.isbacked:
+        _check_backed(adata, label)
+    if adata.isbacked and slot in adata.file:
         X = backed_matrix(adata, slot, label)
+    elif adata.isbacked and layer is None:
+        X = None
     else:
         X = adata.X if layer is None else adata.layers[layer]
     check_lazy_tables(adata, X, slot, label, [batch_key])
     if X is None:
         what = f"{label} has no X."
-        raise InputError(what, "Name the layer that holds the expression: layer=...")
+        names = ", ".join(layer_names(adata)) or "it has none"
+        raise InputError(what, f"Name the layer that holds the expression: layer=... ({names}).")
     return Source(_matrix(X, label), label, adata)
+
+
+def _check_backed(adata: AnnData, label: str) -> None:
+    """Refuse an AnnData whose file is not at hand."""
+    reopened = f"Open it again: anndata.read_h5ad({str(adata.filename)!r}, backed='r')."
+    if not adata.file.is_open:
+        what = f"{label} is backed by {adata.filename}, which is closed."
+        raise InputError(what, reopened)
+    if not os.path.exists(adata.filename):
+        what = f"{label} is backed by {adata.filename}, which is no longer there."
+        raise InputNotFoundError(what, "Put it back, or open it where it is now.")
 
 
 def backed_matrix(adata: AnnData, key: str, label: str | None = None) -> da.Array:

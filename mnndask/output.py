@@ -21,14 +21,14 @@ from zarr.storage import MemoryStore
 
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
+from mnndask.io.anndata_compat import layer_names
+from mnndask.io.annotations import storable
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import Location, is_denied, is_remote, unreachable
-from mnndask.names import check_names
 from mnndask.progress import counted, showing, stage
 from mnndask.reduce import compute, tasks_of, threads
 from mnndask.root_last import ROOT, root_last
 from mnndask.run_record import ANNOTATED, RUN, Run
-from mnndask.sources import layer_names
 from mnndask.stored_chunks import missing_chunks, stored_chunks
 from mnndask.target import Target, not_allowed, target_of
 
@@ -73,6 +73,7 @@ def write_zarr(
     `show_progress` is as in :func:`mnndask.mnn_correct`.
     """
     target = target_of(Location.of(path, storage_options))
+    adata = storable(adata)
     with showing(show_progress), writing(target, overwrite=overwrite) as root:
         write_annotations(adata, root, n_jobs, remote=target.remote)
         write_matrix(adata.X, root, n_jobs, chunk_bytes, remote=target.remote)
@@ -151,7 +152,6 @@ def write_annotations(
     run = root.get(RUN)
     if run is not None and ANNOTATED in run.attrs:
         return
-    check_names(adata)
     with dask.config.set(threads(n_jobs)):
         _write_annotations(adata, root, remote=remote)
     if run is not None:
@@ -170,15 +170,15 @@ def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> Non
             write_elem(tables, name, getattr(adata, name), dataset_kwargs={"chunks": (NAMES_PER_CHUNK,)})
     slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
     slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
-    lazy: dict[str, da.Array] = {}
+    lazy: list[tuple[str, str, da.Array]] = []
     for slot, values in slots.items():
-        lazy |= {f"{slot}/{key}": value for key, value in values.items() if isinstance(value, da.Array)}
+        lazy += [(slot, key, value) for key, value in values.items() if isinstance(value, da.Array)]
         held = {key: value for key, value in values.items() if not isinstance(value, da.Array)}
         write_elem(tables, slot, held)
     if remote:
         sync(_copy(tables.store, root.store))
-    for name, value in lazy.items():
-        write_elem(root, name, value)
+    for slot, key, value in lazy:
+        write_elem(root[slot], key, value)
     write_elem(root, "raw", adata.raw)
 
 

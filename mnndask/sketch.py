@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mnndask.budget import Budget
@@ -213,13 +214,23 @@ def restricted_rows(
         if wanted is None:
             out.append(None)
             continue
-        rows = np.asarray(wanted)
+        missing = int(pd.isna(pd.Series(wanted)).sum()) if np.ndim(wanted) == 1 else 0
+        if missing:
+            what = f"restrict of batch {name!r} has {missing} missing value(s)."
+            raise InputError(what, "Say which cells to use: fill them in, e.g. mask.fillna(False).")
+        rows = _plain(wanted)
         problem = _problem(rows, n)
         if problem:
             what = f"restrict of batch {name!r} {problem}."
             raise InputError(what, "Give the rows to use, each once, or None for all.")
         out.append(np.flatnonzero(rows) if rows.dtype == bool else np.sort(rows).astype(np.intp))
     return out
+
+
+def _plain(wanted: Any) -> NDArray[Any]:
+    """Rows or a mask as NumPy's own type, also where pandas can hold missing ones."""
+    dtype = getattr(wanted, "dtype", None)
+    return np.asarray(wanted, getattr(dtype, "numpy_dtype", None))
 
 
 def _problem(rows: NDArray[Any], n: int) -> str | None:

@@ -54,23 +54,18 @@ class Source:
         return isinstance(self.X, da.Array)
 
 
-def layer_names(adata: AnnData) -> list[str]:
-    """Names of the layers of an AnnData; without None, under which anndata 0.13 keeps X among them."""
-    return [name for name in adata.layers if name is not None]
-
-
-def in_memory(table: Any) -> Any:
-    """Table of a lazy AnnData as pandas; anything else as it is."""
-    return table.to_memory() if hasattr(table, "to_memory") else table
-
-
 def check_finite(X: Matrix, name: str, first_row: int = 0, rows: NDArray[np.integer] | None = None) -> None:
-    """Raise if a block of a batch holds NaN or infinity, naming the rows that do."""
+    """Raise if a block of a batch holds NaN or infinity: names the rows, or genes of which all rows do."""
     values = X.data if sparse.issparse(X) else X
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return
     if sparse.issparse(X):
-        bad = np.unique(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))[~np.isfinite(values)])
+        coordinates = X.tocoo()
+        at = ~np.isfinite(coordinates.data)
+        bad_rows, bad_genes = coordinates.row[at], coordinates.col[at]
     else:
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    raise nonfinite(name, rows[bad] if rows is not None else bad + first_row)
+        bad_rows, bad_genes = np.nonzero(~np.isfinite(values))
+    genes, counts = np.unique(bad_genes, return_counts=True)
+    bad = np.unique(bad_rows)
+    everywhere = genes[counts == X.shape[0]] if len(bad) == X.shape[0] > 1 else genes[:0]
+    raise nonfinite(name, rows[bad] if rows is not None else bad + first_row, everywhere)

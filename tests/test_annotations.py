@@ -81,7 +81,10 @@ def test_layers_and_obsm_that_one_batch_lacks_are_dropped():
     datas[0].layers["only"] = datas[0].X
     datas[1].obsm["X_umap"] = np.ones((70, 2))
     datas[2].obsm["X_pca"] = np.ones((50, 3))
-    result = mnn_correct(*datas, k=10)[0]
+    with pytest.warns(UserWarning, match="leaves out") as said:
+        result = mnn_correct(*datas, k=10)[0]
+    assert len(said) == 1
+    assert all(f"['{key}']" in str(said[0].message) for key in ("only", "X_umap", "X_pca"))
     assert set(result.layers) - {None} == {"twice"}
     assert not result.obsm
     assert set(datas[0].layers) - {None} == {"twice", "only"}
@@ -201,7 +204,8 @@ def test_embeddings_of_other_shapes_are_dropped():
     datas = batches()
     for i, data in enumerate(datas):
         data.obsm["cube"] = np.ones((data.n_obs, 2, 2 + i))
-    assert set(mnn_correct(*datas, k=10)[0].obsm) == {"X_pca"}
+    with pytest.warns(UserWarning, match="leaves out obsm\\['cube'\\]"):
+        assert set(mnn_correct(*datas, k=10)[0].obsm) == {"X_pca"}
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5ad"])

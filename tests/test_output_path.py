@@ -13,7 +13,6 @@ from anndata.io import write_elem
 from helpers import GENES, as_anndata, make_batches, told
 
 from mnndask.cli import main
-from mnndask.errors import InputError
 from mnndask.output import write_zarr
 
 A, B = make_batches((24, 20))
@@ -269,16 +268,22 @@ HOSTILE = "../../evil"
 def test_a_file_cannot_make_the_command_write_outside_its_output(run, tmp_path):
     """Where it holds all batches, its uns is kept."""
     with h5py.File("a.h5ad", "a") as file:
-        write_elem(file["uns"], "..", {"..": {"evil": np.ones(3)}})
+        write_elem(file["uns"], "..", {"..": {"innocent": np.ones(3)}})
     before = contents(tmp_path)
-    refused(run, "a.h5ad -o out.zarr --batch-key used", "uns holds the name '..'")
+    status, _, err = run("a.h5ad -o out.zarr --batch-key used")
+    assert status == 0
+    assert "uns['..'] becomes 'unnamed'" in err[0]
     assert {path for path in contents(tmp_path) if "out.zarr" not in str(path)} == set(before)
+    assert [list(kept) for name, kept in ad.read_zarr("out.zarr").uns.items() if name != "mnn"] == [
+        ["unnamed"]
+    ]
 
 
 def test_names_that_no_store_can_hold(tmp_path):
     for slot, value in [("layers", np.ones((3, 2))), ("obsm", np.ones((3, 2))), ("uns", 1), ("obs", 1)]:
         adata = ad.AnnData(np.ones((3, 2)))
         getattr(adata, slot)[HOSTILE] = value
-        with pytest.raises(InputError, match=rf"{slot} holds the name '../../evil', under which nothing"):
+        with pytest.warns(UserWarning, match=rf"{slot}\['../../evil'\] becomes '.._.._evil'"):
             write_zarr(adata, tmp_path / "out.zarr", overwrite=True)
         assert not list(tmp_path.parent.rglob("evil*"))
+        assert ".._.._evil" in getattr(ad.read_zarr(tmp_path / "out.zarr"), slot)

@@ -1,0 +1,1 @@
+"""Users' objects and files, in and out."""

@@ -1,0 +1,45 @@
+"""What differs between releases of anndata, and what they can write."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import anndata as ad
+import h5py
+import zarr
+from anndata import AnnData
+from anndata.io import write_elem
+from zarr.storage import MemoryStore
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """Names of the layers of an AnnData; without None, under which anndata 0.13 keeps X among them."""
+    return [name for name in adata.layers if name is not None]
+
+
+def in_memory(table: Any) -> Any:
+    """Table of a lazy AnnData as pandas; anything else as it is."""
+    return table.to_memory() if hasattr(table, "to_memory") else table
+
+
+def concatenated(parts: Sequence[AnnData]) -> AnnData:
+    """Join AnnData along cells: all columns of obs, and of genes what is the same in all."""
+    with warnings.catch_warnings():  # of pandas, about how anndata calls it: users can do nothing about that
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        return ad.concat(list(parts), join="outer", merge="same")
+
+
+def write_error(value: Any) -> str | None:
+    """Why anndata cannot write a value into both file formats, in one line; None if it can. Tries it."""
+    try:
+        with warnings.catch_warnings(), h5py.File(io.BytesIO(), "w") as file:
+            warnings.simplefilter("ignore")
+            for group in (zarr.open_group(MemoryStore(), zarr_format=3), file):
+                write_elem(group, "value", value)
+    except Exception as error:  # of whatever kind: writers are plugins
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None

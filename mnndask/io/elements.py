@@ -1,0 +1,146 @@
+"""Elements of an AnnData as both file formats hold them, whatever they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+from pandas.api.extensions import ExtensionArray, ExtensionDtype
+from scipy import sparse
+
+from mnndask.io.anndata_compat import in_memory, write_error
+from mnndask.io.changes import Changes, at
+from mnndask.io.columns import storable_column, storable_names
+from mnndask.io.keys import storable_keys
+
+INT64 = np.iinfo(np.int64)
+LEFT_OUT = object()  # None is a value that files hold
+
+
+def is_matrix(value: Any) -> bool:
+    """Whether a value is an array of numbers, in memory or lazy, of which nothing need be tried."""
+    if isinstance(value, da.Array):
+        meta = value._meta
+        known = isinstance(meta, np.ndarray) or getattr(meta, "format", None) in {"csr", "csc"}
+        return known and _holds_numbers(value.dtype) and not np.isnan(value.shape).any()
+    if sparse.issparse(value):
+        return _holds_numbers(value.dtype)
+    plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    return plain and _holds_numbers(value.dtype)
+
+
+def _holds_numbers(dtype: np.dtype) -> bool:
+    """Whether stores hold numbers of a type: up to double precision, and flags."""
+    return dtype.kind in "biu" or dtype.itemsize <= {"f": 8, "c": 16}.get(dtype.kind, 0)
+
+
+def storable_element(value: Any, where: str, changes: Changes) -> Any:
+    """An element as files hold it; ``LEFT_OUT``, and a note of it, if they cannot."""
+    value = in_memory(value)
+    if isinstance(value, pd.DataFrame):
+        return storable_table(value, where, changes)
+    if isinstance(value, ExtensionArray):
+        column, _ = storable_column(pd.Series(value), as_categories=True)
+        if column is not None and not isinstance(column.dtype, pd.SparseDtype):
+            value = column.array if isinstance(column.dtype, ExtensionDtype) else column.to_numpy()
+    if isinstance(value, np.ma.MaskedArray) and not np.ma.is_masked(value):
+        value = value.data
+    if isinstance(value, np.ndarray | da.Array) and value.dtype.kind in "fc" and not is_matrix(value):
+        narrower = np.dtype(np.complex128 if value.dtype.kind == "c" else np.float64)
+        if value.dtype.itemsize > narrower.itemsize:
+            value = value.astype(narrower)
+            changes.converted[where] = narrower.name
+    if sparse.issparse(value) and value.format not in {"csr", "csc"}:
+        value = value.tocsr()
+    if is_matrix(value):
+        return value
+    problem = _problem(value)
+    if problem:
+        changes.left_out[where] = problem
+        return LEFT_OUT
+    return value
+
+
+def _problem(value: Any) -> str | None:
+    if isinstance(value, np.ma.MaskedArray):
+        return "masked values"
+    if isinstance(value, da.Array):
+        return "a dask array of unknown size" if np.isnan(value.shape).any() else "a dask array of no numbers"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return f"no file holds this {kind}" if write_error(value) else None
+
+
+def storable_table(
+    table: pd.DataFrame,
+    where: str,
+    changes: Changes,
+    *,
+    annotates: bool = False,
+    first: Sequence[Hashable] = (),
+) -> Any:
+    """A table as files hold it; ``LEFT_OUT``, and a note of it, if they cannot.
+
+    Parameters
+    ----------
+    annotates
+        Whether it is ``obs`` or ``var``, in which anndata makes categories of text.
+    first
+        Keys that are to have their names before those of the table.
+    """
+    names = storable_keys([first, table.columns])[1]
+    note_renamed(changes, where, table.columns, names)
+    columns = {}
+    for i, (key, name) in enumerate(zip(table.columns, names, strict=True)):
+        column, note = storable_column(table.iloc[:, i], as_categories=not annotates)
+        if column is None:
+            changes.left_out[at(where, key)] = str(note)
+            continue
+        if note:
+            changes.converted[at(where, key)] = note
+        columns[name] = column
+    out = pd.DataFrame(columns, index=table.index)
+    out.index = storable_names(table.index)
+    if out.index.name is not None:
+        name = storable_keys([[out.index.name]])[0][0]
+        out.index.name = None if name in out.columns else name
+    if not annotates and (error := write_error(out.iloc[:1])):
+        changes.left_out[where] = f"a table that no file holds: {error}"
+        return LEFT_OUT
+    return out
+
+
+def note_renamed(changes: Changes, where: str, keys: Any, names: list[str]) -> None:
+    """Record which keys get other names."""
+    for key, name in zip(keys, names, strict=True):
+        if not isinstance(key, str) or key != name:
+            changes.renamed[at(where, key)] = name
+
+
+def storable_mapping(
+    values: Mapping[Any, Any], where: str, changes: Changes, own: Callable[[Any], Any] = copy.deepcopy
+) -> dict[str, Any]:
+    """A copy of a mapping of elements (``uns``) as files hold it, and of those in it."""
+    names = storable_keys([values])[0]
+    note_renamed(changes, where, values, names)
+    out: dict[str, Any] = {}
+    for (key, value), name in zip(values.items(), names, strict=True):
+        place = at(where, key)
+        if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are mappings, too
+            out[name] = storable_mapping(value, place, changes, own)
+        elif _is_scalar(value):
+            out[name] = value
+        elif (kept := storable_element(value, place, changes)) is not LEFT_OUT:
+            out[name] = own(kept) if kept is value else kept
+    return out
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_ | float | np.integer):
+        return not isinstance(value, np.longdouble)
+    if isinstance(value, str):
+        return value.isascii() and "\0" not in value
+    return isinstance(value, int) and INT64.min <= value <= INT64.max

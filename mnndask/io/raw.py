@@ -1,0 +1,82 @@
+"""``raw`` of a result: the inputs' own, joined as anndata joins it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from mnndask.inputs import backed_matrix
+from mnndask.io.anndata_compat import concatenated, in_memory
+from mnndask.io.annotations import joined_matrices, own
+from mnndask.io.changes import Changes
+from mnndask.io.elements import is_matrix, storable_table
+
+Raw = tuple[Any, pd.DataFrame]  # values of all cells, and the genes that they are of
+
+
+def with_raw(adata: AnnData, raw: Raw | None) -> AnnData:
+    """The AnnData, given values as its ``raw``."""
+    if raw is not None:
+        adata.raw = AnnData(raw[0], obs=adata.obs[[]], var=raw[1])
+    return adata
+
+
+def raw_of_one(frame: AnnData, label: str, changes: Changes, *, tried: bool) -> Raw | None:
+    """``raw`` of one AnnData, left in its file where it is backed by one; None if there is none to keep.
+
+    If `tried`, only what becomes of it is noted.
+    """
+    if frame.raw is None:
+        return None
+    var = storable_table(in_memory(frame.raw.var), "raw.var", changes, annotates=True)
+    X = _values(frame, label)
+    if not is_matrix(X):
+        changes.left_out["raw"] = "it holds no numbers"
+        return None
+    return None if tried else (own(X, label), var)
+
+
+def joined_raw(
+    frames: Sequence[AnnData], labels: Sequence[str], changes: Changes, *, tried: bool
+) -> Raw | None:
+    """``raw`` of all batches, of the genes that all have; None if it cannot be joined.
+
+    If `tried`, only what becomes of it is noted.
+    """
+    lacking = [label for frame, label in zip(frames, labels, strict=True) if frame.raw is None]
+    if lacking:
+        if len(lacking) < len(frames):
+            changes.left_out["raw"] = f"{lacking[0]} has none"
+        return None
+    tables = [in_memory(frame.raw.var) for frame in frames]
+    matrices = [_values(frame, label) for frame, label in zip(frames, labels, strict=True)]
+    shared = tables[0].index
+    for table in tables[1:]:
+        shared = shared[shared.isin(table.index)]
+    if not all(table.index.is_unique for table in tables):
+        changes.left_out["raw"] = "some of its genes have the same name"
+    elif len(shared) == 0:
+        changes.left_out["raw"] = "batches share none of its genes"
+    elif not all(map(is_matrix, matrices)):
+        changes.left_out["raw"] = "it holds no numbers"
+    else:
+        genes = concatenated([AnnData(var=table.loc[shared]) for table in tables]).var
+        var = storable_table(genes, "raw.var", changes, annotates=True)
+        columns = [table.index.get_indexer(shared) for table in tables]
+        parts = [_columns(X, at) for X, at in zip(matrices, columns, strict=True)]
+        return None if tried else (joined_matrices(parts, labels), var)
+    return None
+
+
+def _values(frame: AnnData, label: str) -> Any:
+    if not frame.isbacked:
+        return frame.raw.X
+    return backed_matrix(frame, "raw/X" if "raw" in frame.file else "raw.X", label)  # the latter in old files
+
+
+def _columns(X: Any, at: np.ndarray) -> Any:
+    return X if np.array_equal(at, np.arange(X.shape[1])) else X[:, at]
