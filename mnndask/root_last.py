@@ -23,6 +23,8 @@ ROOT = "zarr.json"
 class RootLastStore(WrapperStore[Store]):
     """A store whose root metadata is kept back until all else is written: without it, nothing opens it."""
 
+    _supports_sync_io = False  # which in newer zarr goes to the wrapped store itself
+
     def __init__(self, store: Store, root: dict[str, Buffer] | None = None) -> None:
         super().__init__(store)
         self.root = {} if root is None else root
