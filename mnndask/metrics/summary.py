@@ -144,7 +144,8 @@ class Comparison:
         rows |= {name: _row(measure, self.codes, self.values) for name, measure in self.measures.items()}
         out = pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
         worst = {name: row["worst_batch"] for name, row in rows.items()}
-        return out.assign(worst_batch=pd.Series(worst, dtype=object))  # a column of text would turn None into NaN
+        # A column of text would turn None into NaN.
+        return out.assign(worst_batch=pd.Series(worst, dtype=object))
 
     def by_batch(self) -> pd.DataFrame:
         """Mixing of each batch before and after, and what it kept of itself; the worst mixed comes first.
