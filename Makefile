@@ -44,7 +44,7 @@ notebooks: $(VENV)/test.stamp ## run the notebooks again, and keep their results
 	$(BIN)/python notebooks/run.py
 
 clean: ## remove all that the other targets made
-	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* mnndask-demo
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* mnndask-demo
 	find $(wildcard mnndask tests benchmarks notebooks) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments: each set of extras holds the one before it, so that the larger vouches for the smaller.

@@ -139,7 +139,6 @@ def _heeding_signals_and_warnings() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
-            warnings.filterwarnings("ignore", "Writing zarr v2|zarr v3 autosharding", UserWarning)
             warnings.showwarning = saying.say
             yield
     finally:

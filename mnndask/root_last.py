@@ -23,6 +23,8 @@ ROOT = "zarr.json"
 class RootLastStore(WrapperStore[Store]):
     """A store whose root metadata is kept back until all else is written: without it, nothing opens it."""
 
+    _supports_sync_io = False  # which in newer zarr goes to the wrapped store itself
+
     def __init__(self, store: Store, root: dict[str, Buffer] | None = None) -> None:
         super().__init__(store)
         self.root = {} if root is None else root
@@ -75,13 +77,13 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
     # A chunk of zeros that is not written could not be told from one that was lost.
     always = {"array.write_empty_chunks": True}
     try:
-        with zarr.config.set(always), zarr_v3():
+        with zarr.config.set(always), _unsharded():
             root = zarr.open_group(guarded, mode="a", zarr_format=3)
             root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
             yield root
             if RUN in root:
                 del root[RUN]
-            _check_all_stored(zarr.consolidate_metadata(guarded), where)
+            _check_all_stored(_consolidated(guarded), where)
         check()
         guarded.finish()
     except BaseException:
@@ -99,13 +101,15 @@ def _check_all_stored(root: zarr.Group, where: str) -> None:
 
 
 @contextmanager
-def zarr_v3() -> Iterator[None]:
-    """Have anndata write zarr format 3, chunks unsharded, without its remarks on both choices."""
+def _unsharded() -> Iterator[None]:
+    """Have anndata shard no table or embedding by itself, which it does by default from 0.13 on."""
+    known = hasattr(ad.settings, "auto_shard_zarr_v3")  # 0.12.3 has no such setting, and does not shard
+    with ad.settings.override(**({"auto_shard_zarr_v3": False} if known else {})):
+        yield
+
+
+def _consolidated(store: Store) -> zarr.Group:
     with warnings.catch_warnings():
+        # It is about to be: https://github.com/zarr-developers/zarr-specs/pull/373. anndata writes it, too.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
-        warnings.filterwarnings("ignore", "zarr v3 autosharding will be the default", UserWarning)
-        # anndata 0.13 still needs the setting of which it says that 0.14 will do without it
-        warnings.filterwarnings("ignore", "This setting will be removed in 0.14", DeprecationWarning)
-        unsharded = {"auto_shardzarr_v3": False} if hasattr(ad.settings, "auto_shardzarr_v3") else {}
-        with ad.settings.override(zarr_write_format=3, **unsharded):
-            yield
+        return zarr.consolidate_metadata(store)

@@ -89,20 +89,25 @@ class _Writer:
         whole = array.base
         if _starts(array, whole):
             return {"first": len(array), "of": self.node(whole)}
-        chunks = None
-        if array.size:
-            row_bytes = max(1, array.nbytes // len(array)) if array.ndim else 1
-            chunks = (max(1, min(len(array), CHUNK_BYTES // row_bytes)), *array.shape[1:])
         stored = self.group.create_array(
             str(number),
             shape=array.shape,
             dtype=array.dtype,
-            chunks=chunks or array.shape or "auto",
+            chunks=_chunks(array) or "auto",
             compressors=None,
             config={"write_empty_chunks": True},
         )
         stored[...] = array
         return {"array": str(number)}
+
+
+def _chunks(array: NDArray[Any]) -> tuple[int, ...]:
+    """Some whole rows; no chunk may have a length of 0, even of an array that has."""
+    if not array.ndim:
+        return ()
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
+    rows = min(len(array), CHUNK_BYTES // row_bytes)
+    return tuple(max(1, n) for n in (rows, *array.shape[1:]))
 
 
 def _starts(array: NDArray[Any], whole: Any) -> bool:

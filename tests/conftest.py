@@ -1,26 +1,18 @@
-"""Imports whose own warnings are not ours, examples that are the same in every run, stores to spoil."""
+"""Examples that are the same in every run, stores to spoil."""
 
 import gc
 import os
 import shutil
-import warnings
 
 import pytest
 from hypothesis import settings
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import anndata  # noqa: F401
-    import scanpy  # noqa: F401
+from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server  # noqa: F401
+from spoiling import A, B, stored
 
 # HYPOTHESIS_PROFILE=explore looks for new examples.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("explore", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
-
-# Both import anndata. Fixtures that several files use:
-from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server  # noqa: E402, F401
-from spoiling import A, B, stored  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,15 @@ IN_MEMORY = {
 }
 
 
+@contextmanager
+def zarr_store(path, version):
+    """Root of a new AnnData store in a zarr format, with any anndata; consolidated, not sharded unasked."""
+    known = hasattr(ad.settings, "auto_shard_zarr_v3")
+    with ad.settings.override(**({"auto_shard_zarr_v3": False} if known else {})):
+        yield zarr.open_group(path, mode="w", zarr_format=version)
+    zarr.consolidate_metadata(path)
+
+
 def values(result):
     """Dense matrix of whatever came out."""
     X = result.X if isinstance(result, ad.AnnData) else result

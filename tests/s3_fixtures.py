@@ -12,7 +12,8 @@ import anndata as ad
 import numpy as np
 import pytest
 import zarr
-from helpers import make_batches, told
+from anndata.io import write_elem
+from helpers import make_batches, told, zarr_store
 from object_store import object_store
 from scipy import sparse
 
@@ -48,9 +49,8 @@ def inputs_on_s3(s3_server, tmp_path_factory):
     filesystem.mkdir("data")
     filesystem.mkdir("lab")
     for name, X, version in zip("ab", BATCHES, (2, 3), strict=True):
-        with warnings.catch_warnings(), ad.settings.override(zarr_write_format=version):
-            warnings.simplefilter("ignore")
-            ad.AnnData(sparse.csr_matrix(X)).write_zarr(folder / f"{name}.zarr")
+        with zarr_store(folder / f"{name}.zarr", version) as root:
+            write_elem(root, "/", ad.AnnData(sparse.csr_matrix(X)))
         filesystem.put(str(folder / f"{name}.zarr"), f"data/{name}.zarr", recursive=True)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import anndata as ad
 import h5py
 import numpy as np
-import zarr
 from anndata.io import write_elem
-from helpers import as_anndata, make_batches
+from helpers import as_anndata, make_batches, zarr_store
 from scipy import sparse
 
 A, B = make_batches((60, 50))
@@ -24,14 +21,11 @@ def stored(folder, X, kind, layout="dense", name="b"):
     if kind == "h5ad":
         adata.write_h5ad(path, compression="gzip")
         return path
-    with warnings.catch_warnings(), ad.settings.override(zarr_write_format=2 if kind == "zarr2" else 3):
-        warnings.simplefilter("ignore")
-        adata.write_zarr(path)
-        root = zarr.open_group(path, use_consolidated=False)
-        chunks = (16, 10) if layout == "dense" else (100,)
-        shards = {"shards": (32, 20)} if kind == "shards" else {}
+    chunks = (16, 10) if layout == "dense" else (100,)
+    shards = {"shards": (32, 20) if kind == "shards" else None}
+    with zarr_store(path, 2 if kind == "zarr2" else 3) as root:
+        write_elem(root, "/", adata)
         write_elem(root, "X", adata.X, dataset_kwargs={"chunks": chunks, **shards})
-        zarr.consolidate_metadata(path)
     return path
 
 

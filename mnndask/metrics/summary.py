@@ -142,7 +142,10 @@ class Comparison:
         """The table of :func:`summarize`."""
         rows = _mixing_rows(*self.same, self.batches, self.labels)
         rows |= {name: _row(measure, self.codes, self.values) for name, measure in self.measures.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+        out = pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+        worst = {name: row["worst_batch"] for name, row in rows.items()}
+        # A column of text would turn None into NaN.
+        return out.assign(worst_batch=pd.Series(worst, dtype=object))
 
     def by_batch(self) -> pd.DataFrame:
         """Mixing of each batch before and after, and what it kept of itself; the worst mixed comes first.
