@@ -23,7 +23,8 @@ from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputReadError, MNNError, RemoteError
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import denied, is_denied, is_remote, unreachable
-from mnndask.stored_chunks import WRITE_AGAIN, LostChunkError, check_chunks, checked, chunk_key, stored_chunks
+from mnndask.stored_chunks import WRITE_AGAIN, check_chunks, chunk_key, stored_chunks
+from mnndask.stores.whole_store import LostChunkError, checked
 
 COLUMNS_PER_CHUNK = 1000  # of a matrix stored by columns
 BYTES_PER_ROW = 100  # that come of a row, besides what is stored of it

@@ -19,7 +19,7 @@ import zarr
 from mnndask.errors import ScratchError
 from mnndask.kernels.distances import Matrix
 from mnndask.location import Location, first_line, is_remote, unreachable
-from mnndask.stored_chunks import LostChunkError, WholeStore
+from mnndask.stores.whole_store import LostChunkError, WholeStore
 
 COLUMNS = 2048  # of one stored chunk: genes that are worked on at once
 

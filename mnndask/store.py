@@ -19,7 +19,8 @@ from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
 from mnndask.location import Location, denied, is_denied, reaching
 from mnndask.reading import damaged, lazy_matrix, reading
-from mnndask.stored_chunks import check_annotations, checked
+from mnndask.stored_chunks import check_annotations
+from mnndask.stores.whole_store import checked
 
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
 
@@ -106,7 +107,10 @@ def _columns(table: Any) -> list[str]:
 
 def _n_rows(table: Any) -> int:
     """Rows of a table, of whose names nothing is read."""
-    return int(table[table.attrs["_index"]].shape[0])
+    names = table[table.attrs["_index"]]
+    if isinstance(names, h5py.Group | zarr.Group):  # of a categorical, or of an array with a mask
+        names = names["codes" if "codes" in names else "values"]
+    return int(names.shape[0])
 
 
 @contextmanager

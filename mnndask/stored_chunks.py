@@ -1,9 +1,10 @@
-"""Which chunks of stored matrices are there, and stores that do not take a lost or cut chunk for data."""
+"""Which chunks of stored matrices and annotations are there."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -11,88 +12,18 @@ import numpy as np
 import zarr
 from anndata.io import sparse_dataset
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import WrapperStore
 
 from mnndask.errors import InputError, InputReadError
+from mnndask.stores.whole_store import arrays_in
 
-BLOSC = {"Blosc", "BloscCodec"}
-METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 WRITE_AGAIN = "Copy or write it again."
 NOT_ALL_STORED = (
     "Copy or write it again. If what is missing is all zeros, which some writers leave out, write it with "
     "zarr.config.set({'array.write_empty_chunks': True})."
 )
-
-
-class LostChunkError(Exception):
-    """A chunk that should be in a store is not; zarr would take it for zeros."""
-
-
-class CutChunkError(Exception):
-    """A chunk is of another length than it says; blosc would read past its end."""
-
-
-class WholeStore(WrapperStore[Store]):
-    """A store in which chunks that are lost or cut are errors.
-
-    Parameters
-    ----------
-    store
-        The store to read from.
-    empty
-        Keys of chunks that may be missing, for they hold nothing but zeros; None for any.
-    blosc
-        Paths of the arrays that are compressed by blosc.
-    """
-
-    def __init__(self, store: Store, empty: frozenset[str] | None, blosc: frozenset[str]) -> None:
-        super().__init__(store)
-        self.empty, self.blosc = empty, blosc
-
-    def _with_store(self, store: Store) -> WholeStore:
-        return type(self)(store, self.empty, self.blosc)
-
-    def with_read_only(self, read_only: bool = False) -> WholeStore:
-        """Same store, read-only or not."""
-        return self._with_store(self._store.with_read_only(read_only))
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """Value of a key; None only for metadata and chunks of zeros."""
-        value = await self._store.get(key, prototype, byte_range)
-        if key.rsplit("/", 1)[-1] in METADATA:
-            return value
-        if value is None:
-            if self.empty is not None and key not in self.empty:
-                raise LostChunkError(key)
-        elif byte_range is None and any(key.startswith(path) for path in self.blosc):
-            said = int.from_bytes(value[12:16].to_bytes(), "little")
-            if said != len(value):
-                what = f"{key} has {len(value)} bytes, and says {said}"
-                raise CutChunkError(what)
-        return value
-
-
-def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
-    """Same part of a zarr store, read such that cut chunks are errors; with `empty`, lost ones too."""
-    arrays = [stored] if isinstance(stored, zarr.Array) else _arrays_in(stored)
-    # Shards hold their chunks' lengths, under a checksum.
-    blosc = frozenset(
-        array.path and f"{array.path}/"
-        for array in arrays
-        if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
-    )
-    if empty is None and not blosc:
-        return stored
-    return zarr.open(WholeStore(stored.store, empty, blosc), path=stored.path, mode="r")
-
-
-def _arrays_in(group: zarr.Group) -> list[Any]:
-    return [member for _, member in group.members(max_depth=None) if isinstance(member, zarr.Array)]
 
 
 def check_chunks(stored: Any, label: str) -> set[str]:
@@ -144,24 +75,25 @@ def check_annotations(elem: Any, label: str, used: Collection[str] = ()) -> None
     """Refuse annotations of a zarr store that lost chunks which are needed; warn of those that may be zeros.
 
     Names, and what categorical columns call their categories, are never all empty; on columns that are `used`
-    the correction depends. Of other columns, writers leave out chunks of zeros; unset flags, and masks where
-    nothing is missing, are too common to tell.
+    the correction depends. Of other columns, writers leave out chunks of zeros; unset flags are too common to
+    tell. A mask lacks the chunks of values of which none is missing, so any of its chunks may be left out.
     """
     if not isinstance(elem, zarr.Group | zarr.Array):
         return
-    index, doubtful = elem.attrs.get("_index"), []
-    for array in [elem] if isinstance(elem, zarr.Array) else _arrays_in(elem):
-        if not array.ndim or not (lost := missing_chunks(array)).any():
+    doubtful = []
+    for part in _parts_of(elem):
+        array = part.array
+        if not array.ndim or part.role == "mask" or not (lost := missing_chunks(array)).any():
             continue
-        holder, _, part = array.path.rpartition("/")
-        column = array.path.removeprefix(elem.path).strip("/").split("/")[0]
-        only = part == "codes" and _n_categories(elem, holder) <= 1
-        if part in {"categories", "_index"} or column == index:
+        if part.role == "codes" and _n_categories(elem, part) <= 1:
+            continue
+        if part.role == "categories" or part.is_names:
             raise _lacks(label, array, lost, WRITE_AGAIN)
-        if column in used and part != "mask" and not only:
+        if part.role == "values" and not (lost := _lost_values(elem, part, lost)).any():
+            continue
+        if part.column in used:
             raise _lacks(label, array, lost, NOT_ALL_STORED)
-        unset = array.dtype.kind == "b" and lost.all()
-        if not (unset or only or part == "mask"):
+        if not (array.dtype.kind == "b" and lost.all()):
             doubtful.append(array.path)
     if doubtful:
         message = (
@@ -173,9 +105,66 @@ def check_annotations(elem: Any, label: str, used: Collection[str] = ()) -> None
         warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def _n_categories(elem: Any, column: str) -> int:
-    """Number of categories of a categorical column, given by its path in the store."""
-    categories = zarr.open_array(elem.store, path=f"{column}/categories", mode="r")
+@dataclass(frozen=True)
+class _Part:
+    """One array of annotations.
+
+    Parameters
+    ----------
+    array
+        The array.
+    column
+        Which member of the annotations it is, or is in.
+    holder
+        Path of the group that it is in.
+    role
+        ``"codes"`` or ``"categories"`` of a categorical, ``"values"`` or ``"mask"`` of an array in which
+        values may be missing; else empty.
+    is_names
+        Whether the names of a table's rows are in it.
+    """
+
+    array: Any
+    column: str
+    holder: str
+    role: str
+    is_names: bool
+
+
+def _parts_of(elem: Any) -> Iterator[_Part]:
+    if isinstance(elem, zarr.Array):
+        yield _Part(elem, "", elem.path.rpartition("/")[0], "", is_names=False)
+        return
+    groups = {elem.path: elem}
+    groups |= {member.path: member for _, member in elem.members(max_depth=None)}
+    for array in arrays_in(elem):
+        holder, _, name = array.path.rpartition("/")
+        table, role = holder, ""
+        encoding = str(groups[holder].attrs.get("encoding-type"))
+        if holder.endswith("__categories"):  # of anndata 0.7
+            role = "categories"
+        elif encoding == "categorical" or encoding.startswith("nullable"):
+            role, (table, _, name) = name, holder.rpartition("/")
+        is_names = table in groups and groups[table].attrs.get("_index") == name
+        column = array.path.removeprefix(elem.path).strip("/").split("/")[0]
+        yield _Part(array, column, holder, role, is_names=is_names)
+
+
+def _lost_values(elem: Any, part: _Part, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which chunks of values are lost; where the mask says that all are missing, there are none to lose."""
+    mask = zarr.open_array(elem.store, path=f"{part.holder}/mask", mode="r")
+    size = stored_chunks(part.array)[0]
+    return np.array(
+        [
+            chunk_lost and not np.asarray(mask[i * size : (i + 1) * size]).all()
+            for i, chunk_lost in enumerate(lost)
+        ]
+    )
+
+
+def _n_categories(elem: Any, part: _Part) -> int:
+    """Number of categories of the categorical that a part belongs to."""
+    categories = zarr.open_array(elem.store, path=f"{part.holder}/categories", mode="r")
     return int(categories.shape[0])
 
 

@@ -1,0 +1,111 @@
+"""Zarr stores that do not take a missing or truncated chunk for data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import zarr
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
+
+BLOSC = {"Blosc", "BloscCodec"}
+METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
+
+
+class LostChunkError(Exception):
+    """A chunk that should be in a store is not; zarr would take it for zeros."""
+
+
+class CutChunkError(Exception):
+    """A chunk is of another length than it says; blosc would read past its end."""
+
+
+class WholeStore(WrapperStore[Store]):
+    """A store in which chunks that are lost or cut are errors. Whatever reads, reads through :meth:`get`.
+
+    Parameters
+    ----------
+    store
+        The store to read from.
+    empty
+        Keys of chunks that may be missing, for they hold nothing but zeros; None for any.
+    blosc
+        Paths of the arrays that are compressed by blosc.
+    """
+
+    _supports_sync_io = False  # zarr 3.4 would ask the wrapped store itself
+
+    def __init__(self, store: Store, empty: frozenset[str] | None, blosc: frozenset[str]) -> None:
+        super().__init__(store)
+        self.empty, self.blosc = empty, blosc
+
+    def _with_store(self, store: Store) -> WholeStore:
+        return type(self)(store, self.empty, self.blosc)
+
+    def with_read_only(self, read_only: bool = False) -> WholeStore:
+        """Same store, read-only or not."""
+        return self._with_store(self._store.with_read_only(read_only))
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Value of a key; None only for metadata and chunks of zeros."""
+        value = await self._store.get(key, prototype, byte_range)
+        if key.rsplit("/", 1)[-1] in METADATA:
+            return value
+        if value is None:
+            if self.empty is not None and key not in self.empty:
+                raise LostChunkError(key)
+        elif byte_range is None and any(key.startswith(path) for path in self.blosc):
+            said = int.from_bytes(value[12:16].to_bytes(), "little")
+            if said != len(value):
+                what = f"{key} has {len(value)} bytes, and says {said}"
+                raise CutChunkError(what)
+        return value
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Parts of values."""
+        return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    async def get_ranges(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        **limits: int | None,
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Parts of one value, as zarr 3.4 asks for chunks of a shard: as stores do by default."""
+        plain: Any = super(WrapperStore, self)
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        async for parts in plain.get_ranges(key, byte_ranges, prototype=prototype, **given):
+            yield parts
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for key, prototype, byte_range in requests:
+            yield key, await self.get(key, prototype, byte_range)
+
+
+def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
+    """Same part of a zarr store, read such that cut chunks are errors; with `empty`, lost ones too."""
+    arrays = [stored] if isinstance(stored, zarr.Array) else arrays_in(stored)
+    # Shards hold their chunks' lengths, under a checksum.
+    blosc = frozenset(
+        array.path and f"{array.path}/"
+        for array in arrays
+        if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
+    )
+    if empty is None and not blosc:
+        return stored
+    return zarr.open(WholeStore(stored.store, empty, blosc), path=stored.path, mode="r")
+
+
+def arrays_in(group: zarr.Group) -> list[Any]:
+    """All arrays below a group."""
+    return [member for _, member in group.members(max_depth=None) if isinstance(member, zarr.Array)]
