@@ -70,7 +70,8 @@ def test_zeros_that_writers_left_out_of_obs_are_warned_of_where_they_may_be_lost
     assert not chunk_files(path, "obs/no/")
     with pytest.warns(UserWarning, match="lacks chunks of") as caught:
         result = mnn_correct(OPENERS[opener](path), k=5)[0]
-    assert [str(w.message).split(". ")[0].split()[-1] for w in caught] == ["obs/zeros"]
+    said = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    assert [message.split(". ")[0].split()[-1] for message in said] == ["obs/zeros"]
     assert result.obs["batch"].value_counts().to_dict() == {"x": 40, "y": 35, "z": 35}
 
 
