@@ -169,17 +169,16 @@ def _joined_tables(
     """Tables of cells with all columns, and of genes with those on which all agree."""
     of_cells = storable_keys([[batch_key], *(one.obs.columns for one in given)])[1:]
     of_genes = storable_keys([one.var.columns for one in given])
+    of_varm = storable_keys([one.slots["varm"] for one in given])
     shells = []
-    for one, cells, *keys in zip(given, names, of_cells, of_genes, strict=True):
-        for slot, table, new in zip(("obs", "var"), (one.obs, one.var), keys, strict=True):
-            note_renamed(changes, slot, table.columns, new)
-        obs, var = (
-            table.set_axis(pd.Index(new, dtype=object), axis=1)
-            for table, new in zip((one.obs, one.var), keys, strict=True)
-        )
-        shells.append(AnnData(obs=obs.set_axis(cells.rename(None), axis=0), var=var, varm=one.slots["varm"]))
+    for i, (one, cells) in enumerate(zip(given, names, strict=True)):
+        held = one.slots["varm"]
+        note_renamed(changes, "varm", held, of_varm[i])
+        obs = _with_keys(one.obs, "obs", of_cells[i], changes).set_axis(cells.rename(None), axis=0)
+        var = _with_keys(one.var, "var", of_genes[i], changes)
+        shells.append(AnnData(obs=obs, var=var, varm=dict(zip(of_varm[i], held.values(), strict=True))))
     for key in dict.fromkeys(key for shell in shells for key in shell.obs):
-        _drop_empty(shells, key)
+        _prepare(shells, key)
     for slot in ("obs", "var", "varm"):
         for key in dict.fromkeys(key for shell in shells for key in getattr(shell, slot)):
             holders = [shell for shell in shells if key in getattr(shell, slot)]
@@ -191,11 +190,26 @@ def _joined_tables(
     return concatenated(shells)
 
 
-def _drop_empty(shells: Sequence[AnnData], key: str) -> None:
-    """Leave a column out where all of it is missing: its type must not decide that of the joined one."""
+def _with_keys(table: pd.DataFrame, slot: str, keys: Sequence[str], changes: Changes) -> pd.DataFrame:
+    note_renamed(changes, slot, table.columns, keys)
+    return table.set_axis(pd.Index(keys, dtype=object), axis=1)
+
+
+def _prepare(shells: Sequence[AnnData], key: str) -> None:
+    """Make columns of different types such that anndata joins them by their values.
+
+    Where all of a column is missing, its type must not decide that of the joined one. Categories of different
+    types are not to be compared: 1 would be taken for True, and dates cannot be sorted among numbers.
+    """
     columns = [shell.obs.get(key) for shell in shells]
-    if len({column.dtype for column in columns if column is not None}) < 2:
+    dtypes = {column.dtype for column in columns if column is not None}
+    if len(dtypes) < 2:
         return
+    categorical = [dtype for dtype in dtypes if isinstance(dtype, pd.CategoricalDtype)]
+    if len({dtype.categories.dtype for dtype in categorical if len(dtype.categories)}) > 1:
+        for shell, column in zip(shells, columns, strict=True):
+            if column is not None and column.dtype in categorical:
+                shell.obs[key] = column.astype(object)
     empty = [column is None or bool(column.isna().all()) for column in columns]
     for shell, column, drop in zip(shells, columns, empty, strict=True):
         if drop and column is not None and not all(empty):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -107,13 +107,13 @@ def storable_table(
     if out.index.name is not None:
         name = storable_keys([[out.index.name]])[0][0]
         out.index.name = None if name in out.columns else name
-    if not annotates and (error := write_error(out.iloc[:1])):
+    if not annotates and (error := write_error(out.iloc[:1, :0])):  # for its index: columns are storable
         changes.left_out[where] = f"a table that no file holds: {error}"
         return LEFT_OUT
     return out
 
 
-def note_renamed(changes: Changes, where: str, keys: Any, names: list[str]) -> None:
+def note_renamed(changes: Changes, where: str, keys: Iterable[Any], names: Sequence[str]) -> None:
     """Record which keys get other names."""
     for key, name in zip(keys, names, strict=True):
         if not isinstance(key, str) or key != name:

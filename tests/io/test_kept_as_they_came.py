@@ -1,0 +1,131 @@
+"""Batch columns, colours and raw come back as they came."""
+
+from __future__ import annotations
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import GENES, as_anndata, make_batches
+from scipy import sparse as sp
+
+from mnndask import mnn_correct
+
+SIZES = (12, 10)
+ROWS = np.random.default_rng(0).permutation(22)
+
+
+def batches():
+    return [as_anndata(X, f"b{i}") for i, X in enumerate(make_batches(SIZES))]
+
+
+def whole(*, ordered):
+    adata = ad.concat(batches())[ROWS].copy()
+    labels = np.repeat(["x", "y"], SIZES)[ROWS]
+    adata.obs["sample"] = pd.Categorical(labels, categories=["y", "unused", "x"], ordered=ordered)
+    adata.uns["sample_colors"] = np.array(["#111111", "#222222", "#333333"], dtype=object)
+    return adata
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
+def test_the_batch_column_of_one_anndata(kind, ordered, tmp_path):
+    adata = whole(ordered=ordered)
+    data = adata
+    if kind != "memory":
+        data = tmp_path / f"in.{kind}"
+        getattr(adata, f"write_{kind}")(data)
+    result, mnns, _ = mnn_correct(data, batch_key="sample", k=3)
+    assert result.obs["sample"].dtype == adata.obs["sample"].dtype
+    assert list(result.obs["sample"].cat.categories) == ["y", "unused", "x"]
+    assert list(result.obs["sample"]) == list(adata.obs["sample"])
+    assert list(result.uns["sample_colors"]) == ["#111111", "#222222", "#333333"]
+    first = adata.obs["sample"].iloc[0]
+    assert list(result.uns["mnn"]["steps"]["batch"]) == [first, "x" if first == "y" else "y"]
+    assert [table.empty for table in mnns] == [True, False]
+
+
+def test_the_batch_column_of_parts_keeps_categories_they_share():
+    adata = whole(ordered=True)
+    parts = [adata[adata.obs["sample"] == name].copy() for name in ("x", "y")]
+    for part in parts:
+        part.obs["sample"] = part.obs["sample"].astype(adata.obs["sample"].dtype)
+        part.uns["sample_colors"] = adata.uns["sample_colors"]
+    result = mnn_correct(*parts, batch_key="sample", k=3)[0]
+    assert result.obs["sample"].dtype == adata.obs["sample"].dtype
+    assert list(result.obs["sample"]) == ["x"] * 12 + ["y"] * 10
+    assert list(result.uns["sample_colors"]) == ["#111111", "#222222", "#333333"]
+
+
+def test_colours_of_columns_go_with_their_categories():
+    datas = batches()
+    for data, names, colours in zip(
+        datas, (["B", "T"], ["NK", "T"]), (["red", "blue"], ["green", "blue"]), strict=True
+    ):
+        data.obs["type"] = pd.Categorical(names * (data.n_obs // 2))
+        data.uns["type_colors"] = colours
+        data.obs["site"] = pd.Categorical(["s"] * data.n_obs)
+        data.uns["site_colors"] = [colours[0]]  # on which they disagree
+    result = mnn_correct(*datas, k=3)[0]
+    colour = dict(zip(result.obs["type"].cat.categories, result.uns["type_colors"], strict=True))
+    assert colour == {"B": "red", "NK": "green", "T": "blue"}
+    assert "site_colors" not in result.uns
+
+
+def dense(X):
+    X = X.compute() if isinstance(X, da.Array) else X
+    return X.toarray() if sp.issparse(X) else np.asarray(X)
+
+
+@pytest.mark.parametrize("kind", ["memory", "csr", "backed", "lazy", "h5ad", "zarr"])
+@pytest.mark.parametrize("concatenate", [True, False])
+def test_raw_that_all_have_is_kept(kind, concatenate, tmp_path):
+    datas = []
+    for i, data in enumerate(batches()):
+        raw = ad.AnnData(
+            sp.csr_matrix(data.X + i) if kind == "csr" else data.X + i, obs=data.obs[[]], var=data.var
+        )
+        raw.var["symbol"] = [g.upper() for g in GENES]
+        data.raw = raw
+        opened = {
+            "backed": lambda p: ad.read_h5ad(p, backed="r"),
+            "lazy": ad.experimental.read_lazy,
+            "h5ad": str,
+            "zarr": str,
+        }
+        if kind in opened:
+            path = tmp_path / f"{i}.{'zarr' if kind == 'zarr' else 'h5ad'}"
+            data.write_zarr(path) if kind == "zarr" else data.write_h5ad(path)
+            data = opened[kind](path)
+        datas.append(data)
+    out = mnn_correct(*datas, k=3, do_concatenate=concatenate)[0]
+    wanted = [X + i for i, X in enumerate(make_batches(SIZES))]
+    for part, values in zip(
+        [out] if concatenate else out, [np.vstack(wanted)] if concatenate else wanted, strict=True
+    ):
+        np.testing.assert_array_equal(dense(part.raw.X), values)
+        assert list(part.raw.var_names) == GENES
+        assert list(part.raw.var["symbol"]) == [g.upper() for g in GENES]
+        part.write_zarr(tmp_path / "out.zarr")
+        np.testing.assert_array_equal(dense(ad.read_zarr(tmp_path / "out.zarr").raw.X), values)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_raw_of_the_genes_that_all_have(lazy):
+    datas = batches()
+    genes = ["g3", "g1", "g2"], ["g2", "x", "g3"]
+    for i, (data, names) in enumerate(zip(datas, genes, strict=True)):
+        X = np.arange(data.n_obs * 3.0).reshape(-1, 3) + 100 * i
+        X = da.from_array(sp.csr_matrix(X), chunks=(5, 3), asarray=False) if lazy else X
+        data.raw = ad.AnnData(X, obs=data.obs[[]], var=pd.DataFrame(index=names))
+    raw = mnn_correct(*datas, k=3)[0].raw
+    assert list(raw.var_names) == ["g3", "g2"]
+    np.testing.assert_array_equal(dense(raw.X)[[0, 12]], [[0, 2], [102, 100]])
+
+
+def test_raw_that_one_batch_lacks_is_left_out_and_said():
+    datas = batches()
+    datas[0].raw = datas[0].copy()
+    with pytest.warns(UserWarning, match=r"leaves out raw \(batch 1 has none\)"):
+        assert mnn_correct(*datas, k=3)[0].raw is None
