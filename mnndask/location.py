@@ -158,6 +158,13 @@ def unreachable(what: str, error: BaseException) -> RemoteError:
     )
 
 
+def innermost(error: BaseException) -> BaseException:
+    """First of the errors that a group holds, as where zarr asks for several parts at once; or the error."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def is_denied(error: BaseException) -> bool:
     """Whether this machine does not allow what was tried; what denies it elsewhere has no error number."""
     return isinstance(error, PermissionError) and error.errno is not None

@@ -18,8 +18,10 @@ from zarr.errors import ContainsArrayError
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
 from mnndask.location import Location, denied, is_denied, reaching
-from mnndask.reading import damaged, lazy_matrix, reading
+from mnndask.reading import lazy_matrix
 from mnndask.stored_chunks import check_annotations
+from mnndask.stores.hdf5 import check_filters, is_locked, locked, open_hdf5
+from mnndask.stores.read_errors import reading, unreadable
 from mnndask.stores.whole_store import checked
 
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
@@ -142,15 +144,17 @@ def _open_group(location: Location, label: str) -> Any:
         except MNNError:
             raise
         except Exception as error:
-            raise damaged(label, "its metadata cannot be read", error) from error
+            raise unreadable(label, "its metadata cannot be read", error) from error
     path = location.path
     try:
-        return h5py.File(path, "r")
+        return open_hdf5(path)
     except OSError as error:
+        if is_locked(error):
+            raise locked(label, error) from error
         if is_denied(error):
             raise denied(label, error) from error
         if path.is_file() and h5py.is_hdf5(path):
-            raise damaged(label, "it cannot be opened", error) from error
+            raise unreadable(label, "it cannot be opened", error) from error
         what = f"{label} is not {'a zarr group' if path.suffix == '.zarr' else 'an HDF5 file'}."
         raise InputError(what, ANNDATA_STORES) from error
 
@@ -201,6 +205,7 @@ def _table(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any
 def _in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
     with reading(label, f"{group.name}/{name}".strip("/")):
         elem = group[name]
+        check_filters(elem, label)
         check_annotations(elem, label, used)
         return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
 
@@ -213,5 +218,6 @@ def _matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0)
         return _in_memory(group, name, label)
     if encoding in {"array", "csr_matrix", "csc_matrix"}:
         return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
+    check_filters(elem, label)
     with reading(label, elem.name.strip("/")):
         return read_elem_lazy(elem)

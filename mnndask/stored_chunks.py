@@ -17,9 +17,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from mnndask.errors import InputError, InputReadError
+from mnndask.stores.read_errors import WRITE_AGAIN
 from mnndask.stores.whole_store import arrays_in
 
-WRITE_AGAIN = "Copy or write it again."
 NOT_ALL_STORED = (
     "Copy or write it again. If what is missing is all zeros, which some writers leave out, write it with "
     "zarr.config.set({'array.write_empty_chunks': True})."
