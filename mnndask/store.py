@@ -21,6 +21,7 @@ from mnndask.location import Location, denied, is_denied, reaching
 from mnndask.reading import lazy_matrix
 from mnndask.stored_chunks import check_annotations
 from mnndask.stores.hdf5 import check_filters, is_locked, locked, open_hdf5
+from mnndask.stores.plain_http import HttpStore
 from mnndask.stores.read_errors import reading, unreadable
 from mnndask.stores.whole_store import checked
 
@@ -118,7 +119,9 @@ def _n_rows(table: Any) -> int:
 @contextmanager
 def _group(location: Location, label: str) -> Iterator[Any]:
     """Root of a store; a file is closed afterwards."""
-    if not location.exists():
+    with reading(label, "it"):  # what is in an archive may be, too
+        there = location.exists()
+    if not there:
         what = f"{label} does not exist."
         raise InputNotFoundError(what, "Check the path.")
     group = _open_group(location, label)
@@ -137,7 +140,11 @@ def _open_group(location: Location, label: str) -> Any:
             raise InputError(what, remedy)
         try:
             with reaching(location):
-                return zarr.open_group(location.store(read_only=True), mode="r")
+                store = location.store(read_only=True)
+                group = zarr.open_group(store, mode="r")
+                if isinstance(store, HttpStore):
+                    _check_members(group, label)
+                return group
         except (InputNotFoundError, FileNotFoundError, ContainsArrayError) as error:
             what = f"{label} is not a zarr group."
             raise InputError(what, ANNDATA_STORES) from error
@@ -157,6 +164,14 @@ def _open_group(location: Location, label: str) -> Any:
             raise unreadable(label, "it cannot be opened", error) from error
         what = f"{label} is not {'a zarr group' if path.suffix == '.zarr' else 'an HDF5 file'}."
         raise InputError(what, ANNDATA_STORES) from error
+
+
+def _check_members(group: zarr.Group, label: str) -> None:
+    """Refuse a group of whose members a web server says nothing."""
+    if group.metadata.consolidated_metadata is None and not list(group):
+        what = f"{label} is on a server that lists no folders, and has no consolidated metadata."
+        remedy = "Where it is stored, run zarr.consolidate_metadata(FOLDER); or copy it to this machine."
+        raise InputError(what, remedy)
 
 
 def _check_anndata(group: Any, label: str) -> None:

@@ -1,4 +1,4 @@
-"""Stores that are whole and cannot be read here: what is missing is named before the fit, not called damage."""
+"""Stores that are whole and cannot be read here: what is missing is named before the fit, as no damage."""
 
 from __future__ import annotations
 
