@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 import zarr
-from anndata import AnnData
+from anndata import AnnData, OldFormatWarning
 from anndata.experimental import read_elem_lazy
 from anndata.io import read_elem
 from pandas import DataFrame
@@ -21,6 +21,14 @@ from mnndask.location import Location, denied, is_denied, reaching
 from mnndask.reading import lazy_matrix
 from mnndask.stored_chunks import check_annotations
 from mnndask.stores.hdf5 import check_filters, is_locked, locked, open_hdf5
+from mnndask.stores.old_h5ad import (
+    CATEGORIES,
+    as_table,
+    is_old,
+    unreadable_old,
+    with_categories,
+    without_categories,
+)
 from mnndask.stores.plain_http import HttpStore
 from mnndask.stores.read_errors import reading, unreadable
 from mnndask.stores.whole_store import checked
@@ -50,8 +58,16 @@ def open_lazily(
     InputReadError
         If it is damaged. A chunk of a matrix that cannot be read is found when it is computed.
     """
-    with _group(location, label) as group:
-        return _opened(group, layer, label, chunk_bytes, used, first)
+    with _group(location, label) as group, reading(label, "its contents"):
+        if not is_old(group):
+            return _opened(group, layer, label, chunk_bytes, used, first)
+        try:
+            with _quietly_old():
+                return _opened(group, layer, label, chunk_bytes, used, first)
+        except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+            if isinstance(error, MNNError):
+                raise
+            raise unreadable_old(label, str(location), error) from error
 
 
 def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
@@ -67,10 +83,12 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
     label = str(location)
     with _group(location, label) as group:
         with reading(label, "its root"):
-            if group.attrs.get("encoding-type") != "anndata":
+            if group.attrs.get("encoding-type") != "anndata" and not is_old(group):
                 what = f"{label} is not an AnnData store."
                 raise InputError(what, "Give what mnn_correct or the command wrote.")
             shape = _n_rows(group["obs"]), _n_rows(group["var"])
+            if is_old(group):
+                return None, DataFrame(index=range(shape[0])), shape
             known = _columns(group["obs"])
         missing = [name for name in columns if name not in known]
         if missing:
@@ -93,8 +111,11 @@ def read_column(location: Location, label: str, column: str) -> Any:
     with _group(location, label) as group:
         _check_anndata(group, label)
         with reading(label, "obs"):
+            if is_old(group):
+                with _quietly_old():
+                    return _old_table(group, "obs", label, [column]).get(column)
             obs = group.get("obs")
-            if not isinstance(obs, h5py.Group | zarr.Group):  # an old file's, or none at all
+            if not isinstance(obs, h5py.Group | zarr.Group):  # none at all
                 return _table(group, "obs", label).get(column)
             if column not in _columns(obs):
                 return None
@@ -110,6 +131,8 @@ def _columns(table: Any) -> list[str]:
 
 def _n_rows(table: Any) -> int:
     """Rows of a table, of whose names nothing is read."""
+    if isinstance(table, h5py.Dataset):  # an old file's
+        return int(table.shape[0])
     names = table[table.attrs["_index"]]
     if isinstance(names, h5py.Group | zarr.Group):  # of a categorical, or of an array with a mask
         names = names["codes" if "codes" in names else "values"]
@@ -177,7 +200,7 @@ def _check_members(group: zarr.Group, label: str) -> None:
 def _check_anndata(group: Any, label: str) -> None:
     with reading(label, "its root"):
         encoding = group.attrs.get("encoding-type")
-    if encoding != "anndata":
+    if encoding != "anndata" and not is_old(group):
         what = f"{label} is not an AnnData store (encoding-type: {encoding})."
         raise InputError(what, "Write it with AnnData.write_zarr or write_h5ad.")
 
@@ -192,29 +215,64 @@ def _opened(
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
     obs, var = (_table(group, name, label, used) for name in ("obs", "var"))
-    raw = None
-    if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
-        raw_var = _table(group["raw"], "var", label)
-        raw = AnnData(_matrix(group["raw"], "X", label, chunk_bytes), obs=obs[[]], var=raw_var)
+    held = {name: _in_memory(group, name, label) for name in ("uns", "varm", "varp") if name in group}
+    if is_old(group):
+        obs, var = (with_categories(table, held.get("uns", {})) for table in (obs, var))
+        held["uns"] = without_categories(held.get("uns", {}), obs, var)
     return AnnData(
         X=_matrix(group, "X", label, chunk_bytes, first) if "X" in group else None,
         obs=obs,
         var=var,
-        raw=raw,
-        **{name: _in_memory(group, name, label) for name in ("uns", "varm", "varp") if name in group},
+        raw=_raw(group, obs, label, chunk_bytes),
+        **held,
         **{
-            name: {key: _matrix(group[name], key, label, chunk_bytes, first) for key in group[name]}
+            name: _matrices(group, name, label, chunk_bytes, first)
             for name in ("obsm", "layers", "obsp")
             if name in group
         },
     )
 
 
+def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int) -> AnnData | None:
+    if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
+        group, prefix = group["raw"], ""
+    elif "raw.X" in group:  # of an old file
+        prefix = "raw."
+    else:
+        return None
+    var = _table(group, f"{prefix}var", label)
+    return AnnData(_matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var)
+
+
+def _matrices(group: Any, name: str, label: str, chunk_bytes: int, first: int) -> Any:
+    if isinstance(group[name], h5py.Dataset):  # very old files have one table of them all
+        return _in_memory(group, name, label)
+    return {key: _matrix(group[name], key, label, chunk_bytes, first) for key in group[name]}
+
+
+@contextmanager
+def _quietly_old() -> Iterator[None]:
+    """Without what anndata says of a file that it reads all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldFormatWarning)
+        warnings.filterwarnings("ignore", "Moving element from .uns", FutureWarning)
+        yield
+
+
+def _old_table(group: Any, name: str, label: str, columns: Collection[str]) -> DataFrame:
+    """Table of an old file, with the categories of some columns."""
+    named = [f"{column}{CATEGORIES}" for column in columns]
+    uns = group.get("uns", {})
+    categories = {key: _in_memory(uns, key, label) for key in named if key in uns}
+    return with_categories(_table(group, name, label), categories)
+
+
 def _table(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
     if name not in group:
         what = f"{label} has no {name}."
         raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
-    return _in_memory(group, name, label, used)
+    out = _in_memory(group, name, label, used)
+    return as_table(out) if isinstance(group[name], h5py.Dataset) else out
 
 
 def _in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
@@ -231,7 +289,8 @@ def _matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0)
     encoding = elem.attrs.get("encoding-type")
     if encoding == "dataframe":
         return _in_memory(group, name, label)
-    if encoding in {"array", "csr_matrix", "csc_matrix"}:
+    plain = isinstance(elem, h5py.Dataset) and encoding is None and not elem.dtype.names  # of old files
+    if plain or encoding in {"array", "csr_matrix", "csc_matrix"} or "h5sparse_format" in elem.attrs:
         return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
     check_filters(elem, label)
     with reading(label, elem.name.strip("/")):
