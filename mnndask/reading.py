@@ -24,7 +24,7 @@ from mnndask.errors import InputReadError
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import innermost
 from mnndask.stored_chunks import check_chunks, chunk_key, stored_chunks
-from mnndask.stores.hdf5 import check_filters, lacks_filter, missing_filter, open_hdf5
+from mnndask.stores.hdf5 import check_filters, lacks_filter, missing_filter, open_hdf5, path_of_file
 from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
 from mnndask.stores.whole_store import LostChunkError, checked
 
@@ -176,7 +176,7 @@ def lazy_matrix(
         check_filters(stored, label)
         empty = check_chunks(stored, label)
         # Workers may be elsewhere.
-        file = Path(stored.file.filename).absolute() if hasattr(stored, "file") else None
+        file = path_of_file(stored, label) if hasattr(stored, "file") else None
         own = file or checked(stored, frozenset(empty))
         if isinstance(own, zarr.Group):  # opened once, rather than for each block
             own = {part: own[part] for part in ("data", "indices", "indptr")}

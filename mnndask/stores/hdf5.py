@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import h5py
 
-from mnndask.errors import InputReadError
+from mnndask.errors import InputNotFoundError, InputReadError
 
 # Names by which users know them, and hdf5plugin's documentation lists them.
 FILTERS = {
@@ -41,6 +42,21 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     """Open a file to read it, whatever filters it needs."""
     load_filters()
     return h5py.File(path, "r")
+
+
+def path_of_file(stored: Any, label: str) -> Path:
+    """Where the open file of a dataset or group is, for tasks to open it there.
+
+    Raises
+    ------
+    InputNotFoundError
+        If it was moved or removed since.
+    """
+    path = Path(stored.file.filename).absolute()
+    if not path.is_file():
+        what = f"{label} is left in {path}, which is no longer there."
+        raise InputNotFoundError(what, "Put the file back, or open it where it is now.")
+    return path
 
 
 def missing_filter(dataset: h5py.Dataset) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 from spoiling import A, B, stored
 
 from mnndask import mnn_correct
-from mnndask.errors import InputReadError
+from mnndask.errors import InputNotFoundError, InputReadError
 from mnndask.location import Location
 from mnndask.store import open_lazily, read_column, read_record
 
@@ -141,3 +141,12 @@ def test_a_file_that_another_process_writes_is_said_to_be_open_there(tmp_path):
         )
         writer.stdin.close()
     assert open_lazily(Location.of(path), None, "a").shape == A.shape
+
+
+def test_a_file_that_was_removed_since_it_was_opened_is_missed_before_the_fit(tmp_path):
+    backed = [
+        ad.read_h5ad(stored(tmp_path, X, "h5ad", "csr", n), backed="r") for n, X in (("a", A), ("b", B))
+    ]
+    (tmp_path / "b.h5ad").unlink()
+    with pytest.raises(InputNotFoundError, match=r"batch 1 .* is left in .*b.h5ad, which is no longer there"):
+        mnn_correct(*backed, k=5)
