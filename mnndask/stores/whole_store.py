@@ -10,7 +10,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
-from mnndask.stores.plain_http import answering
+from mnndask.stores.plain_http import HttpStore, answering
 
 BLOSC = {"Blosc", "BloscCodec"}
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
@@ -104,11 +104,14 @@ def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
         if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
     )
     store = answering(stored.store)
+    is_web = isinstance(store, HttpStore)
     if empty is not None or blosc:
         store = WholeStore(store, empty, blosc)
     elif store is stored.store:
         return stored
-    # With the metadata at hand: opened anew, what is consolidated in the root would have to be listed.
+    if not is_web:
+        return zarr.open(store, path=stored.path, mode="r")
+    # With the metadata at hand: opened anew, what only the root's metadata name would have to be listed.
     place = StorePath(store, stored.path)
     if isinstance(stored, zarr.Group):
         return zarr.Group(zarr.AsyncGroup(metadata=stored.metadata, store_path=place))
