@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import dask.array as da
-import h5py
 import zarr
 from anndata import AnnData
 from dask.array.core import getter, getter_inline, getter_nofancy
@@ -18,6 +17,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from mnndask.reading import lazy_matrix, path_of
 from mnndask.stored_chunks import check_annotations
+from mnndask.stores.hdf5 import open_hdf5
 
 GETTERS = (getter, getter_inline, getter_nofancy)  # what da.from_array reads with
 
@@ -72,7 +72,7 @@ def _read_by(layer: Any, layers: dict[str, Any]) -> Iterator[Any]:
         elif isinstance(value, partial) and _name(value.func) == "make_dask_chunk":  # anndata's
             source, matrix = value.args
             if isinstance(source, Path):
-                with h5py.File(source, "r") as file:
+                with open_hdf5(source) as file:
                     yield file[matrix]
                 return
             stored = getattr(source, "group", source)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec import available_protocols
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError
+from mnndask.stores.plain_http import FORBIDDEN, HttpStore, answering
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+CACHES = {"simplecache", "filecache", "blockcache", "cached"}
+ROOTS = ("zarr.json", ".zgroup", ".zarray")  # metadata of a store's root
 USER = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -55,7 +61,8 @@ class Location:
     @property
     def is_url(self) -> bool:
         """Whether it is not a local path (``Path`` makes one slash of two)."""
-        return URL.match(self.given) is not None
+        first, is_chain, _ = self.given.partition("::")
+        return URL.match(self.given) is not None or (bool(is_chain) and first in available_protocols())
 
     @property
     def path(self) -> Path:
@@ -64,17 +71,33 @@ class Location:
 
     @property
     def pure(self) -> PurePosixPath | Path:
-        """For names and suffixes."""
-        return PurePosixPath(self.given.rstrip("/")) if self.is_url else self.path
+        """For names and suffixes. Of ``zip::a.zarr.zip``, what is in the archive is called ``a.zarr``."""
+        if not self.is_url:
+            return self.path
+        links = self.given.split("::")
+        named = next((i for i, link in enumerate(links) if _path_in(link)), 0)
+        out = PurePosixPath(links[named].rstrip("/"))
+        return out.with_suffix("") if named and PurePosixPath(out.stem).suffix else out
 
     def child(self, name: str) -> Location:
         """What is below it."""
-        return Location(f"{self.given.rstrip('/')}/{name}", self.options)
+        return self._with_first(
+            lambda link: (link if link.endswith("://") else f"{link.rstrip('/')}/") + name
+        )
 
     @property
     def parent(self) -> Location:
         """What it is in."""
-        return Location(self.given.rstrip("/").rsplit("/", 1)[0], self.options)
+        return self._with_first(lambda link: link.rstrip("/").rsplit("/", 1)[0])
+
+    def _with_first(self, change: Callable[[str], str]) -> Location:
+        """Another place in the same chain of file systems; caches have no places of their own."""
+        first, *others = self.given.split("::") if self.is_url else [self.given]
+        at = 1 if others and first in CACHES else 0
+        links = [first, *others]
+        bare = others and not at and "://" not in first
+        links[at] = change(f"{first}://" if bare else links[at])
+        return Location("::".join(links), self.options)
 
     def filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """What reaches the URL, and its path there.
@@ -98,12 +121,14 @@ class Location:
 
     def exists(self) -> bool:
         """Whether something is there."""
-        if not self.is_url:
-            with reaching(self):
-                return self.path.exists()
-        filesystem, path = self.filesystem()
         with reaching(self):
-            return bool(filesystem.exists(path))
+            if not self.is_url:
+                return _is_there(self.path)
+            filesystem, path = self.filesystem()
+            if filesystem.exists(path):
+                return True
+            store = self.store(read_only=True)
+            return isinstance(store, HttpStore) and _is_store(store)
 
     def remove(self) -> None:
         """Remove it and all below it, as far as that can be done."""
@@ -119,7 +144,34 @@ class Location:
         if not self.is_url:
             return LocalStore(self.path.absolute(), read_only=read_only)  # workers may be elsewhere
         with reaching(self):
-            return FsspecStore.from_url(self.given, storage_options=dict(self.options), read_only=read_only)
+            store = FsspecStore.from_url(self.given, storage_options=dict(self.options), read_only=read_only)
+            return answering(store) if read_only else store
+
+
+def _path_in(link: str) -> str:
+    """Path that one link of a chain names; a protocol alone names none."""
+    protocol, _, path = link.partition("://")
+    return (
+        path.strip("/") if path or link.endswith("://") else "" if protocol in available_protocols() else link
+    )
+
+
+def _is_there(path: Path) -> bool:
+    """As ``Path.exists``, which newer Pythons let deny that there is what may not be seen."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_store(store: HttpStore) -> bool:
+    """Whether the metadata of a zarr store are there: of servers that list no folders, these say nothing."""
+    buffers = default_buffer_prototype()
+    if any(sync(store.get(name, buffers)) is not None for name in ROOTS):
+        return True
+    store.check_allowed()
+    return False
 
 
 def scratch_location(given: Mapping[str, Any]) -> Location | None:
@@ -148,7 +200,8 @@ def reaching(location: Location) -> Iterator[None]:
 
 def unreachable(what: str, error: BaseException) -> RemoteError:
     """Error of a place that denies access, or does not answer."""
-    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+    forbidden = getattr(error, "status", None) in FORBIDDEN
+    if forbidden or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
         remedy = (
             "Check the credentials (storage_options, or variables such as AWS_PROFILE), and what they may do."
         )
@@ -156,6 +209,13 @@ def unreachable(what: str, error: BaseException) -> RemoteError:
     return RemoteError(
         f"{what} cannot be reached: {first_line(error)}.", "Check the network and the address, and try again."
     )
+
+
+def innermost(error: BaseException) -> BaseException:
+    """First of the errors that a group holds, as where zarr asks for several parts at once; or the error."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def is_denied(error: BaseException) -> bool:

@@ -20,38 +20,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask.budget import CHUNK_BYTES
-from mnndask.errors import InputReadError, MNNError, RemoteError
+from mnndask.errors import InputReadError
 from mnndask.lazy import rows_per_chunk
-from mnndask.location import denied, is_denied, is_remote, unreachable
-from mnndask.stored_chunks import WRITE_AGAIN, check_chunks, chunk_key, stored_chunks
+from mnndask.location import innermost
+from mnndask.stored_chunks import check_chunks, chunk_key, stored_chunks
+from mnndask.stores.hdf5 import check_filters, lacks_filter, missing_filter, open_hdf5, path_of_file
+from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
 from mnndask.stores.whole_store import LostChunkError, checked
 
 COLUMNS_PER_CHUNK = 1000  # of a matrix stored by columns
 BYTES_PER_ROW = 100  # that come of a row, besides what is stored of it
 BLOCKS_PER_WORKER = 4  # at least, where blocks are joined
-
-
-@contextmanager
-def reading(label: str, name: str) -> Iterator[None]:
-    """Name the input and the element in whatever reading it raises."""
-    try:
-        yield
-    except (MNNError, MemoryError, Warning):
-        raise
-    except Exception as error:
-        raise damaged(label, f"{name} cannot be read", error) from error
-
-
-def damaged(label: str, problem: str, error: Exception) -> InputReadError | RemoteError:
-    """Error of an input that is there but cannot be read."""
-    place = f"{label}: {problem.removesuffix(' cannot be read')}"
-    if is_denied(error):
-        return denied(place, error)
-    if is_remote(error):
-        return unreachable(place, error)
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    what = f"{label} is damaged: {problem} ({said})."
-    return InputReadError(what, WRITE_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -98,7 +77,7 @@ class BlockReader:
         if not isinstance(self.source, Path):
             yield self.source
             return
-        with h5py.File(self.source, "r") as file:
+        with open_hdf5(self.source) as file:
             yield file[self.name]
 
     def _read(self, stored: Any, region: list[slice]) -> Any:
@@ -124,11 +103,14 @@ class BlockReader:
             raise
         except Exception as error:
             where = _described(region, self.format)
+            if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # of another machine
+                raise lacks_filter(self.label, array, name) from error
             chunk, cause = _culprit(array, part) or (array.name.lstrip("/") or "its data", error)
+            cause = innermost(cause)
             if isinstance(cause, LostChunkError):
                 what = f"{self.label} lacks the chunk {cause} (of {where})."
                 raise InputReadError(what, WRITE_AGAIN) from error
-            raise damaged(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
+            raise unreadable(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
 
 
 def _described(region: list[slice], format_: str) -> str:
@@ -136,7 +118,7 @@ def _described(region: list[slice], format_: str) -> str:
     return f"{unit} {region[axis].start} to {region[axis].stop - 1}"
 
 
-def _culprit(array: Any, part: list[slice]) -> tuple[str, Exception] | None:
+def _culprit(array: Any, part: list[slice]) -> tuple[str, BaseException] | None:
     """First chunk of a part of a zarr array that cannot be read, and why."""
     if not isinstance(array, zarr.Array):
         return None
@@ -191,9 +173,10 @@ def lazy_matrix(
         matrix: Any = sparse_dataset(stored, should_cache_indptr=False) if is_sparse else stored
         format_, shape = (matrix.format if is_sparse else "dense"), tuple(int(n) for n in matrix.shape)
         dtype = np.dtype(matrix.dtype)
+        check_filters(stored, label)
         empty = check_chunks(stored, label)
         # Workers may be elsewhere.
-        file = Path(stored.file.filename).absolute() if hasattr(stored, "file") else None
+        file = path_of_file(stored, label) if hasattr(stored, "file") else None
         own = file or checked(stored, frozenset(empty))
         if isinstance(own, zarr.Group):  # opened once, rather than for each block
             own = {part: own[part] for part in ("data", "indices", "indptr")}

@@ -8,11 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
 from mnndask import __version__
 from mnndask.errors import InputError
 from mnndask.location import Location, reaching
+from mnndask.stores.plain_http import HttpStore
 
 RUN = "mnndask-run"  # group of an unfinished output that holds the record
+TAGS = ("ETag", "mtime", "LastModified", "created", "CRC")  # of a file, whichever the place knows
 ANNOTATED = "annotated"  # its attribute that is there once all but X is written
 
 
@@ -79,14 +84,26 @@ def _fingerprint(location: Location) -> dict[str, str]:
     return {"name": str(location), "files": digest.hexdigest()}
 
 
+def _documents(store: HttpStore) -> Iterator[tuple[str, ...]]:
+    """What the metadata say of a store of whose files nothing is known."""
+    for name in ("zarr.json", ".zmetadata", ".zgroup", ".zattrs"):
+        value = sync(store.get(name, default_buffer_prototype()))
+        if value is not None:
+            yield name, hashlib.sha256(value.to_bytes()).hexdigest()
+
+
 def _files(location: Location) -> Iterator[tuple[str, ...]]:
     if location.is_url:
-        filesystem, path = location.filesystem()
         with reaching(location):
+            store = location.store(read_only=True)
+            if isinstance(store, HttpStore):  # which may list no folders, and knows no sizes
+                yield from _documents(store)
+                return
+            filesystem, path = location.filesystem()
             found = filesystem.find(path, detail=True)
         for name, info in found.items():
-            tag = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("created")
-            yield name.removeprefix(path), str(info.get("size")), str(tag)
+            tag = next((str(info[tag]) for tag in TAGS if info.get(tag)), "None")
+            yield name.removeprefix(path), str(info.get("size")), tag
         return
     local = location.path
     with reaching(location):

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 import zarr
-from anndata import AnnData
+from anndata import AnnData, OldFormatWarning
 from anndata.experimental import read_elem_lazy
 from anndata.io import read_elem
 from pandas import DataFrame
@@ -18,8 +18,19 @@ from zarr.errors import ContainsArrayError
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
 from mnndask.location import Location, denied, is_denied, reaching
-from mnndask.reading import damaged, lazy_matrix, reading
+from mnndask.reading import lazy_matrix
 from mnndask.stored_chunks import check_annotations
+from mnndask.stores.hdf5 import check_filters, is_locked, locked, open_hdf5
+from mnndask.stores.old_h5ad import (
+    CATEGORIES,
+    as_table,
+    is_old,
+    unreadable_old,
+    with_categories,
+    without_categories,
+)
+from mnndask.stores.plain_http import HttpStore
+from mnndask.stores.read_errors import reading, unreadable
 from mnndask.stores.whole_store import checked
 
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
@@ -47,8 +58,16 @@ def open_lazily(
     InputReadError
         If it is damaged. A chunk of a matrix that cannot be read is found when it is computed.
     """
-    with _group(location, label) as group:
-        return _opened(group, layer, label, chunk_bytes, used, first)
+    with _group(location, label) as group, reading(label, "its contents"):
+        if not is_old(group):
+            return _opened(group, layer, label, chunk_bytes, used, first)
+        try:
+            with _quietly_old():
+                return _opened(group, layer, label, chunk_bytes, used, first)
+        except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+            if isinstance(error, MNNError):
+                raise
+            raise unreadable_old(label, str(location), error) from error
 
 
 def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
@@ -64,10 +83,12 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
     label = str(location)
     with _group(location, label) as group:
         with reading(label, "its root"):
-            if group.attrs.get("encoding-type") != "anndata":
+            if group.attrs.get("encoding-type") != "anndata" and not is_old(group):
                 what = f"{label} is not an AnnData store."
                 raise InputError(what, "Give what mnn_correct or the command wrote.")
             shape = _n_rows(group["obs"]), _n_rows(group["var"])
+            if is_old(group):
+                return None, DataFrame(index=range(shape[0])), shape
             known = _columns(group["obs"])
         missing = [name for name in columns if name not in known]
         if missing:
@@ -90,8 +111,11 @@ def read_column(location: Location, label: str, column: str) -> Any:
     with _group(location, label) as group:
         _check_anndata(group, label)
         with reading(label, "obs"):
+            if is_old(group):
+                with _quietly_old():
+                    return _old_table(group, "obs", label, [column]).get(column)
             obs = group.get("obs")
-            if not isinstance(obs, h5py.Group | zarr.Group):  # an old file's, or none at all
+            if not isinstance(obs, h5py.Group | zarr.Group):  # none at all
                 return _table(group, "obs", label).get(column)
             if column not in _columns(obs):
                 return None
@@ -107,6 +131,8 @@ def _columns(table: Any) -> list[str]:
 
 def _n_rows(table: Any) -> int:
     """Rows of a table, of whose names nothing is read."""
+    if isinstance(table, h5py.Dataset):  # an old file's
+        return int(table.shape[0])
     names = table[table.attrs["_index"]]
     if isinstance(names, h5py.Group | zarr.Group):  # of a categorical, or of an array with a mask
         names = names["codes" if "codes" in names else "values"]
@@ -116,7 +142,9 @@ def _n_rows(table: Any) -> int:
 @contextmanager
 def _group(location: Location, label: str) -> Iterator[Any]:
     """Root of a store; a file is closed afterwards."""
-    if not location.exists():
+    with reading(label, "it"):  # what is in an archive may be, too
+        there = location.exists()
+    if not there:
         what = f"{label} does not exist."
         raise InputNotFoundError(what, "Check the path.")
     group = _open_group(location, label)
@@ -135,30 +163,44 @@ def _open_group(location: Location, label: str) -> Any:
             raise InputError(what, remedy)
         try:
             with reaching(location):
-                return zarr.open_group(location.store(read_only=True), mode="r")
+                store = location.store(read_only=True)
+                group = zarr.open_group(store, mode="r")
+                if isinstance(store, HttpStore):
+                    _check_members(group, label)
+                return group
         except (InputNotFoundError, FileNotFoundError, ContainsArrayError) as error:
             what = f"{label} is not a zarr group."
             raise InputError(what, ANNDATA_STORES) from error
         except MNNError:
             raise
         except Exception as error:
-            raise damaged(label, "its metadata cannot be read", error) from error
+            raise unreadable(label, "its metadata cannot be read", error) from error
     path = location.path
     try:
-        return h5py.File(path, "r")
+        return open_hdf5(path)
     except OSError as error:
+        if is_locked(error):
+            raise locked(label, error) from error
         if is_denied(error):
             raise denied(label, error) from error
         if path.is_file() and h5py.is_hdf5(path):
-            raise damaged(label, "it cannot be opened", error) from error
+            raise unreadable(label, "it cannot be opened", error) from error
         what = f"{label} is not {'a zarr group' if path.suffix == '.zarr' else 'an HDF5 file'}."
         raise InputError(what, ANNDATA_STORES) from error
+
+
+def _check_members(group: zarr.Group, label: str) -> None:
+    """Refuse a group of whose members a web server says nothing."""
+    if group.metadata.consolidated_metadata is None and not list(group):
+        what = f"{label} is on a server that lists no folders, and has no consolidated metadata."
+        remedy = "Where it is stored, run zarr.consolidate_metadata(FOLDER); or copy it to this machine."
+        raise InputError(what, remedy)
 
 
 def _check_anndata(group: Any, label: str) -> None:
     with reading(label, "its root"):
         encoding = group.attrs.get("encoding-type")
-    if encoding != "anndata":
+    if encoding != "anndata" and not is_old(group):
         what = f"{label} is not an AnnData store (encoding-type: {encoding})."
         raise InputError(what, "Write it with AnnData.write_zarr or write_h5ad.")
 
@@ -173,34 +215,70 @@ def _opened(
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
     obs, var = (_table(group, name, label, used) for name in ("obs", "var"))
-    raw = None
-    if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
-        raw_var = _table(group["raw"], "var", label)
-        raw = AnnData(_matrix(group["raw"], "X", label, chunk_bytes), obs=obs[[]], var=raw_var)
+    held = {name: _in_memory(group, name, label) for name in ("uns", "varm", "varp") if name in group}
+    if is_old(group):
+        obs, var = (with_categories(table, held.get("uns", {})) for table in (obs, var))
+        held["uns"] = without_categories(held.get("uns", {}), obs, var)
     return AnnData(
         X=_matrix(group, "X", label, chunk_bytes, first) if "X" in group else None,
         obs=obs,
         var=var,
-        raw=raw,
-        **{name: _in_memory(group, name, label) for name in ("uns", "varm", "varp") if name in group},
+        raw=_raw(group, obs, label, chunk_bytes),
+        **held,
         **{
-            name: {key: _matrix(group[name], key, label, chunk_bytes, first) for key in group[name]}
+            name: _matrices(group, name, label, chunk_bytes, first)
             for name in ("obsm", "layers", "obsp")
             if name in group
         },
     )
 
 
+def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int) -> AnnData | None:
+    if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
+        group, prefix = group["raw"], ""
+    elif "raw.X" in group:  # of an old file
+        prefix = "raw."
+    else:
+        return None
+    var = _table(group, f"{prefix}var", label)
+    return AnnData(_matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var)
+
+
+def _matrices(group: Any, name: str, label: str, chunk_bytes: int, first: int) -> Any:
+    if isinstance(group[name], h5py.Dataset):  # very old files have one table of them all
+        return _in_memory(group, name, label)
+    return {key: _matrix(group[name], key, label, chunk_bytes, first) for key in group[name]}
+
+
+@contextmanager
+def _quietly_old() -> Iterator[None]:
+    """Without what anndata says of a file that it reads all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldFormatWarning)
+        warnings.filterwarnings("ignore", "Moving element from .uns", FutureWarning)
+        yield
+
+
+def _old_table(group: Any, name: str, label: str, columns: Collection[str]) -> DataFrame:
+    """Table of an old file, with the categories of some columns."""
+    named = [f"{column}{CATEGORIES}" for column in columns]
+    uns = group.get("uns", {})
+    categories = {key: _in_memory(uns, key, label) for key in named if key in uns}
+    return with_categories(_table(group, name, label), categories)
+
+
 def _table(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
     if name not in group:
         what = f"{label} has no {name}."
         raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
-    return _in_memory(group, name, label, used)
+    out = _in_memory(group, name, label, used)
+    return as_table(out) if isinstance(group[name], h5py.Dataset) else out
 
 
 def _in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
     with reading(label, f"{group.name}/{name}".strip("/")):
         elem = group[name]
+        check_filters(elem, label)
         check_annotations(elem, label, used)
         return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
 
@@ -211,7 +289,9 @@ def _matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0)
     encoding = elem.attrs.get("encoding-type")
     if encoding == "dataframe":
         return _in_memory(group, name, label)
-    if encoding in {"array", "csr_matrix", "csc_matrix"}:
+    plain = isinstance(elem, h5py.Dataset) and encoding is None and not elem.dtype.names  # of old files
+    if plain or encoding in {"array", "csr_matrix", "csc_matrix"} or "h5sparse_format" in elem.attrs:
         return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
+    check_filters(elem, label)
     with reading(label, elem.name.strip("/")):
         return read_elem_lazy(elem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from mnndask.errors import InputError, InputReadError
+from mnndask.stores.plain_http import HttpStore, answering
+from mnndask.stores.read_errors import WRITE_AGAIN
 from mnndask.stores.whole_store import arrays_in
 
-WRITE_AGAIN = "Copy or write it again."
+AT_ONCE = 32  # requests to a web server
 NOT_ALL_STORED = (
     "Copy or write it again. If what is missing is all zeros, which some writers leave out, write it with "
     "zarr.config.set({'array.write_empty_chunks': True})."
@@ -152,7 +155,7 @@ def _parts_of(elem: Any) -> Iterator[_Part]:
 
 def _lost_values(elem: Any, part: _Part, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which chunks of values are lost; where the mask says that all are missing, there are none to lose."""
-    mask = zarr.open_array(elem.store, path=f"{part.holder}/mask", mode="r")
+    mask = zarr.open_array(answering(elem.store), path=f"{part.holder}/mask", mode="r")
     size = stored_chunks(part.array)[0]
     return np.array(
         [
@@ -164,7 +167,7 @@ def _lost_values(elem: Any, part: _Part, lost: NDArray[np.bool_]) -> NDArray[np.
 
 def _n_categories(elem: Any, part: _Part) -> int:
     """Number of categories of the categorical that a part belongs to."""
-    categories = zarr.open_array(elem.store, path=f"{part.holder}/categories", mode="r")
+    categories = zarr.open_array(answering(elem.store), path=f"{part.holder}/categories", mode="r")
     return int(categories.shape[0])
 
 
@@ -180,7 +183,7 @@ def _lacks(label: str, array: Any, lost: NDArray[np.bool_], remedy: str) -> Inpu
     if isinstance(array, zarr.Array):
         key = min(_keys(array, lost))
         # Raises where it is in a folder that may not be read: such look empty when they are listed.
-        sync(array.store.get(key, default_buffer_prototype()))
+        sync(answering(array.store).get(key, default_buffer_prototype()))
         first = f", such as {key}"
     what = f"{label} lacks {lost.sum()} of the {lost.size} chunks of {name}{first}."
     return InputError(what, remedy)
@@ -189,15 +192,32 @@ def _lacks(label: str, array: Any, lost: NDArray[np.bool_], remedy: str) -> Inpu
 def missing_chunks(array: Any, held: Collection[str] | None = None) -> NDArray[np.bool_]:
     """Which chunks (or shards) of an array are not in its store, in the shape of their grid.
 
-    Lists its keys, unless `held` are those.
+    Lists its keys, unless `held` are those. A web server may list none: it is asked for each.
     """
     if not isinstance(array, zarr.Array):
         return _missing_in_hdf5(array)
     grid = tuple(-(-n // size) for n, size in zip(array.shape, stored_chunks(array), strict=True))
+    store = answering(array.store)
     if held is None:
-        held = keys_in(array.store, array.path)
-    keys = (chunk_key(array, at) not in held for at in np.ndindex(grid))
-    return np.fromiter(keys, np.bool_, int(np.prod(grid))).reshape(grid)
+        held = keys_in(store, array.path)
+    keys = [chunk_key(array, at) for at in np.ndindex(grid)]
+    if isinstance(store, HttpStore):
+        held = {*held} | present(store, [key for key in keys if key not in held])
+    return np.array([key not in held for key in keys], np.bool_).reshape(grid)
+
+
+def present(store: Store, keys: Collection[str]) -> set[str]:
+    """Those of some keys that are in a store, which is asked for several at once."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def is_there(key: str) -> bool:
+        async with free:
+            return await store.exists(key)
+
+    async def asked() -> list[bool]:
+        return await asyncio.gather(*map(is_there, keys))
+
+    return {key for key, found in zip(keys, sync(asked()), strict=True) if found}
 
 
 def keys_in(store: Store, prefix: str = "") -> set[str]:

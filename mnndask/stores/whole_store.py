@@ -8,7 +8,9 @@ from typing import Any
 import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import WrapperStore
+from zarr.storage import StorePath, WrapperStore
+
+from mnndask.stores.plain_http import HttpStore, answering
 
 BLOSC = {"Blosc", "BloscCodec"}
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
@@ -101,9 +103,19 @@ def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
         for array in arrays
         if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
     )
-    if empty is None and not blosc:
+    store = answering(stored.store)
+    is_web = isinstance(store, HttpStore)
+    if empty is not None or blosc:
+        store = WholeStore(store, empty, blosc)
+    elif store is stored.store:
         return stored
-    return zarr.open(WholeStore(stored.store, empty, blosc), path=stored.path, mode="r")
+    if not is_web:
+        return zarr.open(store, path=stored.path, mode="r")
+    # With the metadata at hand: opened anew, what only the root's metadata name would have to be listed.
+    place = StorePath(store, stored.path)
+    if isinstance(stored, zarr.Group):
+        return zarr.Group(zarr.AsyncGroup(metadata=stored.metadata, store_path=place))
+    return zarr.Array(zarr.AsyncArray(metadata=stored.metadata, store_path=place))
 
 
 def arrays_in(group: zarr.Group) -> list[Any]:
