@@ -253,7 +253,8 @@ def _check_backed(adata: AnnData, label: str) -> None:
 
 def backed_matrix(adata: AnnData, key: str, label: str | None = None) -> da.Array:
     """Matrix of an AnnData backed by a file, left in it, also where the AnnData is a view."""
-    X = lazy_matrix(adata.file[key], label and f"{label} ({adata.filename})")
+    stored = adata.file[key if key in adata.file else key.replace("raw/", "raw.")]  # the latter in old files
+    X = lazy_matrix(stored, label and f"{label} ({adata.filename})")
     if not adata.is_view:
         return X
     # anndata has no public way to ask a view for its rows, and reads all of a backed view at once.

@@ -9,21 +9,27 @@ from typing import Any
 
 import h5py
 import zarr
-from anndata import AnnData, OldFormatWarning
-from anndata.experimental import read_elem_lazy
-from anndata.io import read_elem
+from anndata import AnnData
 from pandas import DataFrame
 from zarr.errors import ContainsArrayError
 
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
+from mnndask.io.changes import Changes
+from mnndask.io.stored_elements import (
+    columns_of,
+    in_memory,
+    mapping,
+    matrices,
+    matrix,
+    old_table,
+    quietly_old,
+    table,
+)
 from mnndask.location import Location, denied, is_denied, reaching
-from mnndask.reading import lazy_matrix
 from mnndask.stored_chunks import check_annotations
-from mnndask.stores.hdf5 import check_filters, is_locked, locked, open_hdf5
+from mnndask.stores.hdf5 import is_locked, locked, open_hdf5
 from mnndask.stores.old_h5ad import (
-    CATEGORIES,
-    as_table,
     is_old,
     unreadable_old,
     with_categories,
@@ -31,7 +37,6 @@ from mnndask.stores.old_h5ad import (
 )
 from mnndask.stores.plain_http import HttpStore
 from mnndask.stores.read_errors import reading, unreadable
-from mnndask.stores.whole_store import checked
 
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
 
@@ -62,7 +67,7 @@ def open_lazily(
         if not is_old(group):
             return _opened(group, layer, label, chunk_bytes, used, first)
         try:
-            with _quietly_old():
+            with quietly_old():
                 return _opened(group, layer, label, chunk_bytes, used, first)
         except (KeyError, TypeError, ValueError, NotImplementedError) as error:
             if isinstance(error, MNNError):
@@ -89,14 +94,14 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
             shape = _n_rows(group["obs"]), _n_rows(group["var"])
             if is_old(group):
                 return None, DataFrame(index=range(shape[0])), shape
-            known = _columns(group["obs"])
+            known = columns_of(group["obs"])
         missing = [name for name in columns if name not in known]
         if missing:
             what = f"{label} has no column {missing[0]!r} in obs."
             raise InputKeyError(what, f"Its columns are: {', '.join(known) or 'none'}.")
-        obs = DataFrame({name: _in_memory(group["obs"], name, label) for name in columns})
+        obs = DataFrame({name: in_memory(group["obs"], name, label) for name in columns})
         uns = group.get("uns", {})
-        recorded = _in_memory(uns, "mnn", label) if "mnn" in uns else None
+        recorded = in_memory(uns, "mnn", label) if "mnn" in uns else None
         return recorded, obs if columns else DataFrame(index=range(shape[0])), shape
 
 
@@ -112,21 +117,17 @@ def read_column(location: Location, label: str, column: str) -> Any:
         _check_anndata(group, label)
         with reading(label, "obs"):
             if is_old(group):
-                with _quietly_old():
-                    return _old_table(group, "obs", label, [column]).get(column)
+                with quietly_old():
+                    return old_table(group, "obs", label, [column]).get(column)
             obs = group.get("obs")
             if not isinstance(obs, h5py.Group | zarr.Group):  # none at all
-                return _table(group, "obs", label).get(column)
-            if column not in _columns(obs):
+                return table(group, "obs", label, Changes()).get(column)
+            if column not in columns_of(obs):
                 return None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of other columns, which are not read
                 check_annotations(obs, label, [column])
-                return _in_memory(obs, column, label)
-
-
-def _columns(table: Any) -> list[str]:
-    return [str(name) for name in table.attrs["column-order"]]
+                return in_memory(obs, column, label)
 
 
 def _n_rows(table: Any) -> int:
@@ -214,84 +215,27 @@ def _opened(
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
-    obs, var = (_table(group, name, label, used) for name in ("obs", "var"))
-    held = {name: _in_memory(group, name, label) for name in ("uns", "varm", "varp") if name in group}
+    changes = Changes()
+    obs, var = (table(group, name, label, changes, used) for name in ("obs", "var"))
+    held = {name: mapping(group, name, label, changes) for name in ("uns", "varm", "varp") if name in group}
     if is_old(group):
-        obs, var = (with_categories(table, held.get("uns", {})) for table in (obs, var))
+        obs, var = (with_categories(one, held.get("uns", {})) for one in (obs, var))
         held["uns"] = without_categories(held.get("uns", {}), obs, var)
-    return AnnData(
-        X=_matrix(group, "X", label, chunk_bytes, first) if "X" in group else None,
-        obs=obs,
-        var=var,
-        raw=_raw(group, obs, label, chunk_bytes),
-        **held,
-        **{
-            name: _matrices(group, name, label, chunk_bytes, first)
-            for name in ("obsm", "layers", "obsp")
-            if name in group
-        },
-    )
+    for name in ("obsm", "layers", "obsp"):
+        if name in group:
+            held[name] = matrices(group, name, label, changes, chunk_bytes, first)
+    X = matrix(group, "X", label, chunk_bytes, first) if "X" in group else None
+    out = AnnData(X, obs=obs, var=var, raw=_raw(group, obs, label, chunk_bytes, changes), **held)
+    changes.warn()
+    return out
 
 
-def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int) -> AnnData | None:
+def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int, changes: Changes) -> AnnData | None:
     if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores say that there is none
         group, prefix = group["raw"], ""
     elif "raw.X" in group:  # of an old file
         prefix = "raw."
     else:
         return None
-    var = _table(group, f"{prefix}var", label)
-    return AnnData(_matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var)
-
-
-def _matrices(group: Any, name: str, label: str, chunk_bytes: int, first: int) -> Any:
-    if isinstance(group[name], h5py.Dataset):  # very old files have one table of them all
-        return _in_memory(group, name, label)
-    return {key: _matrix(group[name], key, label, chunk_bytes, first) for key in group[name]}
-
-
-@contextmanager
-def _quietly_old() -> Iterator[None]:
-    """Without what anndata says of a file that it reads all the same."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OldFormatWarning)
-        warnings.filterwarnings("ignore", "Moving element from .uns", FutureWarning)
-        yield
-
-
-def _old_table(group: Any, name: str, label: str, columns: Collection[str]) -> DataFrame:
-    """Table of an old file, with the categories of some columns."""
-    named = [f"{column}{CATEGORIES}" for column in columns]
-    uns = group.get("uns", {})
-    categories = {key: _in_memory(uns, key, label) for key in named if key in uns}
-    return with_categories(_table(group, name, label), categories)
-
-
-def _table(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
-    if name not in group:
-        what = f"{label} has no {name}."
-        raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
-    out = _in_memory(group, name, label, used)
-    return as_table(out) if isinstance(group[name], h5py.Dataset) else out
-
-
-def _in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
-    with reading(label, f"{group.name}/{name}".strip("/")):
-        elem = group[name]
-        check_filters(elem, label)
-        check_annotations(elem, label, used)
-        return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
-
-
-def _matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0) -> Any:
-    """Lazy matrix; tables and other arrays as anndata reads them."""
-    elem = group[name]
-    encoding = elem.attrs.get("encoding-type")
-    if encoding == "dataframe":
-        return _in_memory(group, name, label)
-    plain = isinstance(elem, h5py.Dataset) and encoding is None and not elem.dtype.names  # of old files
-    if plain or encoding in {"array", "csr_matrix", "csc_matrix"} or "h5sparse_format" in elem.attrs:
-        return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
-    check_filters(elem, label)
-    with reading(label, elem.name.strip("/")):
-        return read_elem_lazy(elem)
+    var = table(group, f"{prefix}var", label, changes)
+    return AnnData(matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var)

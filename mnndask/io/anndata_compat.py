@@ -9,6 +9,9 @@ from typing import Any
 
 import anndata as ad
 import h5py
+import numpy as np
+import pandas as pd
+import xarray as xr
 import zarr
 from anndata import AnnData
 from anndata.io import write_elem
@@ -20,17 +23,22 @@ def layer_names(adata: AnnData) -> list[str]:
     return [name for name in adata.layers if name is not None]
 
 
-def in_memory(table: Any) -> Any:
-    """Table of a lazy AnnData as pandas; anything else as it is."""
-    return table.to_memory() if hasattr(table, "to_memory") else table
+def in_memory(value: Any) -> Any:
+    """Table, categories or masked values of a lazy AnnData as pandas; anything else as it is."""
+    if isinstance(value, xr.backends.BackendArray):
+        dims = [f"dim{i}" for i in range(len(value.shape))]
+        loaded = xr.Variable(dims, xr.core.indexing.LazilyIndexedArray(value)).load().data
+        text = loaded.dtype == np.dtype(object) and loaded.ndim == 1  # with missing values
+        return pd.array(loaded, dtype="string") if text else loaded
+    return value.to_memory() if hasattr(value, "to_memory") else value
 
 
-def concatenated(parts: Sequence[AnnData]) -> AnnData:
-    """Join AnnData along cells: all columns of obs, and of genes what is the same in all."""
+def concatenated(parts: Sequence[AnnData], *, join: str = "outer") -> AnnData:
+    """Join AnnData along cells: all columns of obs, or those in all, and of genes what is the same in all."""
     with warnings.catch_warnings():  # of pandas, about how anndata calls it: users can do nothing about that
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
-        return ad.concat(list(parts), join="outer", merge="same")
+        return ad.concat(list(parts), join=join, merge="same")
 
 
 def write_error(value: Any) -> str | None:

@@ -241,7 +241,8 @@ def _joined_element(values: Sequence[Any], names: Sequence[Any], where: str, cha
         for value, cells in zip(values, names, strict=True)
     ]
     try:
-        whole = concatenated(shells).obsm["one"]
+        tables = any(isinstance(value, pd.DataFrame) for value in values)
+        whole = concatenated(shells, join="outer" if tables else "inner").obsm["one"]
     except Exception:
         changes.left_out[where] = "anndata cannot join it"
         return LEFT_OUT

@@ -75,7 +75,7 @@ def joined_raw(
 def _values(frame: AnnData, label: str) -> Any:
     if not frame.isbacked:
         return frame.raw.X
-    return backed_matrix(frame, "raw/X" if "raw" in frame.file else "raw.X", label)  # the latter in old files
+    return backed_matrix(frame, "raw/X", label)
 
 
 def _columns(X: Any, at: np.ndarray) -> Any:
