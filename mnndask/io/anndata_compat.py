@@ -26,10 +26,9 @@ def layer_names(adata: AnnData) -> list[str]:
 def in_memory(value: Any) -> Any:
     """Table, categories or masked values of a lazy AnnData as pandas; anything else as it is."""
     if isinstance(value, xr.backends.BackendArray):
-        dims = [f"dim{i}" for i in range(len(value.shape))]
-        loaded = xr.Variable(dims, xr.core.indexing.LazilyIndexedArray(value)).load().data
-        text = loaded.dtype == np.dtype(object) and loaded.ndim == 1  # with missing values
-        return pd.array(loaded, dtype="string") if text else loaded
+        loaded = xr.Variable("all", xr.core.indexing.LazilyIndexedArray(value)).load().data
+        text = isinstance(loaded, np.ndarray) and loaded.dtype.kind in "OT"  # with missing values
+        return pd.array(loaded.astype(object), dtype="string") if text else loaded
     return value.to_memory() if hasattr(value, "to_memory") else value
 
 

@@ -51,8 +51,8 @@ class Annotations:
     @classmethod
     def of(cls, adata: AnnData) -> Annotations:
         """Those of an AnnData in memory, backed or lazy, as they are; reads tables, and copies nothing."""
-        slots = {slot: dict(getattr(adata, slot)) for slot in (*OF_CELLS, "varm", *OF_ONE)}
-        slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
+        slots = {"layers": {name: adata.layers[name] for name in layer_names(adata)}}
+        slots |= {slot: dict(getattr(adata, slot)) for slot in ("obsm", "varm", *OF_ONE)}
         in_slots = {
             slot: {key: in_memory(value) for key, value in held.items()} for slot, held in slots.items()
         }

@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
-from mnndask.errors import warn
+from mnndask.errors import InputError, warn
 from mnndask.inputs import Inputs
 from mnndask.io.annotations import Annotations, joined_annotations, own, storable_annotations
 from mnndask.io.batch_column import batch_column
@@ -40,9 +40,18 @@ class Packing:
 
 
 def check_annotations(inputs: Inputs, packing: Packing) -> None:
-    """Warn of all that results cannot hold as it is, before the work; see :class:`Changes`."""
+    """Warn of all that results cannot hold as it is, before the work; see :class:`Changes`.
+
+    Raises
+    ------
+    InputError
+        If the name of a cell or of a gene is missing.
+    """
     changes = Changes()
     frames: list[Any] = [source.frame for source in inputs.sources]
+    for frame, label in zip(frames, inputs.labels, strict=True):
+        for slot in ("obs", "var"):
+            _check_names(getattr(frame, f"{slot}_names"), slot, label)
     with _names_may_recur():
         batches = _Batches.of(inputs, frames, packing, changes)
         (_joined if packing.joins(inputs) else _each)(inputs, frames, None, packing, batches, changes)
@@ -73,6 +82,17 @@ def pack_anndata(
         for adata in each:
             adata.uns["mnn"] = copy.deepcopy(uns)
         return each
+
+
+def _check_names(names: pd.Index, slot: str, label: str) -> None:
+    if names.hasnans:
+        what = f"{label} has {np.count_nonzero(names.isna())} missing name(s) in {slot}_names."
+        raise InputError(what, f"Give them names, e.g. adata.{slot}_names = adata.{slot}_names.fillna('?').")
+    try:
+        "".join(map(str, names)).encode()
+    except UnicodeEncodeError as error:
+        what = f"{label} has names in {slot}_names that are no Unicode text: {error.reason}."
+        raise InputError(what, f"Rename them: adata.{slot}_names = ...") from error
 
 
 @contextmanager
