@@ -155,7 +155,9 @@ def mnn_correct(
     -------
     corrected
         What came in: AnnData, array, or DataArray; in memory or lazy. Corrected values are dense. The
-        reference batch equals its (normalised) input. AnnData results have ``uns["mnn"]``.
+        reference batch equals its (normalised) input. AnnData results have ``uns["mnn"]``, and annotations
+        such as both file formats hold: what is renamed, converted or left out for that is named in a warning
+        before the fit.
     mnns
         One table of pairs per batch in input order, with columns ``"new cell"`` (row of the batch),
         ``"ref cell"`` (row of the accumulated reference: the batches before it in merge order, stacked) and

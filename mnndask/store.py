@@ -24,6 +24,7 @@ from mnndask.io.stored_elements import (
     matrix,
     old_table,
     quietly_old,
+    shaped,
     table,
 )
 from mnndask.location import Location, denied, is_denied, reaching
@@ -221,9 +222,12 @@ def _opened(
     if is_old(group):
         obs, var = (with_categories(one, held.get("uns", {})) for one in (obs, var))
         held["uns"] = without_categories(held.get("uns", {}), obs, var)
-    for name in ("obsm", "layers", "obsp"):
+    n, g = len(obs), len(var)
+    for name, shape in {"obsm": (n,), "layers": (n, g), "obsp": (n, n)}.items():
         if name in group:
-            held[name] = matrices(group, name, label, changes, chunk_bytes, first)
+            held[name] = matrices(group, name, label, changes, shape, chunk_bytes, first)
+    for name, shape in {"varm": (g,), "varp": (g, g)}.items():
+        held[name] = shaped(dict(held.get(name) or {}), name, shape, changes)
     X = matrix(group, "X", label, chunk_bytes, first) if "X" in group else None
     out = AnnData(X, obs=obs, var=var, raw=_raw(group, obs, label, chunk_bytes, changes), **held)
     changes.warn()

@@ -87,7 +87,7 @@ def storable_annotations(
         note_renamed(changes, slot, held, names)
         slots[slot] = {}
         for (key, value), name in zip(held.items(), names, strict=True):
-            kept = storable_element(value, at(slot, key), changes)
+            kept = _in_slot(slot, value, at(slot, key), changes)
             if kept is not LEFT_OUT:
                 slots[slot][name] = own(kept, label) if copied and kept is value else kept
     return Annotations(
@@ -96,6 +96,14 @@ def storable_annotations(
         slots,
         storable_mapping(computed(given.uns), "uns", changes),
     )
+
+
+def _in_slot(slot: str, value: Any, where: str, changes: Changes) -> Any:
+    """An element as files hold it in a slot: layers have two dimensions."""
+    if slot == "layers" and len(getattr(value, "shape", ())) != 2:
+        changes.left_out[where] = "a layer has two dimensions"
+        return LEFT_OUT
+    return storable_element(value, where, changes)
 
 
 def computed(value: Any) -> Any:
@@ -140,7 +148,7 @@ def joined_annotations(
     slots: dict[str, dict[Any, Any]] = {slot: {} for slot in OF_CELLS}
     for slot in OF_CELLS:
         for name, (key, values) in _shared([one.slots[slot] for one in given], slot, changes).items():
-            parts = [storable_element(value, at(slot, key), changes) for value in values]
+            parts = [_in_slot(slot, value, at(slot, key), changes) for value in values]
             if any(part is LEFT_OUT for part in parts):
                 continue
             if all(map(is_matrix, parts)):

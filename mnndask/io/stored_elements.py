@@ -102,7 +102,9 @@ def mapping(group: Any, name: str, label: str, changes: Changes, where: str = ""
         return {key: value for key, value in read.items() if at(where, key) not in changes.left_out}
 
 
-def matrices(group: Any, name: str, label: str, changes: Changes, chunk_bytes: int, first: int) -> Any:
+def matrices(
+    group: Any, name: str, label: str, changes: Changes, shape: tuple[int, ...], chunk_bytes: int, first: int
+) -> Any:
     """Read a mapping of matrices (``layers``, ``obsm``), each lazily; tables and others in memory."""
     elem = group[name]
     if isinstance(elem, h5py.Dataset):  # very old files have one table of them all
@@ -110,9 +112,23 @@ def matrices(group: Any, name: str, label: str, changes: Changes, chunk_bytes: i
     out = {}
     for key in elem:
         try:
-            out[key] = matrix(elem, key, label, chunk_bytes, first)
+            value = matrix(elem, key, label, chunk_bytes, first)
         except UnknownElementError as error:
             changes.left_out[at(name, key)] = error.why
+            continue
+        out[key] = value
+    return shaped(out, name, shape, changes)
+
+
+def shaped(held: dict[str, Any], name: str, shape: tuple[int, ...], changes: Changes) -> dict[str, Any]:
+    """Elements that have the rows (and columns) of a shape; others are noted."""
+    out = {}
+    for key, value in held.items():
+        found = getattr(value, "shape", shape)
+        if isinstance(value, dict) or tuple(found[: len(shape)]) != shape:
+            changes.left_out[at(name, key)] = "not of the shape that it should have"
+        else:
+            out[key] = value
     return out
 
 

@@ -7,8 +7,12 @@ import warnings
 
 import anndata as ad
 import dask.array as da
+import h5py
 import numpy as np
 import pandas as pd
+import pytest
+import zarr
+from anndata.io import write_elem
 from columns import kinds
 from helpers import as_anndata, make_batches, values
 from hypothesis import HealthCheck, Phase, given, settings
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 from scipy import sparse as sp
 
 from mnndask import mnn_correct
+from mnndask.io.anndata_compat import write_error
 from mnndask.output import write_zarr
 
 SIZES = (12, 10)
@@ -97,6 +102,12 @@ PLACES = st.sampled_from([(slot, kind) for slot, kinds_of in SLOTS.items() for k
 
 def put(data, slot, key, kind):
     """Give an AnnData an element, if it takes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata does, of layers of three dimensions
+        _put(data, slot, key, kind)
+
+
+def _put(data, slot, key, kind):
     n = data.n_vars if slot.startswith("var") else data.n_obs
     names = data.var_names if slot.startswith("var") else data.obs_names
     try:
@@ -117,6 +128,12 @@ def put(data, slot, key, kind):
             getattr(data, slot)[key] = ARRAYS[kind](n)
     except (ValueError, TypeError, KeyError, NotImplementedError, IndexError):
         return
+
+
+def value_of(data, slot, kind):
+    """What an AnnData holds after such an element was put into it; None if it takes none."""
+    put(data, slot, "new", kind)
+    return getattr(data, slot).get("new")
 
 
 EXPECTED = mnn_correct(*make_batches(SIZES), k=3)[0]
@@ -153,3 +170,96 @@ def test_whatever_an_input_holds_it_is_corrected_and_written(tmp_path_factory, o
         back = ad.read_zarr(path) if as_zarr else ad.read_h5ad(path)
     np.testing.assert_array_equal(back.X, values(parts[0]))
     assert set(back.obs) == set(parts[0].obs)
+
+
+SAFE_KEYS = st.sampled_from(["a", "A", "a b", "süd", "b"])
+FOUND = st.lists(st.tuples(PLACES, SAFE_KEYS), min_size=1, max_size=8)
+
+
+def store(data, elements, path):
+    """Write an AnnData, and as many elements as anndata writes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data.write_zarr(path) if path.suffix == ".zarr" else data.write_h5ad(path)
+        group = (
+            zarr.open_group(path, mode="a", use_consolidated=False)
+            if path.suffix == ".zarr"
+            else h5py.File(path, "a")
+        )
+        for (slot, kind), key in elements:
+            value = value_of(data.copy(), slot, kind)
+            value = getattr(value, "array", value) if slot in {"obs", "var"} else value
+            if value is None or write_error(value):  # trying it would leave half of it
+                continue
+            write_elem(group[slot], key, value)
+            if slot in {"obs", "var"}:
+                table = group[slot]
+                names = dict.fromkeys([*map(str, table.attrs["column-order"]), key])
+                table.attrs["column-order"] = (
+                    list(names) if path.suffix == ".zarr" else np.array([*names], object)
+                )
+        zarr.consolidate_metadata(group.store) if path.suffix == ".zarr" else group.close()
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.generate]
+)
+@given(FOUND, FOUND, st.sampled_from([".zarr", ".h5ad"]))
+def test_whatever_a_file_holds_it_is_corrected_and_written(tmp_path_factory, of_a, of_b, suffix):
+    folder = tmp_path_factory.mktemp("in")
+    paths = [folder / f"{name}{suffix}" for name in "ab"]
+    for adata, elements, path in zip(batches(), (of_a, of_b), paths, strict=True):
+        store(adata, elements, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = mnn_correct(*paths, k=3)[0]
+        np.testing.assert_allclose(values(result), EXPECTED, rtol=0, atol=1e-10)
+        write_zarr(result, folder / "out.zarr")
+        back = ad.read_zarr(folder / "out.zarr")
+    np.testing.assert_array_equal(back.X, values(result))
+    assert set(back.obs) == set(result.obs)
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
+def test_elements_that_this_anndata_does_not_know_are_left_out(suffix, tmp_path):
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for adata, path in zip(batches(), paths, strict=True):
+        adata.uns["nested"] = {"known": 1}
+        adata.raw = adata.copy()
+        store(adata, [], path)
+        group = (
+            zarr.open_group(path, mode="a", use_consolidated=False)
+            if suffix == ".zarr"
+            else h5py.File(path, "a")
+        )
+        future = {"encoding-type": "future", "encoding-version": "9.9"}
+        for at in ("obs/depth", "obsm/X_pca"):
+            group[at].attrs.update(future)
+        group["uns/nested"].create_group("unknown").attrs.update(future)
+        zarr.consolidate_metadata(group.store) if suffix == ".zarr" else group.close()
+    for datas in (paths, [str(path) for path in paths]):
+        with pytest.warns(
+            UserWarning, match=r"leaves out obs\['depth'\], uns\['nested'\]\['unknown'\], obsm"
+        ) as said:
+            result = mnn_correct(*datas, k=3)[0]
+        assert {str(warning.message) for warning in said if "does not know" in str(warning.message)}
+        np.testing.assert_allclose(values(result), EXPECTED, rtol=0, atol=1e-10)
+        assert set(result.obs) == {"batch"}
+        assert set(result.layers) - {None} == {"twice"}
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
+@pytest.mark.filterwarnings("ignore:.*[Aa]wkward", "ignore:The data type .Structured")
+def test_ragged_and_record_arrays_are_carried_along(suffix, tmp_path):
+    ak = pytest.importorskip("awkward")
+    ragged = [[[1] * (i % 3) for i in range(n)] for n in SIZES]
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for adata, lists, path in zip(batches(), ragged, paths, strict=True):
+        adata.obsm["ragged"] = ak.Array(lists)
+        adata.obsm["record"] = np.array([(3, 1.5)] * adata.n_obs, [("rank", "i4"), ("score", "f8")])
+        store(adata, [], path)
+    result = mnn_correct(*paths, k=3)[0]
+    write_zarr(result, tmp_path / "out.zarr")
+    back = ad.read_zarr(tmp_path / "out.zarr")
+    assert ak.to_list(back.obsm["ragged"]) == ragged[0] + ragged[1]
+    assert back.obsm["record"]["rank"].ravel().tolist() == [3] * 22
