@@ -20,7 +20,7 @@ from scipy import sparse
 from mnndask.align import common_genes, name_batches, split_batches
 from mnndask.budget import Budget
 from mnndask.chunks import moderate
-from mnndask.errors import InputError, InputKeyError, InputNotFoundError, InputTypeError
+from mnndask.errors import InputError, InputKeyError, InputTypeError
 from mnndask.guard import check_lazy_tables, guarded
 from mnndask.io.anndata_compat import layer_names
 from mnndask.kernels.neighbors import Rows
@@ -241,14 +241,10 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str)
 
 
 def _check_backed(adata: AnnData, label: str) -> None:
-    """Refuse an AnnData whose file is not at hand."""
-    reopened = f"Open it again: anndata.read_h5ad({str(adata.filename)!r}, backed='r')."
+    """Refuse an AnnData whose file was closed."""
     if not adata.file.is_open:
         what = f"{label} is backed by {adata.filename}, which is closed."
-        raise InputError(what, reopened)
-    if not os.path.exists(adata.filename):
-        what = f"{label} is backed by {adata.filename}, which is no longer there."
-        raise InputNotFoundError(what, "Put it back, or open it where it is now.")
+        raise InputError(what, f"Open it again: anndata.read_h5ad({str(adata.filename)!r}, backed='r').")
 
 
 def backed_matrix(adata: AnnData, key: str, label: str | None = None) -> da.Array:

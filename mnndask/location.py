@@ -143,6 +143,7 @@ class Location:
         """Zarr store that it is."""
         if not self.is_url:
             return LocalStore(self.path.absolute(), read_only=read_only)  # workers may be elsewhere
+        self.filesystem()  # says what is wrong with a URL that fsspec does not know
         with reaching(self):
             store = FsspecStore.from_url(self.given, storage_options=dict(self.options), read_only=read_only)
             return answering(store) if read_only else store

@@ -83,8 +83,8 @@ def test_layers_and_obsm_that_one_batch_lacks_are_dropped():
     datas[2].obsm["X_pca"] = np.ones((50, 3))
     with pytest.warns(UserWarning, match="leaves out") as said:
         result = mnn_correct(*datas, k=10)[0]
-    assert len(said) == 1
-    assert all(f"['{key}']" in str(said[0].message) for key in ("only", "X_umap", "X_pca"))
+    (message,) = (str(warning.message) for warning in said if "leaves out" in str(warning.message))
+    assert all(f"['{key}']" in message for key in ("only", "X_umap", "X_pca"))
     assert set(result.layers) - {None} == {"twice"}
     assert not result.obsm
     assert set(datas[0].layers) - {None} == {"twice", "only"}

@@ -247,13 +247,16 @@ def test_tasks_leave_nothing_in_the_memory_of_this_process(subset, spied):
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_batches_in_memory_among_those_that_are_not(first, spied):
+    """Of the layer that is left out because others lack it, a warning tells."""
     given = [as_anndata(X, f"b{i}") for i, X in enumerate(make_batches())]
     expected = mnn_correct(*given, k=6)
     mixed = [as_anndata(X, f"b{i}") for i, X in enumerate(make_batches())]
     for i in (first, 2):
         mixed[i].X = da.from_array(mixed[i].X, chunks=(20, -1))
         del mixed[i].layers["twice"]
-    assert_same(mnn_correct(*mixed, k=6, memory_limit=LIMIT, n_jobs=1), expected)
+    with pytest.warns(UserWarning, match=r"leaves out layers\['twice'\]"):
+        result = mnn_correct(*mixed, k=6, memory_limit=LIMIT, n_jobs=1)
+    assert_same(result, expected)
     assert spied.plans[-1].tiled
 
 

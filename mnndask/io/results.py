@@ -52,7 +52,7 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
     for frame, label in zip(frames, inputs.labels, strict=True):
         for slot in ("obs", "var"):
             _check_names(getattr(frame, f"{slot}_names"), slot, label)
-    with _names_may_recur():
+    with _as_we_say_it():
         batches = _Batches.of(inputs, frames, packing, changes)
         (_joined if packing.joins(inputs) else _each)(inputs, frames, None, packing, batches, changes)
     if packing.joins(inputs):
@@ -64,7 +64,7 @@ def pack_anndata(
     inputs: Inputs, parts: Sequence[Any], uns: dict[str, Any], packing: Packing
 ) -> AnnData | list[AnnData]:
     """Give corrected AnnData back: corrected values in ``X``, annotations in memory, the rest as it came."""
-    with _names_may_recur():
+    with _as_we_say_it():
         frames: list[Any] = [source.annotated() for source in inputs.sources]
         batches = _Batches.of(inputs, frames, packing, Changes())
         if batches.key != packing.batch_key:
@@ -96,10 +96,14 @@ def _check_names(names: pd.Index, slot: str, label: str) -> None:
 
 
 @contextmanager
-def _names_may_recur() -> Iterator[None]:
-    """Keep anndata from saying what our own warning says with its remedy."""
+def _as_we_say_it() -> Iterator[None]:
+    """Keep anndata from saying what our own warning says with its remedy, and what users cannot change."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
+        # anndata 0.13 asks pandas 3 for it whenever it makes an AnnData
+        warnings.filterwarnings(
+            "ignore", "The 'future.infer_string' option is deprecated", DeprecationWarning
+        )
         yield
 
 

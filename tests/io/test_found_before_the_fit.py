@@ -145,7 +145,7 @@ def test_backed_by_a_file_that_is_closed(tmp_path):
 def test_backed_by_a_file_that_is_gone(tmp_path):
     datas = batches("backed", tmp_path)
     (tmp_path / "b0-dense.h5ad").unlink()
-    with pytest.raises(InputNotFoundError, match=r"batch 0 is backed by .*, which is no longer there"):
+    with pytest.raises(InputNotFoundError, match=r"batch 0 .*is left in .*, which is no longer there"):
         mnn_correct(*datas, k=3)
 
 

@@ -177,7 +177,7 @@ def test_they_record_no_correction(version, tmp_path):
 
 def test_what_cannot_be_read_is_converted_by_the_command_that_is_named(tmp_path, monkeypatch):
     path = old(tmp_path, A, "0.6")
-    monkeypatch.setattr("mnndask.store.as_table", lambda records: records["no such field"])
+    monkeypatch.setattr("mnndask.io.stored_elements.as_table", lambda records: records["no such field"])
     with pytest.raises(InputReadError, match=r"written by an anndata before 0.8") as caught:
         open_lazily(Location.of(path), None, "batch 0")
     command = str(caught.value).splitlines()[1].partition(": ")[2]
