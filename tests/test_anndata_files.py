@@ -132,7 +132,7 @@ def test_columns_of_other_types_in_each_batch_are_written(suffix, tmp_path):
     datas = batches()
     for data, value in zip(datas, (1, "two", 2.5), strict=True):
         data.obs["stage"] = value
-    with pytest.warns(UserWarning, match="converts obs\\['stage'\\] becomes text"):
+    with pytest.warns(UserWarning, match="converts obs\\['stage'\\] to text"):
         result = mnn_correct(*datas, k=10)[0]
     path = tmp_path / f"out.{suffix}"
     result.write_zarr(path) if suffix == "zarr" else result.write_h5ad(path)

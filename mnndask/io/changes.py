@@ -28,11 +28,11 @@ class Changes:
             listed = ", ".join(f"{what} becomes {new!r}" for what, new in self.renamed.items())
             warn(
                 f"The result renames keys: {listed}.\n"
-                "Stores take no slashes in keys, and none that recur or differ only by case: rename them "
-                "beforehand to choose other names."
+                "Stores take strings without slashes, each once, whatever its case: rename them beforehand "
+                "to choose other names."
             )
         if self.converted:
-            listed = ", ".join(f"{what} becomes {how}" for what, how in self.converted.items())
+            listed = ", ".join(f"{what} to {how}" for what, how in self.converted.items())
             warn(
                 f"The result converts {listed}.\n"
                 "Stores hold values of one type together: convert them beforehand to choose another."
