@@ -52,7 +52,7 @@ def corrected(pairs):
         for word in notes:
             if f"The result {word}" in str(warning.message):
                 notes[word] += str(warning.message)
-    converted = dict(re.findall(r"obs\['([^']+)'\] becomes ([\w -]+)", notes["converts"]))
+    converted = dict(re.findall(r"obs\['([^']+)'\] to ([\w -]+)", notes["converts"]))
     return result, converted, set(re.findall(r"obs\['([^']+)'\]", notes["leaves out"]))
 
 
