@@ -100,7 +100,7 @@ def _objects(column: Column, *, as_categories: bool) -> Storable:
     if _all(kinds, (*FLAGS, *WHOLE)):
         return _whole_numbers(column, there, mixed=any(issubclass(kind, FLAGS) for kind in kinds))
     if _all(kinds, NUMBERS):
-        same = _all(kinds, (*WHOLE, float, np.floating))
+        same = not any(issubclass(kind, (*FLAGS, decimal.Decimal)) for kind in kinds)
         numbers = np.full(len(column), np.nan)
         numbers[there] = [float(value) for value in values]
         return _replaced(column, numbers), None if same else "numbers"
