@@ -104,22 +104,23 @@ def with_notes_of(error: BaseException, failure: MNNError) -> MNNError:
 
 def nonfinite(name: str, rows: NDArray[np.integer], genes: Iterable[int] = ()) -> NonFiniteError:
     """Name the batch and the first and last of its rows that are not finite, or genes that are so in all."""
+    first, last = int(rows.min()), int(rows.max())
     numbers = tuple(int(gene) for gene in genes)
     if numbers:
-        error = nonfinite_genes(name, [f"number {gene}" for gene in numbers])
-        error.genes, error.where = numbers, name
+        where = f"{name}, in all of rows {first} to {last},"
+        error = nonfinite_genes(where, [f"number {gene}" for gene in numbers])
+        error.genes, error.where = numbers, where
         return error
-    first, last = int(rows.min()), int(rows.max())
     where = f"row {first}" if first == last else f"rows {first} to {last} ({len(rows)} of them)"
     what = f"{name} holds NaN or infinity in {where}."
     remedy = "Remove these cells, or replace the values (numpy.nan_to_num), before correcting."
     return NonFiniteError(what, remedy)
 
 
-def nonfinite_genes(name: str, genes: Sequence[str]) -> NonFiniteError:
-    """Name genes that no cell of a batch has a value for."""
+def nonfinite_genes(where: str, genes: Sequence[str]) -> NonFiniteError:
+    """Name genes for which no cell there has a value."""
     listed = ", ".join(genes[:5]) + (f" and {len(genes) - 5} more" if len(genes) > 5 else "")
-    what = f"{name} holds NaN or infinity in every cell for gene {listed}."
+    what = f"{where} holds NaN or infinity for gene {listed}."
     return NonFiniteError(what, "Remove these genes from all batches before correcting, or give them values.")
 
 
@@ -152,4 +153,4 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "mnndask":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level - 1)
+    warnings.warn(message, UserWarning, stacklevel=level)

@@ -235,8 +235,9 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str)
     check_lazy_tables(adata, X, slot, label, [batch_key])
     if X is None:
         what = f"{label} has no X."
-        names = ", ".join(layer_names(adata)) or "it has none"
-        raise InputError(what, f"Name the layer that holds the expression: layer=... ({names}).")
+        names = ", ".join(layer_names(adata))
+        remedy = f"Name the layer that holds the expression: layer=... (one of: {names})."
+        raise InputError(what, remedy if names else "Give it X, or a layer and its name: layer=...")
     return Source(_matrix(X, label), label, adata)
 
 

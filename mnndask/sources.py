@@ -62,10 +62,10 @@ def check_finite(X: Matrix, name: str, first_row: int = 0, rows: NDArray[np.inte
     if sparse.issparse(X):
         coordinates = X.tocoo()
         at = ~np.isfinite(coordinates.data)
-        bad_rows, bad_genes = coordinates.row[at], coordinates.col[at]
+        bad = np.unique(coordinates.row[at])
+        in_all = np.bincount(coordinates.col[at], minlength=X.shape[1]) == X.shape[0]
     else:
-        bad_rows, bad_genes = np.nonzero(~np.isfinite(values))
-    genes, counts = np.unique(bad_genes, return_counts=True)
-    bad = np.unique(bad_rows)
-    everywhere = genes[counts == X.shape[0]] if len(bad) == X.shape[0] > 1 else genes[:0]
-    raise nonfinite(name, rows[bad] if rows is not None else bad + first_row, everywhere)
+        finite = np.isfinite(values)
+        bad, in_all = np.flatnonzero(~finite.all(axis=1)), ~finite.any(axis=0)
+    genes = np.flatnonzero(in_all) if X.shape[0] > 1 else ()
+    raise nonfinite(name, rows[bad] if rows is not None else bad + first_row, genes)

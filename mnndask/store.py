@@ -216,7 +216,7 @@ def _opened(
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
-    changes = Changes()
+    changes = Changes(label)
     obs, var = (table(group, name, label, changes, used) for name in ("obs", "var"))
     held = {name: mapping(group, name, label, changes) for name in ("uns", "varm", "varp") if name in group}
     if is_old(group):
@@ -241,5 +241,5 @@ def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int, changes: Chan
         prefix = "raw."
     else:
         return None
-    var = table(group, f"{prefix}var", label, changes)
+    var = table(group, f"{prefix}var", label, changes, where="raw.var")
     return AnnData(matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var)

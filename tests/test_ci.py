@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("bash", "cp", "dirname", "env", "id", "mkdir", "sed", "sh", "sort")
+TOOLS = ("bash", "cp", "dirname", "env", "id", "mkdir", "rm", "sed", "sh", "sort")
 
 if not (ROOT / "ci").is_dir() or not all(map(shutil.which, TOOLS)):
     pytest.skip("needs a checkout, and a shell", allow_module_level=True)

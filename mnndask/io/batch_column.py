@@ -37,7 +37,7 @@ def batch_column(
 
 
 def _by_appearance(inputs: Inputs) -> pd.CategoricalDtype:
-    return pd.CategoricalDtype(pd.Index(dict.fromkeys(inputs.categories)))
+    return pd.CategoricalDtype(pd.Index(list(dict.fromkeys(inputs.categories)), tupleize_cols=False))
 
 
 def _common_type(columns: Sequence[Any], inputs: Inputs) -> pd.CategoricalDtype | None:
@@ -54,8 +54,10 @@ def _common_type(columns: Sequence[Any], inputs: Inputs) -> pd.CategoricalDtype 
 
 
 def _storable(labels: Any, where: str, changes: Changes) -> Any:
-    column, note = storable_column(pd.Series(labels))
-    assert column is not None  # names that are printed alike are refused
+    labels = pd.Series(labels)
+    column, note = storable_column(labels)
+    if column is None:  # of types that have none in common; names that are printed alike are refused
+        column, note = labels.cat.rename_categories(list(map(str, labels.cat.categories))), "text"
     if note:
         changes.converted[where] = note
     return pd.Categorical(column)

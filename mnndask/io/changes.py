@@ -10,10 +10,23 @@ from mnndask.errors import warn
 
 @dataclass
 class Changes:
-    """What was left out, renamed or made of another type, by what it is called: ``obsm['tree']``."""
+    """What was left out, renamed or made of another type, by what it is called: ``obsm['tree']``.
 
+    Parameters
+    ----------
+    of
+        What it is in, for messages; empty for what came in.
+    left_out
+        Why, for each.
+    renamed
+        New names of each: several, if a table holds it more than once.
+    converted
+        What each became.
+    """
+
+    of: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, list[str]] = field(default_factory=dict)
     converted: dict[str, str] = field(default_factory=dict)
 
     def warn(self) -> None:
@@ -23,9 +36,14 @@ class Changes:
             for what, why in self.left_out.items():
                 reasons.setdefault(why, []).append(what)
             listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
-            warn(f"The result leaves out {listed}.\nThe correction does not need it: add it afterwards.")
+            where = f" of {self.of}" if self.of else ""
+            warn(
+                f"The result leaves out{where} {listed}.\nThe correction does not need it: add it afterwards."
+            )
         if self.renamed:
-            listed = ", ".join(f"{what} becomes {new!r}" for what, new in self.renamed.items())
+            listed = ", ".join(
+                f"{what} becomes {' and '.join(map(repr, new))}" for what, new in self.renamed.items()
+            )
             warn(
                 f"The result renames keys: {listed}.\n"
                 "Stores take strings without slashes, each once, whatever its case: rename them beforehand "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -62,6 +63,9 @@ def storable_column(column: Column, *, as_categories: bool = False) -> Storable:
         return _text(column, as_categories=as_categories)
     if dtype == np.dtype(object):
         return _objects(column, as_categories=as_categories)
+    if isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind in "mM":
+        text = column.astype(str).astype(object).where(column.notna(), None)
+        return _text(text, as_categories=as_categories)[0], "text"
     if isinstance(dtype, np.dtype):
         return _plain(column)
     if pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_integer_dtype(dtype):
@@ -151,10 +155,10 @@ def _whole_numbers(column: Column, there: Column, *, mixed: bool) -> Storable:
 def _text(column: Column, *, as_categories: bool) -> Storable:
     """Strings, in a type that this anndata writes."""
     there, note = column.notna(), None
-    if not _is_utf8(column[there]):
+    if not is_text(column[there]):
         column = column.astype(object).copy()
-        column[there] = [value.encode(errors="backslashreplace").decode() for value in column[there]]
-        note = "text in which what is not Unicode is escaped"
+        column[there] = [_escaped(value) for value in column[there]]
+        note = "text in which what no file holds is escaped"
     if isinstance(column.dtype, pd.StringDtype):
         if writes_nullable_strings():
             return column, note
@@ -164,12 +168,18 @@ def _text(column: Column, *, as_categories: bool) -> Storable:
     return column, note
 
 
-def _is_utf8(values: Any) -> bool:
+def is_text(values: Iterable[str]) -> bool:
+    """Whether strings are such as both file formats hold: of Unicode, and without NUL."""
+    text = "".join(values)
     try:
-        "".join(values).encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in text
+
+
+def _escaped(value: str) -> str:
+    return value.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _categorical(column: Column) -> Storable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -105,8 +105,8 @@ def storable_table(
     out = pd.DataFrame(columns, index=table.index)
     out.index = storable_names(table.index)
     if out.index.name is not None:
-        name = storable_keys([[out.index.name]])[0][0]
-        out.index.name = None if name in out.columns else name
+        taken, (name,) = storable_keys([[*first, *out], [out.index.name]])
+        out.index.name = name if name not in taken else None
     if not annotates and (error := write_error(out.iloc[:1, :0])):  # for its index: columns are storable
         changes.left_out[where] = f"a table that no file holds: {error}"
         return LEFT_OUT
@@ -117,24 +117,33 @@ def note_renamed(changes: Changes, where: str, keys: Iterable[Any], names: Seque
     """Record which keys get other names."""
     for key, name in zip(keys, names, strict=True):
         if not isinstance(key, str) or key != name:
-            changes.renamed[at(where, key)] = name
+            known = changes.renamed.setdefault(at(where, key), [])
+            known += [name] if name not in known else []
 
 
 def storable_mapping(
-    values: Mapping[Any, Any], where: str, changes: Changes, own: Callable[[Any], Any] = copy.deepcopy
+    values: Mapping[Any, Any], where: str, changes: Changes, *, copied: bool, first: Sequence[Hashable] = ()
 ) -> dict[str, Any]:
-    """A copy of a mapping of elements (``uns``) as files hold it, and of those in it."""
-    names = storable_keys([values])[0]
+    """A mapping of elements (``uns``) as files hold it.
+
+    Parameters
+    ----------
+    copied
+        Whether elements have to be copies of those given.
+    first
+        Keys that are to have their names before those of the mapping.
+    """
+    names = storable_keys([first, values])[1]
     note_renamed(changes, where, values, names)
     out: dict[str, Any] = {}
     for (key, value), name in zip(values.items(), names, strict=True):
         place = at(where, key)
         if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are mappings, too
-            out[name] = storable_mapping(value, place, changes, own)
+            out[name] = storable_mapping(value, place, changes, copied=copied)
         elif _is_scalar(value):
             out[name] = value
         elif (kept := storable_element(value, place, changes)) is not LEFT_OUT:
-            out[name] = own(kept) if kept is value else kept
+            out[name] = copy.deepcopy(kept) if copied and kept is value else kept
     return out
 
 

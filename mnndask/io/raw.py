@@ -10,10 +10,11 @@ import pandas as pd
 from anndata import AnnData
 
 from mnndask.inputs import backed_matrix
-from mnndask.io.anndata_compat import concatenated, in_memory
-from mnndask.io.annotations import joined_matrices, own
+from mnndask.io.anndata_compat import in_memory
+from mnndask.io.annotations import own
 from mnndask.io.changes import Changes
-from mnndask.io.elements import is_matrix, storable_table
+from mnndask.io.elements import LEFT_OUT, storable_element, storable_table
+from mnndask.io.joined import joined_matrices, joined_tables
 
 Raw = tuple[Any, pd.DataFrame]  # values of all cells, and the genes that they are of
 
@@ -33,11 +34,8 @@ def raw_of_one(frame: AnnData, label: str, changes: Changes, *, tried: bool) -> 
     if frame.raw is None:
         return None
     var = storable_table(in_memory(frame.raw.var), "raw.var", changes, annotates=True)
-    X = _values(frame, label)
-    if not is_matrix(X):
-        changes.left_out["raw"] = "it holds no numbers"
-        return None
-    return None if tried else (own(X, label), var)
+    X = storable_element(_values(frame, label), "raw", changes)
+    return None if tried or X is LEFT_OUT else (own(X, label), var)
 
 
 def joined_raw(
@@ -53,23 +51,28 @@ def joined_raw(
             changes.left_out["raw"] = f"{lacking[0]} has none"
         return None
     tables = [in_memory(frame.raw.var) for frame in frames]
-    matrices = [_values(frame, label) for frame, label in zip(frames, labels, strict=True)]
+    matrices = [
+        storable_element(_values(frame, label), "raw", changes)
+        for frame, label in zip(frames, labels, strict=True)
+    ]
+    if any(X is LEFT_OUT for X in matrices):
+        return None
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]
     if not all(table.index.is_unique for table in tables):
         changes.left_out["raw"] = "some of its genes have the same name"
-    elif len(shared) == 0:
+        return None
+    if len(shared) == 0:
         changes.left_out["raw"] = "batches share none of its genes"
-    elif not all(map(is_matrix, matrices)):
-        changes.left_out["raw"] = "it holds no numbers"
-    else:
-        genes = concatenated([AnnData(var=table.loc[shared]) for table in tables]).var
-        var = storable_table(genes, "raw.var", changes, annotates=True)
-        columns = [table.index.get_indexer(shared) for table in tables]
-        parts = [_columns(X, at) for X, at in zip(matrices, columns, strict=True)]
-        return None if tried else (joined_matrices(parts, labels), var)
-    return None
+        return None
+    genes = joined_tables([table.loc[shared] for table in tables], "raw.var", changes)
+    var = storable_table(genes, "raw.var", changes, annotates=True)
+    if tried:
+        return None
+    columns = [table.index.get_indexer(shared) for table in tables]
+    parts = [_columns(X, genes) for X, genes in zip(matrices, columns, strict=True)]
+    return joined_matrices(parts, labels), var
 
 
 def _values(frame: AnnData, label: str) -> Any:
@@ -78,5 +81,5 @@ def _values(frame: AnnData, label: str) -> Any:
     return backed_matrix(frame, "raw/X", label)
 
 
-def _columns(X: Any, at: np.ndarray) -> Any:
-    return X if np.array_equal(at, np.arange(X.shape[1])) else X[:, at]
+def _columns(X: Any, genes: np.ndarray) -> Any:
+    return X if np.array_equal(genes, np.arange(X.shape[1])) else X[:, genes]

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -17,9 +17,11 @@ from anndata.utils import make_index_unique
 
 from mnndask.errors import InputError, warn
 from mnndask.inputs import Inputs
-from mnndask.io.annotations import Annotations, joined_annotations, own, storable_annotations
+from mnndask.io.annotations import Annotations, own, storable_annotations
 from mnndask.io.batch_column import batch_column
 from mnndask.io.changes import Changes
+from mnndask.io.columns import is_text
+from mnndask.io.joined import joined_annotations, joined_colours
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
 from mnndask.lazy import stack_cells
 from mnndask.results import stacked
@@ -49,6 +51,9 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
     """
     changes = Changes()
     frames: list[Any] = [source.frame for source in inputs.sources]
+    if not is_text(inputs.names):
+        what = f"Names of batches are no text that files hold: {inputs.names}."
+        raise InputError(what, "Name them otherwise: batch_categories=[...], one name per batch.")
     for frame, label in zip(frames, inputs.labels, strict=True):
         for slot in ("obs", "var"):
             _check_names(getattr(frame, f"{slot}_names"), slot, label)
@@ -88,11 +93,9 @@ def _check_names(names: pd.Index, slot: str, label: str) -> None:
     if names.hasnans:
         what = f"{label} has {np.count_nonzero(names.isna())} missing name(s) in {slot}_names."
         raise InputError(what, f"Give them names, e.g. adata.{slot}_names = adata.{slot}_names.fillna('?').")
-    try:
-        "".join(map(str, names)).encode()
-    except UnicodeEncodeError as error:
-        what = f"{label} has names in {slot}_names that are no Unicode text: {error.reason}."
-        raise InputError(what, f"Rename them: adata.{slot}_names = ...") from error
+    if not is_text(map(str, names)):
+        what = f"{label} has names in {slot}_names that are no text that files hold."
+        raise InputError(what, f"Rename those that hold NUL or what is not Unicode: adata.{slot}_names = ...")
 
 
 @contextmanager
@@ -166,6 +169,7 @@ def _joined(
     made = joined_annotations(given, inputs.labels, names, packing.batch_key, changes, tried=tried)
     codes = np.concatenate([label.codes for label in batches.labels])
     made.obs[batches.key] = pd.Categorical.from_codes(codes, dtype=batches.labels[0].dtype)
+    made = replace(made, uns=joined_colours(given, made.obs, packing.batch_key))
     raw = None if packing.save_raw else joined_raw(frames, inputs.labels, changes, tried=tried)
     if parts is None:
         return made.around(None)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import h5py
-import zarr
 from anndata import OldFormatWarning
 from anndata.io import read_elem
 from pandas import DataFrame
@@ -21,8 +20,6 @@ from mnndask.stores.hdf5 import check_filters
 from mnndask.stores.old_h5ad import CATEGORIES, as_table, with_categories
 from mnndask.stores.read_errors import reading
 from mnndask.stores.whole_store import checked
-
-Stored = h5py.Group | h5py.Dataset | zarr.Group | zarr.Array
 
 
 class UnknownElementError(InputReadError):
@@ -51,7 +48,7 @@ def in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> 
             if not is_unknown(error):
                 raise
             why = _short(error)
-            what = f"{label} cannot be read: {group.name}/{name} is {why}."
+            what = f"{label} cannot be read: {f'{group.name}/{name}'.strip('/')} is {why}."
             unknown = UnknownElementError(what, "Read it with another anndata, and write it in another form.")
             unknown.why = why
             raise unknown from error
@@ -68,10 +65,13 @@ def _short(error: BaseException) -> str:
     return "of a kind that this release of anndata does not know"
 
 
-def table(group: Any, name: str, label: str, changes: Changes, used: Collection[str] = ()) -> DataFrame:
+def table(
+    group: Any, name: str, label: str, changes: Changes, used: Collection[str] = (), where: str = ""
+) -> DataFrame:
     """Read a table; columns that anndata does not know are left aside and noted."""
+    where = where or name
     if name not in group:
-        what = f"{label} has no {name}."
+        what = f"{label} has no {where}."
         raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
     elem = group[name]
     try:
@@ -83,7 +83,7 @@ def table(group: Any, name: str, label: str, changes: Changes, used: Collection[
             try:
                 columns[column] = in_memory(elem, column, label, used)
             except UnknownElementError as error:
-                changes.left_out[at(name, column)] = error.why
+                changes.left_out[at(where, column)] = error.why
         out = DataFrame(columns, index=index)
     return as_table(out) if isinstance(elem, h5py.Dataset) else out
 

@@ -112,7 +112,9 @@ def test_a_gene_without_values_is_named(kind, tmp_path):
     X[1][:, [3, 7]] = np.nan
     datas = [KINDS[kind](x, tmp_path, f"b{i}") for i, x in enumerate(X)]
     names = "number 3, number 7" if kind in {"ndarray", "csr_matrix", "dask"} else "'g3', 'g7'"
-    with pytest.raises(NonFiniteError, match=f"in every cell for gene {names}.\nRemove these genes"):
+    with pytest.raises(
+        NonFiniteError, match=f"in all of rows 0 to 9, .* for gene {names}.\nRemove these genes"
+    ):
         mnn_correct(*datas, k=3)
 
 
@@ -157,7 +159,7 @@ def test_without_x(opener, tmp_path):
         data.layers["log"] = data.X
         data.X = None
         data.write_h5ad(path)
-    with pytest.raises(InputError, match=r"has no X.\nName the layer .*: layer=... \(.*log"):
+    with pytest.raises(InputError, match=r"has no X.\nName the layer .*: layer=... \(one of: log\)"):
         mnn_correct(*map(opener, paths), k=3)
 
 

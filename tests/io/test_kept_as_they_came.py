@@ -129,3 +129,32 @@ def test_raw_that_one_batch_lacks_is_left_out_and_said():
     datas[0].raw = datas[0].copy()
     with pytest.warns(UserWarning, match=r"leaves out raw \(batch 1 has none\)"):
         assert mnn_correct(*datas, k=3)[0].raw is None
+
+
+@pytest.mark.parametrize("key", ["sample", "sample/id"])
+@pytest.mark.filterwarnings("ignore:The result renames keys")
+def test_colours_are_of_their_batches_in_whatever_order(key):
+    datas = batches()
+    for data, name, colour in zip(datas, "yx", ("#y", "#x"), strict=True):
+        data.obs[key] = pd.Categorical([name] * data.n_obs)
+        data.uns[f"{key}_colors"] = [colour]
+    result = mnn_correct(*datas, batch_key=key, k=3)[0]
+    name = key.replace("/", "_")
+    assert list(result.obs[name].cat.categories) == ["y", "x"]
+    assert list(result.uns[f"{name}_colors"]) == ["#y", "#x"]
+
+
+def test_raw_whose_tables_are_odd_does_not_cost_the_correction(tmp_path):
+    datas = batches()
+    for i, data in enumerate(datas):
+        data.raw = ad.AnnData(data.X.astype(np.longdouble), obs=data.obs[[]], var=data.var)
+        data.raw.var["a/b"], data.raw.var["when"] = 1, pd.Timestamp("2020")
+        data.raw.var.insert(0, "a/b", i, allow_duplicates=True)
+    with pytest.warns(UserWarning, match="The result") as said:
+        result = mnn_correct(*datas, k=3)[0]
+    text = "".join(str(warning.message) for warning in said)
+    for note in ("raw.var['a/b'] becomes 'a_b' and 'a_b_1'", "raw.var['when'] to text", "raw to float64"):
+        assert note in text
+    assert list(result.raw.var.columns) == ["a_b_1", "when"]
+    result.write_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "out.h5ad").raw.X, np.vstack(make_batches(SIZES)))

@@ -239,7 +239,8 @@ def test_elements_that_this_anndata_does_not_know_are_left_out(suffix, tmp_path)
         zarr.consolidate_metadata(group.store) if suffix == ".zarr" else group.close()
     for datas in (paths, [str(path) for path in paths]):
         with pytest.warns(
-            UserWarning, match=r"leaves out obs\['depth'\], uns\['nested'\]\['unknown'\], obsm"
+            UserWarning,
+            match=r"leaves out of batch . \(.*\) obs\['depth'\], uns\['nested'\]\['unknown'\], obsm",
         ) as said:
             result = mnn_correct(*datas, k=3)[0]
         assert {str(warning.message) for warning in said if "does not know" in str(warning.message)}

@@ -29,7 +29,8 @@ GIVEN = {
     "dates and text": ([DAY, "never"], "text", ["2020-01-02", "never"]),
     "numbers and text": ([1, 2.5, "x", np.nan], "text", ["1", "2.5", "x", None]),
     "lists": ([[1], "x"], "of values that no store holds", None),
-    "no Unicode": (["\ud800", None], "text in which what is not Unicode is escaped", ["\\ud800", None]),
+    "no Unicode": (["\ud800", None], "text in which what no file holds is escaped", ["\\ud800", None]),
+    "NUL": (["a\0b", None], "text in which what no file holds is escaped", ["a\\x00b", None]),
     "nothing": ([None, np.nan, pd.NA, pd.NaT], None, [None] * 4),
 }
 

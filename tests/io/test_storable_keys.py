@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import anndata as ad
 import h5py
 import numpy as np
@@ -11,6 +13,7 @@ from helpers import as_anndata, make_batches
 
 from mnndask import mnn_correct
 from mnndask.cli import main
+from mnndask.errors import InputError
 from mnndask.io.keys import storable_keys
 
 
@@ -131,3 +134,37 @@ def test_angles_are_of_their_cells_when_categories_have_an_order_of_their_own(tm
     back = ad.read_zarr("out.zarr")
     assert list(back.obs["mnn_angle"].isna()) == list(labels == "x")
     assert list(back.obs["batch"].cat.categories) == ["y", "none", "x"]
+
+
+@pytest.mark.parametrize("name", ["batch", "depth", "cells", "a/b"])
+@pytest.mark.parametrize("concatenate", [True, False])
+def test_an_index_with_a_name(name, concatenate, tmp_path):
+    datas = batches()
+    for data in datas:
+        data.obs.index.name = name
+    out = mnn_correct(*datas, k=3, do_concatenate=concatenate)[0]
+    part = out if concatenate else out[0]
+    part.write_h5ad(tmp_path / "out.h5ad")
+    part.write_zarr(tmp_path / "out.zarr")
+    assert list(ad.read_zarr(tmp_path / "out.zarr").obs["depth"])[:12] == [*range(12)]
+
+
+@pytest.mark.parametrize(
+    "names", [[1, datetime.date(2020, 1, 2)], [("a", 1), ("b", 2)], [1.5, "x"], [pd.Timestamp("2020"), True]]
+)
+def test_batches_of_any_name(names, tmp_path):
+    with pytest.warns(UserWarning, match=r"converts obs\['batch'\]"):
+        result = mnn_correct(*batches(), k=3, batch_categories=names)[0]
+    assert list(result.obs["batch"].cat.categories) == [str(name) for name in names]
+    result.write_h5ad(tmp_path / "out.h5ad")
+    result.write_zarr(tmp_path / "out.zarr")
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_names_that_no_file_holds(name):
+    with pytest.raises(InputError, match="Names of batches are no text"):
+        mnn_correct(*batches(), k=3, batch_categories=[name, "b"])
+    datas = batches()
+    datas[0].obs_names = [name, *datas[0].obs_names[1:]]
+    with pytest.raises(InputError, match="batch 0 has names in obs_names"):
+        mnn_correct(*datas, k=3)
