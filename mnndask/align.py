@@ -119,6 +119,8 @@ def _batch_column(source: Source, batch_key: str) -> pd.Series | None:
         remedy = "Keep one: adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]"
         raise InputError(what, remedy)
     column: pd.Series = obs[batch_key]
+    if column.dtype == np.float16:  # of which pandas makes no index
+        column = column.astype(np.float32)
     if column.isna().any():
         what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{batch_key!r}]."
         raise InputError(what, "Fill them, or drop these cells.")

@@ -77,7 +77,11 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
     # A chunk of zeros that is not written could not be told from one that was lost.
     always = {"array.write_empty_chunks": True}
     try:
-        with zarr.config.set(always), _unsharded():
+        with zarr.config.set(always), _unsharded(), warnings.catch_warnings():
+            # Of record arrays, such as scanpy's uns["rank_genes_groups"]; anndata reads what it wrote.
+            unspecified = "The data type .* does not have a Zarr V3 specification"
+            warnings.filterwarnings("ignore", unspecified, category=UserWarning)
+            warnings.filterwarnings("ignore", unspecified, category=FutureWarning)
             root = zarr.open_group(guarded, mode="a", zarr_format=3)
             root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
             yield root

@@ -242,4 +242,6 @@ def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int, changes: Chan
     else:
         return None
     var = table(group, f"{prefix}var", label, changes, where="raw.var")
-    return AnnData(matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var)
+    held = mapping(group, "varm", label, changes, "raw.varm") if not prefix and "varm" in group else {}
+    varm = shaped(dict(held or {}), "raw.varm", (len(var),), changes)
+    return AnnData(matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var, varm=varm)

@@ -78,6 +78,10 @@ def storable_annotations(
     copied
         Whether arrays have to be copies of those given.
     """
+    columns = storable_keys([[batch_key], given.obs.columns])[1]
+    colours = {f"{key}_colors": f"{name}_colors" for key, name in zip(given.obs, columns, strict=True)}
+    uns = {colours.get(key, key): value for key, value in computed(given.uns).items()}
+    note_renamed(changes, "uns", given.uns, [colours.get(key, key) for key in given.uns])
     slots: dict[str, dict[Any, Any]] = {}
     for slot, held in given.slots.items():
         names = storable_keys([held])[0]
@@ -87,12 +91,23 @@ def storable_annotations(
             kept = in_slot(slot, value, at(slot, key), changes)
             if kept is not LEFT_OUT:
                 slots[slot][name] = own(kept, label) if copied and kept is value else kept
+    obs = storable_table(given.obs, "obs", changes, annotates=True, first=[batch_key])
+    var = storable_table(given.var, "var", changes, annotates=True)
+    _name_apart(obs, slots["obsm"])
+    _name_apart(var, slots["varm"])
     return Annotations(
-        storable_table(given.obs, "obs", changes, annotates=True, first=[batch_key]),
-        storable_table(given.var, "var", changes, annotates=True),
+        obs,
+        var,
         slots,
-        storable_mapping(computed(given.uns), "uns", changes, copied=copied, first=["mnn"]),
+        storable_mapping(uns, "uns", changes, copied=copied, first=["mnn"]),
     )
+
+
+def _name_apart(table: pd.DataFrame, others: Mapping[Any, Any]) -> None:
+    """Take the name of an index that tables share from it, if a column of one of them has it."""
+    columns = {column for other in others.values() for column in getattr(other, "columns", ())}
+    if table.index.name in columns:
+        table.index = table.index.rename(None)
 
 
 def in_slot(slot: str, value: Any, where: str, changes: Changes) -> Any:

@@ -106,7 +106,7 @@ def storable_table(
     out.index = storable_names(table.index)
     if out.index.name is not None:
         taken, (name,) = storable_keys([[*first, *out], [out.index.name]])
-        out.index.name = name if name not in taken else None
+        out.index = out.index.rename(name if name not in taken else None)  # another object than the input's
     if not annotates and (error := write_error(out.iloc[:1, :0])):  # for its index: columns are storable
         changes.left_out[where] = f"a table that no file holds: {error}"
         return LEFT_OUT

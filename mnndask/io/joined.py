@@ -227,6 +227,9 @@ def joined_colours(given: Sequence[Annotations], obs: pd.DataFrame, batch_key: s
 def _coloured(column: Any, colours: Any) -> list[tuple[str, str]]:
     """Categories of a column with their colours; none if there is not one for each."""
     dtype = getattr(column, "dtype", None)  # none of a column that is there twice
-    if not isinstance(dtype, pd.CategoricalDtype) or np.shape(colours)[:1] != (len(dtype.categories),):
+    named = isinstance(colours, list | tuple | np.ndarray) and np.ndim(colours) == 1
+    if not isinstance(dtype, pd.CategoricalDtype) or not named or len(colours) != len(dtype.categories):
+        return []
+    if not all(isinstance(colour, str) for colour in colours):
         return []
     return list(zip(map(str, dtype.categories), map(str, colours), strict=True))

@@ -13,16 +13,16 @@ from mnndask.inputs import backed_matrix
 from mnndask.io.anndata_compat import in_memory
 from mnndask.io.annotations import own
 from mnndask.io.changes import Changes
-from mnndask.io.elements import LEFT_OUT, storable_element, storable_table
+from mnndask.io.elements import LEFT_OUT, storable_element, storable_mapping, storable_table
 from mnndask.io.joined import joined_matrices, joined_tables
 
-Raw = tuple[Any, pd.DataFrame]  # values of all cells, and the genes that they are of
+Raw = tuple[Any, pd.DataFrame, dict[str, Any]]  # values of all cells, their genes, and what varm has of these
 
 
 def with_raw(adata: AnnData, raw: Raw | None) -> AnnData:
     """The AnnData, given values as its ``raw``."""
     if raw is not None:
-        adata.raw = AnnData(raw[0], obs=adata.obs[[]], var=raw[1])
+        adata.raw = AnnData(raw[0], obs=adata.obs[[]], var=raw[1], varm=raw[2])
     return adata
 
 
@@ -35,7 +35,8 @@ def raw_of_one(frame: AnnData, label: str, changes: Changes, *, tried: bool) -> 
         return None
     var = storable_table(in_memory(frame.raw.var), "raw.var", changes, annotates=True)
     X = storable_element(_values(frame, label), "raw", changes)
-    return None if tried or X is LEFT_OUT else (own(X, label), var)
+    varm = storable_mapping(dict(frame.raw.varm), "raw.varm", changes, copied=not tried)
+    return None if tried or X is LEFT_OUT else (own(X, label), var, varm)
 
 
 def joined_raw(
@@ -72,7 +73,7 @@ def joined_raw(
         return None
     columns = [table.index.get_indexer(shared) for table in tables]
     parts = [_columns(X, genes) for X, genes in zip(matrices, columns, strict=True)]
-    return joined_matrices(parts, labels), var
+    return joined_matrices(parts, labels), var, {}
 
 
 def _values(frame: AnnData, label: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from mnndask.errors import InputError, warn
 from mnndask.inputs import Inputs
 from mnndask.io.annotations import Annotations, own, storable_annotations
 from mnndask.io.batch_column import batch_column
-from mnndask.io.changes import Changes
+from mnndask.io.changes import Changes, at
 from mnndask.io.columns import is_text
 from mnndask.io.joined import joined_annotations, joined_colours
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
@@ -58,7 +58,7 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
         for slot in ("obs", "var"):
             _check_names(getattr(frame, f"{slot}_names"), slot, label)
     with _as_we_say_it():
-        batches = _Batches.of(inputs, frames, packing, changes)
+        batches = _Batches.of(inputs, frames, packing)
         (_joined if packing.joins(inputs) else _each)(inputs, frames, None, packing, batches, changes)
     if packing.joins(inputs):
         _warn_of_recurring_names([frame.obs_names for frame in frames], packing.index_unique)
@@ -71,7 +71,7 @@ def pack_anndata(
     """Give corrected AnnData back: corrected values in ``X``, annotations in memory, the rest as it came."""
     with _as_we_say_it():
         frames: list[Any] = [source.annotated() for source in inputs.sources]
-        batches = _Batches.of(inputs, frames, packing, Changes())
+        batches = _Batches.of(inputs, frames, packing)
         if batches.key != packing.batch_key:
             uns = uns | {"parameters": uns["parameters"] | {"batch_key": batches.key}}
         if packing.joins(inputs):
@@ -117,12 +117,30 @@ class _Batches:
     given: list[Annotations]
     key: str
     labels: list[Any]
+    changes: Changes
 
     @classmethod
-    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing, changes: Changes) -> _Batches:
+    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing) -> _Batches:
         given = [Annotations.of(frame) for frame in frames]
-        tables = [one.obs for one in given]
-        return cls(given, *batch_column(inputs, tables, packing.batch_key, changes))
+        changes = Changes()
+        key, labels = batch_column(inputs, [one.obs for one in given], packing.batch_key, changes)
+        return cls(given, key, labels, changes)
+
+    def settle(self, batch_key: str, changes: Changes) -> None:
+        """Note what became of the column itself, rather than of what it takes the place of."""
+        for noted, own_notes in (
+            (changes.left_out, self.changes.left_out),
+            (changes.converted, self.changes.converted),
+        ):
+            noted.pop(at("obs", batch_key), None)
+            noted.update(own_notes)
+        changes.renamed.update(self.changes.renamed)
+
+    def with_colours(self, uns: Mapping[str, Any], batch_key: str) -> dict[str, Any]:
+        """``uns`` of one of several AnnData, with colours of all batches if they have some."""
+        table = pd.DataFrame({self.key: pd.Categorical([], dtype=self.labels[0].dtype)})
+        others = {key: value for key, value in uns.items() if key != f"{self.key}_colors"}
+        return others | joined_colours(self.given, table, batch_key)
 
 
 def _each(
@@ -140,12 +158,15 @@ def _each(
             batches.given[i], source.label, packing.batch_key, changes, copied=not tried
         )
         made.obs[batches.key] = batches.labels[i]
+        if len(frames) > 1:
+            made = replace(made, uns=batches.with_colours(made.uns, packing.batch_key))
         adata = made.around(None if parts is None else parts[i])
         if not packing.save_raw:
             with_raw(adata, raw_of_one(frame, source.label, changes, tried=tried))
         elif not tried:
-            with_raw(adata, (own(source.X, source.label), adata.var))
+            with_raw(adata, (own(source.X, source.label), adata.var, {}))
         out.append(adata)
+    batches.settle(packing.batch_key, changes)
     return out
 
 
@@ -169,6 +190,7 @@ def _joined(
     made = joined_annotations(given, inputs.labels, names, packing.batch_key, changes, tried=tried)
     codes = np.concatenate([label.codes for label in batches.labels])
     made.obs[batches.key] = pd.Categorical.from_codes(codes, dtype=batches.labels[0].dtype)
+    batches.settle(packing.batch_key, changes)
     made = replace(made, uns=joined_colours(given, made.obs, packing.batch_key))
     raw = None if packing.save_raw else joined_raw(frames, inputs.labels, changes, tried=tried)
     if parts is None:
@@ -178,7 +200,7 @@ def _joined(
     lazy = any(isinstance(part, da.Array) for part in parts)
     out = made.around(da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts)))
     if packing.save_raw:
-        raw = stack_cells([own(source.X, source.label) for source in inputs.sources]), out.var
+        raw = stack_cells([own(source.X, source.label) for source in inputs.sources]), out.var, {}
     return with_raw(out, raw)
 
 

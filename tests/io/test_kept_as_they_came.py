@@ -11,6 +11,7 @@ from helpers import GENES, as_anndata, make_batches
 from scipy import sparse as sp
 
 from mnndask import mnn_correct
+from mnndask.io.anndata_compat import write_error
 
 SIZES = (12, 10)
 ROWS = np.random.default_rng(0).permutation(22)
@@ -158,3 +159,89 @@ def test_raw_whose_tables_are_odd_does_not_cost_the_correction(tmp_path):
     assert list(result.raw.var.columns) == ["a_b_1", "when"]
     result.write_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "out.h5ad").raw.X, np.vstack(make_batches(SIZES)))
+
+
+def test_colours_of_lists_are_of_all_batches():
+    datas = batches()
+    for data, categories, colours in zip(
+        datas, ("ba", "cb"), (["blue", "amber"], ["cyan", "blue"]), strict=True
+    ):
+        data.obs["batch"] = pd.Categorical([categories[0]] * data.n_obs, categories=[*categories])
+        data.uns["batch_colors"] = colours
+    for part in mnn_correct(*datas, k=3, do_concatenate=False)[0]:
+        assert list(part.obs["batch"].cat.categories) == ["b", "c"]
+        assert list(part.uns["batch_colors"]) == ["blue", "cyan"]
+
+
+@pytest.mark.parametrize(
+    "colours", [pd.DataFrame({"a": [1, 2]}), np.eye(2), [None, "red"], "ab", {"a": "red"}, 3]
+)
+def test_odd_colours_do_not_cost_the_correction(colours):
+    datas = batches()
+    for data in datas:
+        data.obs["type"] = pd.Categorical(["a", "b"] * (data.n_obs // 2))
+        data.uns["type_colors"] = colours
+    assert "type_colors" not in mnn_correct(*datas, k=3)[0].uns
+
+
+def test_colours_go_with_columns_that_are_renamed():
+    adata = whole(ordered=False)
+    adata.obs["G1/S"] = pd.Categorical(["a", "b"] * 11)
+    adata.obs["G1_S"] = 1.0
+    adata.uns["G1/S_colors"] = ["red", "blue"]
+    with pytest.warns(UserWarning, match="'G1_S_1_colors'"):
+        result = mnn_correct(adata, batch_key="sample", k=3)[0]
+    assert list(result.obs["G1_S_1"]) == ["a", "b"] * 11
+    assert result.uns["G1_S_1_colors"] == ["red", "blue"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
+def test_what_raw_has_of_its_genes_is_kept(kind, tmp_path):
+    adata = whole(ordered=False)
+    adata.varm["PCs"] = np.ones((40, 3))
+    adata.raw = adata.copy()
+    data = adata
+    if kind != "memory":
+        data = tmp_path / f"in.{kind}"
+        getattr(adata, f"write_{kind}")(data)
+    np.testing.assert_array_equal(
+        mnn_correct(data, batch_key="sample", k=3)[0].raw.varm["PCs"], np.ones((40, 3))
+    )
+
+
+@pytest.mark.parametrize("concatenate", [True, False])
+def test_names_of_an_index_are_the_inputs_own(concatenate):
+    datas = batches()
+    for data in datas:
+        data.obs.index.name, data.var.index.name = "a/b", "depth/x"
+        data.obsm["t"] = pd.DataFrame({"a/b": range(data.n_obs)}, index=data.obs_names.copy())
+        data.obs.index.name = "a/b"
+    with pytest.warns(UserWarning, match="renames"):
+        out = mnn_correct(*datas, k=3, do_concatenate=concatenate)[0]
+    assert [(data.obs.index.name, data.var.index.name) for data in datas] == [("a/b", "depth/x")] * 2
+    assert write_error((out if concatenate else out[0]).obsm["t"]) is None
+
+
+@pytest.mark.parametrize("value", [0, 0.0, False])
+@pytest.mark.filterwarnings("ignore:.* lacks chunks of obs/flat/categories")
+def test_a_category_that_writers_leave_out(value, tmp_path):
+    """Zarr leaves out what is all zero, and one category may be so."""
+    paths = [tmp_path / f"{i}.zarr" for i in range(2)]
+    for data, path in zip(batches(), paths, strict=True):
+        data.obs["flat"] = pd.Categorical([value] * data.n_obs)
+        data.write_zarr(path)
+        assert not [
+            file
+            for file in (path / "obs/flat/categories").rglob("*")
+            if not file.name.startswith((".z", "zarr"))
+        ]
+    assert list(mnn_correct(*paths, k=3)[0].obs["flat"]) == [value] * 22
+
+
+def test_batches_named_in_half_precision():
+    datas = batches()
+    for data, value in zip(datas, (1, 2), strict=True):
+        data.obs["batch"] = np.float16(value)
+    for given in (datas, [ad.concat(datas)]):
+        result = mnn_correct(*given, k=3)[0]
+        assert list(result.obs["batch"]) == [1] * 12 + [2] * 10
