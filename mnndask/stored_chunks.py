@@ -90,7 +90,7 @@ def check_annotations(elem: Any, label: str, used: Collection[str] = ()) -> None
             continue
         if part.role == "codes" and _n_categories(elem, part) <= 1:
             continue
-        # The only category may be a zero that is left out; of text, lost names are likelier than an empty one.
+        # The only category may be a zero that is left out; a text is likelier lost than empty.
         zero = array.shape == (1,) and array.dtype.kind in "biuf"
         if part.is_names or (part.role == "categories" and not zero):
             raise _lacks(label, array, lost, WRITE_AGAIN)
