@@ -22,7 +22,7 @@ from zarr.storage import MemoryStore
 from mnndask.budget import CHUNK_BYTES
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
 from mnndask.io.anndata_compat import layer_names
-from mnndask.io.annotations import storable
+from mnndask.io.raw import storable
 from mnndask.lazy import rows_per_chunk
 from mnndask.location import Location, is_denied, is_remote, unreachable
 from mnndask.progress import counted, showing, stage

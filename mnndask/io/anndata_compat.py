@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anndata as ad
@@ -38,6 +39,16 @@ def concatenated(parts: Sequence[AnnData], *, join: str = "outer") -> AnnData:
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         return ad.concat(list(parts), join=join, merge="same")
+
+
+@contextmanager
+def as_we_say_it() -> Iterator[None]:
+    """Keep anndata from saying what our own warning says with its remedy, and what users cannot change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
+        # anndata 0.13 asks pandas 3 for it whenever it makes an AnnData
+        warnings.filterwarnings("ignore", "The 'future.infer_string' option", DeprecationWarning)
+        yield
 
 
 def write_error(value: Any) -> str | None:

@@ -61,7 +61,7 @@ class Annotations:
 
 
 def storable_annotations(
-    given: Annotations, label: str, batch_key: str, changes: Changes, *, copied: bool
+    given: Annotations, label: str, batch_key: str | None, changes: Changes, *, copied: bool
 ) -> Annotations:
     """Annotations of one AnnData as files hold them.
 
@@ -72,13 +72,14 @@ def storable_annotations(
     label
         How messages call what they came in.
     batch_key
-        Column of obs that the result has in any case.
+        Column of obs that the result has in any case; None for no other than it has.
     changes
         Where to note what is left out or changed.
     copied
         Whether arrays have to be copies of those given.
     """
-    columns = storable_keys([[batch_key], given.obs.columns])[1]
+    first = [] if batch_key is None else [batch_key]
+    columns = storable_keys([first, given.obs.columns])[1]
     colours = {f"{key}_colors": f"{name}_colors" for key, name in zip(given.obs, columns, strict=True)}
     uns = {colours.get(key, key): value for key, value in computed(given.uns).items()}
     note_renamed(changes, "uns", given.uns, [colours.get(key, key) for key in given.uns])
@@ -91,7 +92,7 @@ def storable_annotations(
             kept = in_slot(slot, value, at(slot, key), changes)
             if kept is not LEFT_OUT:
                 slots[slot][name] = own(kept, label) if copied and kept is value else kept
-    obs = storable_table(given.obs, "obs", changes, annotates=True, first=[batch_key])
+    obs = storable_table(given.obs, "obs", changes, annotates=True, first=first)
     var = storable_table(given.var, "var", changes, annotates=True)
     _name_apart(obs, slots["obsm"])
     _name_apart(var, slots["varm"])
@@ -130,14 +131,3 @@ def own(value: Any, label: str) -> Any:
     if isinstance(value, da.Array):
         return guarded(value, label)
     return value.copy() if hasattr(value, "copy") else value
-
-
-def storable(adata: AnnData) -> AnnData:
-    """An AnnData as files hold it; warns of what they cannot hold as it is."""
-    changes = Changes()
-    out = storable_annotations(Annotations.of(adata), "the data", "", changes, copied=False).around(adata.X)
-    if adata.raw is not None:
-        var = storable_table(in_memory(adata.raw.var), "raw.var", changes, annotates=True)
-        out.raw = AnnData(adata.raw.X, obs=out.obs[[]], var=var)
-    changes.warn()
-    return out

@@ -76,14 +76,19 @@ def storable_column(column: Column, *, as_categories: bool = False) -> Storable:
 
 
 def _plain(column: Column) -> Storable:
-    """A column of NumPy's own types."""
-    kind, itemsize = column.dtype.kind, column.dtype.itemsize
-    if kind in "biu" or (kind, itemsize <= 8) == ("f", True) or (kind, itemsize <= 16) == ("c", True):
-        return column, None
-    if kind in "fc":
-        narrower = np.complex128 if kind == "c" else np.float64
-        return column.astype(narrower), np.dtype(narrower).name
-    return _objects(column.astype(object), as_categories=False)
+    """A column of NumPy's own types, other than times: of numbers."""
+    dtype = storable_dtype(column.dtype)
+    if dtype is None:
+        return _objects(column.astype(object), as_categories=False)
+    return (column, None) if dtype == column.dtype else (column.astype(dtype), dtype.name)
+
+
+def storable_dtype(dtype: np.dtype) -> np.dtype | None:
+    """Type in which files hold numbers: the same in up to double precision; None if they are none."""
+    widest = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}.get(dtype.kind)
+    if widest is not None and dtype.itemsize > widest.itemsize:
+        return widest
+    return dtype if dtype.kind in "biufc" else None
 
 
 def _replaced(column: Column, values: Any) -> Column:

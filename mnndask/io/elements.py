@@ -14,7 +14,7 @@ from scipy import sparse
 
 from mnndask.io.anndata_compat import in_memory, write_error
 from mnndask.io.changes import Changes, at
-from mnndask.io.columns import storable_column, storable_names
+from mnndask.io.columns import storable_column, storable_dtype, storable_names
 from mnndask.io.keys import storable_keys
 
 INT64 = np.iinfo(np.int64)
@@ -26,16 +26,11 @@ def is_matrix(value: Any) -> bool:
     if isinstance(value, da.Array):
         meta = value._meta
         known = isinstance(meta, np.ndarray) or getattr(meta, "format", None) in {"csr", "csc"}
-        return known and _holds_numbers(value.dtype) and not np.isnan(value.shape).any()
-    if sparse.issparse(value):
-        return _holds_numbers(value.dtype)
-    plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
-    return plain and _holds_numbers(value.dtype)
-
-
-def _holds_numbers(dtype: np.dtype) -> bool:
-    """Whether stores hold numbers of a type: up to double precision, and flags."""
-    return dtype.kind in "biu" or dtype.itemsize <= {"f": 8, "c": 16}.get(dtype.kind, 0)
+        known = known and not np.isnan(value.shape).any()
+    else:
+        masked = isinstance(value, np.ma.MaskedArray)
+        known = sparse.issparse(value) or (isinstance(value, np.ndarray) and not masked)
+    return bool(known) and storable_dtype(value.dtype) == value.dtype
 
 
 def storable_element(value: Any, where: str, changes: Changes) -> Any:
@@ -49,11 +44,11 @@ def storable_element(value: Any, where: str, changes: Changes) -> Any:
             value = column.array if isinstance(column.dtype, ExtensionDtype) else column.to_numpy()
     if isinstance(value, np.ma.MaskedArray) and not np.ma.is_masked(value):
         value = value.data
-    if isinstance(value, np.ndarray | da.Array) and value.dtype.kind in "fc" and not is_matrix(value):
-        narrower = np.dtype(np.complex128 if value.dtype.kind == "c" else np.float64)
-        if value.dtype.itemsize > narrower.itemsize:
-            value = value.astype(narrower)
-            changes.converted[where] = narrower.name
+    if isinstance(value, np.ndarray | da.Array):
+        dtype = storable_dtype(value.dtype)
+        if dtype is not None and dtype != value.dtype:
+            value = value.astype(dtype)
+            changes.converted[where] = dtype.name
     if sparse.issparse(value) and value.format not in {"csr", "csc"}:
         value = value.tocsr()
     if is_matrix(value):

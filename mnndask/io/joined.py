@@ -47,7 +47,9 @@ def joined_annotations(
     slots: dict[str, dict[Any, Any]] = {slot: {} for slot in OF_CELLS}
     for slot in OF_CELLS:
         for name, (key, values) in _shared([one.slots[slot] for one in given], slot, labels, changes).items():
-            parts = [in_slot(slot, value, at(slot, key), changes) for value in values]
+            parts = values
+            if not all(isinstance(value, pd.DataFrame) for value in values):  # of tables once they are joined
+                parts = [in_slot(slot, value, at(slot, key), changes) for value in values]
             if any(part is LEFT_OUT for part in parts):
                 continue
             if all(map(is_matrix, parts)):
@@ -209,15 +211,19 @@ def joined_colours(given: Sequence[Annotations], obs: pd.DataFrame, batch_key: s
         Column that has its name before others.
     """
     renamed = storable_keys([[batch_key], *(one.obs.columns for one in given)])[1:]
+    keys: list[dict[Any, Any]] = [
+        dict(zip(names, one.obs.columns, strict=True)) for one, names in zip(given, renamed, strict=True)
+    ]
     out = {}
     for column in obs.select_dtypes("category"):
         known: dict[str, str] = {}
         agree = True
-        for one, names in zip(given, renamed, strict=True):
-            for key, name in zip(one.obs.columns, names, strict=True):
-                colours = computed(one.uns.get(f"{key}_colors")) if name == column else None
-                for category, colour in _coloured(one.obs[key], colours) if colours is not None else ():
-                    agree &= known.setdefault(category, colour) == colour
+        for one, key_of in zip(given, keys, strict=True):
+            if column not in key_of:
+                continue
+            key = key_of[column]
+            for category, colour in _coloured(one.obs[key], computed(one.uns.get(f"{key}_colors"))):
+                agree &= known.setdefault(category, colour) == colour
         categories = [str(category) for category in obs[column].cat.categories]
         if agree and categories and all(category in known for category in categories):
             out[f"{column}_colors"] = np.array([known[category] for category in categories], object)
@@ -227,7 +233,7 @@ def joined_colours(given: Sequence[Annotations], obs: pd.DataFrame, batch_key: s
 def _coloured(column: Any, colours: Any) -> list[tuple[str, str]]:
     """Categories of a column with their colours; none if there is not one for each."""
     dtype = getattr(column, "dtype", None)  # none of a column that is there twice
-    named = isinstance(colours, list | tuple | np.ndarray) and np.ndim(colours) == 1
+    named = isinstance(colours, list | tuple) or (isinstance(colours, np.ndarray) and colours.ndim == 1)
     if not isinstance(dtype, pd.CategoricalDtype) or not named or len(colours) != len(dtype.categories):
         return []
     if not all(isinstance(colour, str) for colour in colours):

@@ -1,4 +1,4 @@
-"""``raw`` of a result: the inputs' own, joined as anndata joins it."""
+"""``raw`` of a result: the inputs' own, joined as anndata joins it, and as both file formats hold it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from mnndask.inputs import backed_matrix
-from mnndask.io.anndata_compat import in_memory
-from mnndask.io.annotations import own
+from mnndask.io.anndata_compat import as_we_say_it, in_memory
+from mnndask.io.annotations import Annotations, own, storable_annotations
 from mnndask.io.changes import Changes
 from mnndask.io.elements import LEFT_OUT, storable_element, storable_mapping, storable_table
 from mnndask.io.joined import joined_matrices, joined_tables
@@ -26,17 +26,26 @@ def with_raw(adata: AnnData, raw: Raw | None) -> AnnData:
     return adata
 
 
-def raw_of_one(frame: AnnData, label: str, changes: Changes, *, tried: bool) -> Raw | None:
-    """``raw`` of one AnnData, left in its file where it is backed by one; None if there is none to keep.
-
-    If `tried`, only what becomes of it is noted.
-    """
+def raw_of_one(frame: AnnData, label: str, changes: Changes, *, copied: bool) -> Raw | None:
+    """``raw`` of one AnnData, left in its file where it is backed by one; None if there is none to keep."""
     if frame.raw is None:
         return None
     var = storable_table(in_memory(frame.raw.var), "raw.var", changes, annotates=True)
     X = storable_element(_values(frame, label), "raw", changes)
-    varm = storable_mapping(dict(frame.raw.varm), "raw.varm", changes, copied=not tried)
-    return None if tried or X is LEFT_OUT else (own(X, label), var, varm)
+    varm = storable_mapping(dict(frame.raw.varm), "raw.varm", changes, copied=copied)
+    if X is LEFT_OUT:
+        return None
+    return own(X, label) if copied else X, var, varm
+
+
+def storable(adata: AnnData) -> AnnData:
+    """An AnnData as files hold it; warns of what they cannot hold as it is."""
+    changes = Changes()
+    with as_we_say_it():
+        made = storable_annotations(Annotations.of(adata), "the data", None, changes, copied=False)
+        out = with_raw(made.around(adata.X), raw_of_one(adata, "the data", changes, copied=False))
+    changes.warn()
+    return out
 
 
 def joined_raw(

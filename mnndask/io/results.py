@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +15,7 @@ from anndata.utils import make_index_unique
 
 from mnndask.errors import InputError, warn
 from mnndask.inputs import Inputs
+from mnndask.io.anndata_compat import as_we_say_it
 from mnndask.io.annotations import Annotations, own, storable_annotations
 from mnndask.io.batch_column import batch_column
 from mnndask.io.changes import Changes, at
@@ -47,19 +46,19 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
     Raises
     ------
     InputError
-        If the name of a cell or of a gene is missing.
+        If the name of a cell or of a gene is missing, or a name, of a batch too, is no text that files hold.
     """
-    changes = Changes()
-    frames: list[Any] = [source.frame for source in inputs.sources]
     if not is_text(inputs.names):
         what = f"Names of batches are no text that files hold: {inputs.names}."
         raise InputError(what, "Name them otherwise: batch_categories=[...], one name per batch.")
+    frames: list[Any] = [source.frame for source in inputs.sources]
     for frame, label in zip(frames, inputs.labels, strict=True):
         for slot in ("obs", "var"):
             _check_names(getattr(frame, f"{slot}_names"), slot, label)
-    with _as_we_say_it():
-        batches = _Batches.of(inputs, frames, packing)
-        (_joined if packing.joins(inputs) else _each)(inputs, frames, None, packing, batches, changes)
+    changes = Changes()
+    with as_we_say_it():
+        given = _Given.of(inputs, frames, packing)
+        (_joined if packing.joins(inputs) else _each)(given, None, changes)
     if packing.joins(inputs):
         _warn_of_recurring_names([frame.obs_names for frame in frames], packing.index_unique)
     changes.warn()
@@ -69,16 +68,15 @@ def pack_anndata(
     inputs: Inputs, parts: Sequence[Any], uns: dict[str, Any], packing: Packing
 ) -> AnnData | list[AnnData]:
     """Give corrected AnnData back: corrected values in ``X``, annotations in memory, the rest as it came."""
-    with _as_we_say_it():
-        frames: list[Any] = [source.annotated() for source in inputs.sources]
-        batches = _Batches.of(inputs, frames, packing)
-        if batches.key != packing.batch_key:
-            uns = uns | {"parameters": uns["parameters"] | {"batch_key": batches.key}}
+    with as_we_say_it():
+        given = _Given.of(inputs, [source.annotated() for source in inputs.sources], packing)
+        if given.key != packing.batch_key:
+            uns = uns | {"parameters": uns["parameters"] | {"batch_key": given.key}}
         if packing.joins(inputs):
-            out = _joined(inputs, frames, parts, packing, batches, Changes())
+            out = _joined(given, parts, Changes())
             out.uns["mnn"] = uns
             return out
-        each = _each(inputs, frames, parts, packing, batches, Changes())
+        each = _each(given, parts, Changes())
         if inputs.codes is not None:
             each[0].uns["mnn"] = uns
             if packing.concatenate:
@@ -98,101 +96,94 @@ def _check_names(names: pd.Index, slot: str, label: str) -> None:
         raise InputError(what, f"Rename those that hold NUL or what is not Unicode: adata.{slot}_names = ...")
 
 
-@contextmanager
-def _as_we_say_it() -> Iterator[None]:
-    """Keep anndata from saying what our own warning says with its remedy, and what users cannot change."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
-        # anndata 0.13 asks pandas 3 for it whenever it makes an AnnData
-        warnings.filterwarnings(
-            "ignore", "The 'future.infer_string' option is deprecated", DeprecationWarning
-        )
-        yield
-
-
 @dataclass(frozen=True)
-class _Batches:
-    """What all sources hold: their annotations, the column that names their batches, and its values."""
+class _Given:
+    """All that results are put together from but their values.
 
-    given: list[Annotations]
+    Parameters
+    ----------
+    inputs, frames
+        What came in, and the AnnData that it came in.
+    packing
+        How to put results together.
+    annotations
+        Of each AnnData, as they came.
+    key, labels
+        Name of the column that names the batches, and its values for each AnnData.
+    changes
+        What became of that column.
+    """
+
+    inputs: Inputs
+    frames: Sequence[Any]
+    packing: Packing
+    annotations: list[Annotations]
     key: str
     labels: list[Any]
     changes: Changes
 
     @classmethod
-    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing) -> _Batches:
-        given = [Annotations.of(frame) for frame in frames]
-        changes = Changes()
-        key, labels = batch_column(inputs, [one.obs for one in given], packing.batch_key, changes)
-        return cls(given, key, labels, changes)
+    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing) -> _Given:
+        annotations, changes = [Annotations.of(frame) for frame in frames], Changes()
+        key, labels = batch_column(inputs, [one.obs for one in annotations], packing.batch_key, changes)
+        return cls(inputs, frames, packing, annotations, key, labels, changes)
 
-    def settle(self, batch_key: str, changes: Changes) -> None:
-        """Note what became of the column itself, rather than of what it takes the place of."""
+    def note(self, changes: Changes) -> None:
+        """Note what became of the column that names the batches, rather than of what it replaces."""
+        place = at("obs", self.packing.batch_key)
         for noted, own_notes in (
             (changes.left_out, self.changes.left_out),
             (changes.converted, self.changes.converted),
         ):
-            noted.pop(at("obs", batch_key), None)
+            noted.pop(place, None)
             noted.update(own_notes)
         changes.renamed.update(self.changes.renamed)
 
-    def with_colours(self, uns: Mapping[str, Any], batch_key: str) -> dict[str, Any]:
-        """``uns`` of one of several AnnData, with colours of all batches if they have some."""
+    def colours(self) -> dict[str, Any]:
+        """Colours of the batches, if several AnnData have some."""
         table = pd.DataFrame({self.key: pd.Categorical([], dtype=self.labels[0].dtype)})
-        others = {key: value for key, value in uns.items() if key != f"{self.key}_colors"}
-        return others | joined_colours(self.given, table, batch_key)
+        return joined_colours(self.annotations, table, self.packing.batch_key)
 
 
-def _each(
-    inputs: Inputs,
-    frames: Sequence[Any],
-    parts: Sequence[Any] | None,
-    packing: Packing,
-    batches: _Batches,
-    changes: Changes,
-) -> list[AnnData]:
-    """A result for each source, without its record; without `parts`, to see what becomes of annotations."""
-    tried, out = parts is None, []
-    for i, (source, frame) in enumerate(zip(inputs.sources, frames, strict=True)):
+def _each(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> list[AnnData]:
+    """A result for each AnnData, without its record; without `parts`, to see what becomes of annotations."""
+    tried, packing, out = parts is None, given.packing, []
+    several = len(given.frames) > 1
+    colours = given.colours() if several else {}
+    for i, (source, frame) in enumerate(zip(given.inputs.sources, given.frames, strict=True)):
         made = storable_annotations(
-            batches.given[i], source.label, packing.batch_key, changes, copied=not tried
+            given.annotations[i], source.label, packing.batch_key, changes, copied=not tried
         )
-        made.obs[batches.key] = batches.labels[i]
-        if len(frames) > 1:
-            made = replace(made, uns=batches.with_colours(made.uns, packing.batch_key))
+        made.obs[given.key] = given.labels[i]
+        if several:
+            others = {key: value for key, value in made.uns.items() if key != f"{given.key}_colors"}
+            made = replace(made, uns=others | colours)
         adata = made.around(None if parts is None else parts[i])
         if not packing.save_raw:
-            with_raw(adata, raw_of_one(frame, source.label, changes, tried=tried))
-        elif not tried:
-            with_raw(adata, (own(source.X, source.label), adata.var, {}))
-        out.append(adata)
-    batches.settle(packing.batch_key, changes)
+            raw = raw_of_one(frame, source.label, changes, copied=not tried)
+        else:
+            raw = None if tried else (own(source.X, source.label), adata.var, {})
+        out.append(adata if tried else with_raw(adata, raw))
+    given.note(changes)
     return out
 
 
-def _joined(
-    inputs: Inputs,
-    frames: Sequence[Any],
-    parts: Sequence[Any] | None,
-    packing: Packing,
-    batches: _Batches,
-    changes: Changes,
-) -> AnnData:
-    """One result for all sources, likewise."""
-    given = batches.given
+def _joined(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> AnnData:
+    """One result for all AnnData, likewise."""
+    inputs, packing, labels = given.inputs, given.packing, given.inputs.labels
     tried, separator = parts is None, packing.index_unique
-    names = [one.obs.index for one in given]
+    names = [one.obs.index for one in given.annotations]
     if separator is not None and not tried:  # names of all cells take memory
         names = [
             pd.Index([f"{cell}{separator}{name}" for cell in own_names])
             for own_names, name in zip(names, inputs.names, strict=True)
         ]
-    made = joined_annotations(given, inputs.labels, names, packing.batch_key, changes, tried=tried)
-    codes = np.concatenate([label.codes for label in batches.labels])
-    made.obs[batches.key] = pd.Categorical.from_codes(codes, dtype=batches.labels[0].dtype)
-    batches.settle(packing.batch_key, changes)
-    made = replace(made, uns=joined_colours(given, made.obs, packing.batch_key))
-    raw = None if packing.save_raw else joined_raw(frames, inputs.labels, changes, tried=tried)
+    made = joined_annotations(given.annotations, labels, names, packing.batch_key, changes, tried=tried)
+    codes = np.concatenate([one.codes for one in given.labels])
+    made.obs[given.key] = pd.Categorical.from_codes(codes, dtype=given.labels[0].dtype)
+    given.note(changes)
+    made = replace(made, uns=joined_colours(given.annotations, made.obs, packing.batch_key))
+    raw = None if packing.save_raw else joined_raw(given.frames, labels, changes, tried=tried)
     if parts is None:
         return made.around(None)
     if separator is not None and not made.obs.index.is_unique:

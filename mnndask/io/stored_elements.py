@@ -112,11 +112,9 @@ def matrices(
     out = {}
     for key in elem:
         try:
-            value = matrix(elem, key, label, chunk_bytes, first)
+            out[key] = matrix(elem, key, label, chunk_bytes, first)
         except UnknownElementError as error:
             changes.left_out[at(name, key)] = error.why
-            continue
-        out[key] = value
     return shaped(out, name, shape, changes)
 
 

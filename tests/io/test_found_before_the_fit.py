@@ -198,6 +198,7 @@ def test_warnings_come_before_the_work(call, monkeypatch):
         getattr(fitted, call)(datas)
     ours = [str(warning.message).startswith("The result") for warning in said]
     assert sum(ours) == 2
+    assert all(warning.filename == __file__ for warning, own in zip(said, ours, strict=True) if own)
     assert begun
     assert not any(ours[min(begun) :])
 

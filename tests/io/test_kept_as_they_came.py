@@ -12,6 +12,7 @@ from scipy import sparse as sp
 
 from mnndask import mnn_correct
 from mnndask.io.anndata_compat import write_error
+from mnndask.output import write_zarr
 
 SIZES = (12, 10)
 ROWS = np.random.default_rng(0).permutation(22)
@@ -174,7 +175,7 @@ def test_colours_of_lists_are_of_all_batches():
 
 
 @pytest.mark.parametrize(
-    "colours", [pd.DataFrame({"a": [1, 2]}), np.eye(2), [None, "red"], "ab", {"a": "red"}, 3]
+    "colours", [pd.DataFrame({"a": [1, 2]}), np.eye(2), [None, "red"], "ab", {"a": "red"}, 3, [[1, 2], [3]]]
 )
 def test_odd_colours_do_not_cost_the_correction(colours):
     datas = batches()
@@ -245,3 +246,24 @@ def test_batches_named_in_half_precision():
     for given in (datas, [ad.concat(datas)]):
         result = mnn_correct(*given, k=3)[0]
         assert list(result.obs["batch"]) == [1] * 12 + [2] * 10
+
+
+def test_the_writer_keeps_what_raw_has(tmp_path):
+    adata = batches()[0]
+    adata.raw = ad.AnnData(adata.X.astype(np.longdouble), obs=adata.obs[[]], var=adata.var)
+    adata.raw.varm["PCs"] = np.ones((40, 3))
+    with pytest.warns(UserWarning, match="The result converts raw to float64"):
+        write_zarr(adata, tmp_path / "out.zarr")
+    back = ad.read_zarr(tmp_path / "out.zarr").raw
+    np.testing.assert_array_equal(back.X, adata.X)
+    np.testing.assert_array_equal(back.varm["PCs"], np.ones((40, 3)))
+
+
+def test_tables_of_which_one_cannot_be_stored_are_said_to_be_left_out_only():
+    datas = batches()
+    for data, values in zip(datas, ([[1]] * 12, pd.date_range("2020", periods=10)), strict=True):
+        data.obsm["t"] = pd.DataFrame({"odd": values, "fine": 1}, index=data.obs_names)
+    with pytest.warns(UserWarning, match=r"leaves out obsm\['t'\]\['odd'\]") as said:
+        result = mnn_correct(*datas, k=3)[0]
+    assert not [warning for warning in said if "converts" in str(warning.message)]
+    assert list(result.obsm["t"].columns) == ["fine"]
