@@ -1,1 +1,1 @@
-"""Timings that are too slow for the tests, which run them at toy size."""
+"""Benchmarks that are too slow for the tests, which run them at toy size."""

@@ -1,8 +1,8 @@
 """The command on a cluster of two workers of one thread, against two threads; and a worker that is killed.
 
 ``python -m benchmarks.cluster --json cluster.json``. The scheduler and the workers are processes of this
-machine. Rounds are interleaved, and ratios taken within a round. ``on_the_wire_mb`` is all that went over the
-loopback interface during a run: graphs to the scheduler, tasks and their inputs to workers, heartbeats.
+machine. Rounds are interleaved, and ratios are taken within a round. ``on_the_wire_mb`` is all traffic over
+the loopback interface during a run: graphs to the scheduler, tasks and their inputs to workers, heartbeats.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import psutil
 import zarr
 from distributed import Client
 
-from benchmarks.clusters import cluster, kill, worker_pids
 from benchmarks.data import stored
 from benchmarks.memory import HERE, MNNDASK
 from benchmarks.report import benchmark
-from mnndask.stored_chunks import missing_chunks
+from mnndask.stores.missing_chunks import missing_chunks
+from tests.clusters import cluster, kill, worker_pids
 
 FULL = {
     "n_cells": 200_000,
@@ -40,7 +40,7 @@ TOY = {"n_cells": 600, "n_genes": 50, "memory_limit": "1MB", "rounds": 1}
 
 
 def sent_bytes() -> int:
-    """Bytes that went over the loopback interface since the machine started."""
+    """Bytes sent over the loopback interface since the machine started."""
     return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
 
 
@@ -61,7 +61,7 @@ def n_chunks(output: Path) -> int:
 
 
 def recovery(words: Sequence[Any], output: Path, client: Client) -> dict[str, float]:
-    """Run, kill a worker once a chunk is written, and see what that takes."""
+    """Time a run in which a worker is killed once a chunk is written."""
     pids = worker_pids(client)
     start = time.perf_counter()
     process = started(words)
@@ -78,10 +78,10 @@ def recovery(words: Sequence[Any], output: Path, client: Client) -> dict[str, fl
 
 
 def _others(client: Client, pids: set[int]) -> set[int]:
-    """Workers that are there now, but for these."""
+    """Current worker processes other than these."""
     try:
         return worker_pids(client) - pids
-    except OSError:  # one is just gone
+    except OSError:  # one has just ended
         return set()
 
 
@@ -92,9 +92,9 @@ def run(given: Any) -> dict[str, Any]:
         output = folder / "corrected.zarr"
         words = [*paths, "--memory-limit", given.memory_limit, "--scratch", scratch, "-o", output]
         memory = ("--memory-limit", "4GB")
-        with cluster(folder / "cluster", 2, worker=memory) as made, Client(made.address) as client:
+        with cluster(folder / "cluster", 2, worker=memory) as running, Client(running.address) as client:
             client.wait_for_workers(2)
-            on_cluster = [*words, "--scheduler", made.address]
+            on_cluster = [*words, "--scheduler", running.address]
             rounds = []
             for _ in range(given.rounds):
                 local = timed([*words, "--n-jobs", 2])

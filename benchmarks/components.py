@@ -1,8 +1,8 @@
-"""What distances in principal components cost, or gain, in quality: over their number and sigma.
+"""How distances in principal components change quality, by number of components and sigma.
 
-``python -m benchmarks.components --json components.json``. Simulated batches, and the scmixology batches as
-:mod:`benchmarks.quality` has them; all cells are used for fitting. Neighbours are 30, on 20 components of
-the uncorrected and the corrected cells together. Prints a Markdown table.
+``python -m benchmarks.components --json components.json``. Data are simulated batches and the scmixology
+batches, as in :mod:`benchmarks.quality`; all cells are used for fitting. Measures use 30 neighbours in 20
+components of the uncorrected and the corrected cells together. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ COLUMNS = {
 }
 
 
-def looked_at(case: Case, X: np.ndarray) -> dict[str, float]:
-    """Mixing of the batches, and what became of each of them."""
+def measures_of(case: Case, X: np.ndarray) -> dict[str, float]:
+    """Mixing of the batches, and how far each batch kept its own structure."""
     n = len(X)
     both = embed(np.concatenate([case.normalised, X]))
     before, after = both[:n], both[n:]
@@ -62,14 +62,14 @@ def looked_at(case: Case, X: np.ndarray) -> dict[str, float]:
 
 
 def rows_of(case: Case, sigmas: list[float], numbers: list[int]) -> Iterator[dict[str, Any]]:
-    yield {"data": case.name, "components": "uncorrected"} | looked_at(case, case.normalised)
+    yield {"data": case.name, "components": "uncorrected"} | measures_of(case, case.normalised)
     for sigma in sigmas:
         by_genes = None
         for n in (None, *numbers):
             X, seconds = case.corrected(sigma=sigma, sketch_size=None, n_components=n)
             V = X - case.normalised
             row = {"data": case.name, "sigma": sigma, "components": str(n or "genes"), "seconds": seconds}
-            row |= looked_at(case, X)
+            row |= measures_of(case, X)
             if by_genes is None:
                 by_genes = V
             else:

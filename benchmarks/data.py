@@ -1,4 +1,4 @@
-"""Simulated data in files, kept between benchmarks where a folder for it is given."""
+"""Simulated data in files, kept between benchmarks if a folder for it is given."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import zarr
 
-from mnndask.datasets import simulate_to_zarr
+from mnndask.datasets.simulated import simulate_to_zarr
 
 
 def stored(folder: Path, n_cells: int | list[int], n_genes: int, n_batches: int) -> list[Path]:
-    """Batches in a folder, simulated there unless they are there already."""
+    """Paths of batches in a folder, simulated there unless they already exist."""
     if not (folder / "batch0.zarr").exists():
         return simulate_to_zarr(folder, n_cells, n_genes, n_batches)
     paths = [folder / f"batch{b}.zarr" for b in range(len(list(folder.glob("batch*.zarr"))))]

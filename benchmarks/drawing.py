@@ -1,6 +1,7 @@
-"""How long drawing a sketch of stored batches takes, beside reading them once.
+"""Time to draw a sketch of stored batches, compared with reading them once.
 
-``python -m benchmarks.drawing --json drawing.json``. Rounds are interleaved, and ratios taken within a round.
+``python -m benchmarks.drawing --json drawing.json``. Rounds are interleaved, and ratios are taken within a
+round.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import dask
 
 from benchmarks.data import stored
 from benchmarks.report import benchmark, seconds
-from mnndask.budget import Budget
-from mnndask.inputs import Inputs, read_inputs
-from mnndask.sketch import choose_cells, draw_cells
-from mnndask.spaces import GeneSpaces
+from mnndask.core.gene_spaces import GeneSpaces
+from mnndask.core.parameters import Parameters
+from mnndask.engine.memory_budget import Budget
+from mnndask.engine.run_options import RunOptions
+from mnndask.engine.sketch import choose_cells, draw_cells
+from mnndask.io.inputs import read_inputs
+from mnndask.io.opened_inputs import InputOptions, Inputs
 
 FULL = {
     "n_cells": 1_000_000,
@@ -35,23 +39,16 @@ TOY = {"n_cells": 400, "n_genes": 50, "sketch_size": 50, "rounds": 2}
 
 
 def read(inputs: Inputs) -> None:
-    """Decode every chunk, and do nothing with it."""
+    """Decode every chunk and discard it."""
     blocks = [block for source in inputs.sources for block in source.X.to_delayed().ravel()]
     dask.compute([dask.delayed(lambda X: X.shape)(block) for block in blocks])
 
 
 def draw(inputs: Inputs, method: str, size: int, limit: str) -> None:
     spaces = GeneSpaces(inputs.n_genes, None, True, True, inputs.dtype)
-    given = {
-        "restrict": None,
-        "sketch_size": size,
-        "sketch_method": method,
-        "n_jobs": None,
-        "random_state": 0,
-    }
-    budget = Budget.of(limit, None)
-    chosen = choose_cells(inputs, spaces, list(range(len(inputs.sources))), given)
-    rows = draw_cells(inputs.in_large_blocks(budget, size), spaces, chosen, given, budget)
+    parameters, run = Parameters(sketch_size=size, sketch_method=method), RunOptions(memory_limit=limit)
+    chosen = choose_cells(inputs, spaces, list(range(len(inputs.sources))), parameters)
+    rows = draw_cells(inputs.in_large_blocks(run.budget, size), spaces, chosen, parameters, run)
     assert all(own is None or len(own) == size for own in rows)
 
 
@@ -59,7 +56,7 @@ def run(given: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         folder = given.data or Path(scratch) / "data"
         paths = stored(folder, given.n_cells, given.n_genes, given.n_batches)
-        inputs = read_inputs(paths, batch_key="batch", budget=Budget.of(given.memory_limit, None))
+        inputs = read_inputs(paths, options=InputOptions(), budget=Budget.of(given.memory_limit, None))
         todo: dict[str, Callable[[], None]] = {"read": partial(read, inputs)}
         for method in ("mixed", "geometric", "random"):
             todo[method] = partial(draw, inputs, method, given.sketch_size, given.memory_limit)

@@ -1,7 +1,7 @@
-"""Time against cells, genes, sketch size and batches, one at a time, and the powers it grows with.
+"""Time against cells, genes, sketch size and batches, varied one at a time, and the power of its growth.
 
 ``python -m benchmarks.growth --json growth.json --plot growth.png``. From sparse zarr to zarr; fit and
-application are timed apart. Prints a Markdown table.
+application are timed separately. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.data import stored
 from benchmarks.quality import table_of
 from benchmarks.report import benchmark
 from mnndask import mnn_correct
-from mnndask.output import write_zarr
+from mnndask.api.write import write_zarr
 
 BASE = {"cells": 20_000, "genes": 2000, "sketch": 2000, "batches": 4}
 FULL = {
@@ -59,7 +59,7 @@ def one(size: dict[str, int], memory_limit: str, data: Path) -> dict[str, Any]:
 
 
 def with_powers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one quantity, and the power of it with which times grow: the slope in logarithms."""
+    """Add to the rows of one quantity the power with which times grow: the slope on logarithmic axes."""
     varied = np.log([row[rows[0]["varied"]] for row in rows])
     powers = {
         f"{part}_power": round(float(np.polyfit(varied, np.log([row[f"{part}_s"] for row in rows]), 1)[0]), 2)
@@ -73,7 +73,7 @@ def run(given: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = given.data or Path(folder)
-        one(base, given.memory_limit, data)  # compiles, and fills caches
+        one(base, given.memory_limit, data)  # compiles and fills caches
         for name in BASE:
             sizes = [base | {name: value} for value in getattr(given, name)]
             rows += with_powers([{"varied": name} | one(size, given.memory_limit, data) for size in sizes])

@@ -1,8 +1,8 @@
-"""How near the correction comes to the time of its matrix products alone.
+"""Time of the correction compared with that of its matrix products alone.
 
-``python -m benchmarks.limit --json limit.json``. Operations are counted of each distinct product once: new ×
-reference, new × new, gradients × reference, gradients × new, and weights × vectors. The rate is that of these
-products in the same process, on the same shapes, a block of cells at a time. Rounds are interleaved.
+``python -m benchmarks.limit --json limit.json``. Each distinct product is counted once: new × reference,
+new × new, gradients × reference, gradients × new, and weights × vectors. The rate is that of these products
+in the same process and for the same shapes, a block of cells at a time. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ import numpy as np
 
 from benchmarks.report import benchmark, seconds
 from mnndask import MNNCorrector, mnn_correct
-from mnndask.datasets import simulate
+from mnndask.datasets.simulated import simulate
 
-ROWS = 2048  # of a block of the bare products
+ROWS = 2048  # cells per block in the bare products
 FULL = {"exact": [4000, 20_000], "n_genes": 2000, "sketch": 5000, "applied": 20_000, "rounds": 3}
 TOY = {"exact": [120], "n_genes": 60, "sketch": 100, "applied": 200, "rounds": 2}
 
 
 def flops(n_new: int, n_ref: int, n_cells: int, n_anchors: int, n_genes: int) -> int:
-    """Necessary operations for `n_cells` of the new batch."""
+    """Number of operations needed for `n_cells` of the new batch."""
     return 2 * n_genes * n_cells * (2 * n_ref + 2 * n_new + n_anchors)
 
 
 def products(cells: np.ndarray, new: np.ndarray, ref: np.ndarray, vectors: np.ndarray) -> Callable[[], None]:
-    """The same products, alone; into rooms that are used again."""
+    """The products alone, written to reused buffers."""
     widest = max(len(new), len(ref))
-    room = np.empty((min(ROWS, len(cells)), widest), np.float32)
-    moved = np.empty((len(room), vectors.shape[1]), np.float32)
+    buffer = np.empty((min(ROWS, len(cells)), widest), np.float32)
+    moved = np.empty((len(buffer), vectors.shape[1]), np.float32)
 
-    def make() -> None:
+    def compute() -> None:
         for start in range(0, len(cells), ROWS):
             block = cells[start : start + ROWS]
             n = len(block)
             for side in (new, ref) * 2:
-                np.matmul(block, side.T, out=room[:n, : len(side)])
-            np.matmul(np.ascontiguousarray(room[:n, : len(vectors)]), vectors, out=moved[:n])
+                np.matmul(block, side.T, out=buffer[:n, : len(side)])
+            np.matmul(np.ascontiguousarray(buffer[:n, : len(vectors)]), vectors, out=moved[:n])
 
-    return make
+    return compute
 
 
 def against_products(
@@ -62,7 +62,7 @@ def against_products(
 
 
 def exact(n: int, n_genes: int, rounds: int) -> dict[str, Any]:
-    """All cells, of two batches."""
+    """Fit on and correct all cells of two batches."""
     ref, new = (b.X.toarray() for b in simulate([n, n], n_genes, 2))
     call = lambda: mnn_correct(ref, new, sketch_size=None)  # noqa: E731
     n_anchors = call()[1][1]["new cell"].nunique()
@@ -72,12 +72,12 @@ def exact(n: int, n_genes: int, rounds: int) -> dict[str, Any]:
 
 
 def application(given: Any, n_components: int | None) -> dict[str, Any]:
-    """Cells outside the sketch, of the second of two batches."""
+    """Correct cells outside the sketch, of the second of two batches."""
     n, s = given.applied, given.sketch
     ref, new = (b.X.toarray() for b in simulate([s, n + s], given.n_genes, 2))
     rest = new[s:]
     fitted = MNNCorrector(restrict=[range(s), range(s)], n_components=n_components).fit([ref, new])
-    step = fitted.model_.steps[1]
+    step = fitted.model_.steps[0]
     call = lambda: fitted.transform([rest], batches=["1"])  # noqa: E731
     call()
     alone = products(

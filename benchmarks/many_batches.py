@@ -1,6 +1,6 @@
-"""Many batches, all genes corrected, few of them used for distances: the command's time and memory.
+"""Time and memory of the command on many batches, with all genes corrected and few used for distances.
 
-``python -m benchmarks.many_batches --json many_batches.json``. For a case like it mnnpy's README reports
+``python -m benchmarks.many_batches --json many_batches.json``. For a similar case, mnnpy's README reports
 about 12 hours on 16 cores.
 """
 

@@ -1,4 +1,4 @@
-"""Time and memory of commands, over the whole tree of their processes."""
+"""Time and memory of commands, over their whole process tree."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import psutil
 
 HERE = Path(__file__).parents[1]
 INTERVAL_S = 0.05
-# The command as its script runs it, but of the package that this folder lies beside.
-MNNDASK = ("-c", "from mnndask.cli import main; main()")
+# The command as its script runs it, but from the package beside this folder.
+MNNDASK = ("-c", "from mnndask.cli.main import main; main()")
 HOW = f"every {INTERVAL_S * 1000:.0f} ms, over the command's process and all below it: " + (
-    "resident minus shared pages of each (anonymous memory; pages that forks have in common are divided "
-    "between them), plus the largest process's shared pages"
+    "resident minus shared pages of each process (anonymous memory; pages shared by forks are divided among "
+    "them), plus the largest process's shared pages"
     if sys.platform == "linux"
     else "unique set size of each"
     if sys.platform == "darwin"
@@ -32,7 +32,7 @@ HOW = f"every {INTERVAL_S * 1000:.0f} ms, over the command's process and all bel
 
 
 def tree_bytes(pid: int) -> int:
-    """Memory that a process and all its descendants take now; pages that they share count once."""
+    """Memory that a process and all its descendants use now. Shared pages count once."""
     own, shared = 0, [0]
     try:
         root = psutil.Process(pid)
@@ -45,7 +45,7 @@ def tree_bytes(pid: int) -> int:
                 own += process.memory_full_info().uss
                 continue
             info = process.memory_info()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended meanwhile
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended in the meantime
             continue
         shared.append(getattr(info, "shared", 0))
         divided = _divided_bytes(process.pid) if len(processes) > 1 else None
@@ -54,16 +54,19 @@ def tree_bytes(pid: int) -> int:
 
 
 def _divided_bytes(pid: int) -> int | None:
-    """Anonymous memory of a process, divided between forks where it is the same; None if not told."""
+    """Anonymous memory of a process, with shared pages divided among forks; None if unavailable."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # not Linux, or ended meanwhile
+    except OSError:  # not Linux, or ended in the meantime
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")), None)
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and all its descendants, and wait for those: the process itself is its parent's."""
+    """Kill a process and all its descendants, and wait for the descendants.
+
+    The parent of the process waits for the process itself.
+    """
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         below = root.children(recursive=True)
@@ -75,7 +78,7 @@ def kill_tree(pid: int) -> None:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a command may take before it is killed."""
+    """Limits beyond which a command is killed."""
 
     seconds: float
     gb: float
@@ -87,7 +90,7 @@ class Limits:
 
 
 class Sampler:
-    """Watches the memory of a process tree from another thread while it is open; kills it beyond limits."""
+    """Watches the memory of a process tree from another thread, and kills the tree if it exceeds limits."""
 
     def __init__(self, pid: int, limits: Limits | None = None) -> None:
         self.pid = pid
@@ -119,8 +122,8 @@ class Sampler:
 
 @cache
 def after_import() -> dict[str, float]:
-    """Memory of a process that has imported mnndask's command and done nothing, and the time that takes."""
-    code = "import sys, mnndask.cli; print('ready', flush=True); sys.stdin.read()"
+    """Memory of a process that has imported mnndask's command and done nothing, and the import time."""
+    code = "import sys, mnndask.cli.main; print('ready', flush=True); sys.stdin.read()"
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -133,7 +136,7 @@ def after_import() -> dict[str, float]:
 
 
 def measured(command: Sequence[Any]) -> dict[str, float]:
-    """Run a Python command (what follows ``python``) to its end; its time and memory."""
+    """Run a Python command (what follows ``python``) to its end, and return its time and memory."""
     before = after_import()
     ended = watched([sys.executable, *command])
     if ended.status != 0:
@@ -151,7 +154,7 @@ def measured(command: Sequence[Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended: its exit status, what it printed, what it took (bytes, seconds)."""
+    """A finished command: exit status, printed text, and usage (bytes, seconds)."""
 
     status: int
     said: str
@@ -163,13 +166,13 @@ class Ended:
 
 
 def watched(command: Sequence[Any], limits: Limits | None = None) -> Ended:
-    """Run a command to its end, or to where it exceeds its limits."""
+    """Run a command to its end, or until it exceeds its limits."""
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
         process = subprocess.Popen([*map(str, command)], cwd=HERE, stdout=said, stderr=subprocess.STDOUT)
         try:
             with Sampler(process.pid, limits) as sampler:
-                # wait4 also tells the processor time of this child alone.
+                # wait4 also gives the processor time of this child alone.
                 _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.kill()

@@ -1,11 +1,11 @@
 """The command on data of growing size: time, memory of its process tree, and a plain pass over the same data.
 
-``python -m benchmarks.million --n-cells 100000 1000000 --json million.json``. With ``--data DIR`` the data is
-simulated to (or found in) ``DIR/<cells>`` and kept; outputs, as large as the dense matrix, go to a folder in
-``--scratch`` (default: the system's for temporary files) and are removed. The command is run as it is by
-default, and with 50 components. Both are compared with what they cannot do without: the matrix products that
-:mod:`benchmarks.limit` counts, at the rate of a plain product here and now, and the plain pass, which is done
-before and after the second: its time is the mean of both.
+``python -m benchmarks.million --n-cells 100000 1000000 --json million.json``. With ``--data DIR``, the data
+is simulated in (or found in) ``DIR/<cells>`` and kept. Outputs, as large as the dense matrix, go to a folder
+in ``--scratch`` (default: the system's folder for temporary files) and are removed. The command is run with
+its defaults, and with 50 components. Both are compared with their minimum cost: the matrix products that
+:mod:`benchmarks.limit` counts, at the rate of a plain product measured here, and the plain pass. The plain
+pass is run before and after the second command; its time is the mean of the two.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ def one_size(n_cells: int, folder: Path, scratch: Path, given: Any) -> dict[str,
 
 
 def necessary(corrected: Path, n_genes: int) -> int:
-    """Operations of applying the correction's steps to all cells of their batches."""
+    """Operations needed to apply the correction's steps to all cells of their batches."""
     steps = ad.io.read_elem(zarr.open_group(corrected, mode="r")["uns/mnn/steps"]).iloc[1:]
     sides = steps[["n_used", "n_reference_used", "n_cells", "n_paired_cells"]].to_numpy()
     return sum(flops(*map(int, of_step), n_genes) for of_step in sides)
 
 
 def gemm_rate(n_genes: int, rounds: int = 5) -> float:
-    """Operations per second of a product of a block of cells with a sketch's."""
+    """Operations per second of a product of a block of cells with a sketch's cells."""
     block, sketch = np.ones((2048, n_genes), np.float32), np.ones((5000, n_genes), np.float32)
-    room = np.empty((2048, 5000), np.float32)
-    fastest = min(seconds(lambda: np.matmul(block, sketch.T, out=room)) for _ in range(rounds))
+    buffer = np.empty((2048, 5000), np.float32)
+    fastest = min(seconds(lambda: np.matmul(block, sketch.T, out=buffer)) for _ in range(rounds))
     return 2 * 2048 * 5000 * n_genes / fastest
 
 
@@ -94,7 +94,7 @@ def run(given: Any) -> dict[str, Any]:
 
 
 def growth(sizes: list[dict[str, Any]]) -> dict[str, float]:
-    """What the last size costs over the first: time a cell, and peak memory."""
+    """Ratio of the last size to the first, in time per cell and in peak memory."""
     first, last = sizes[0], sizes[-1]
     return {
         "time_per_cell": round(last["us_per_cell"] / first["us_per_cell"], 3),

@@ -1,8 +1,8 @@
-"""One correction by one library, timed part by part: what `benchmarks.peers` runs in a process of its own.
+"""One correction by one library, timed in parts. `benchmarks.peers` runs it in a process of its own.
 
 ``python peer_calls.py TOOL FIGURES INPUT...`` writes seconds and the shape of the result to the file FIGURES.
-``python peer_calls.py about TOOL`` prints the versions of the tool and of what it computes with. Stands alone
-and keeps to Python 3.7, which mnnpy needs; each tool imports only what it uses.
+``python peer_calls.py about TOOL`` prints the versions of the tool and of its dependencies. The script stands
+alone and keeps to Python 3.7, which mnnpy needs. Each tool imports only what it uses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ N_JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 
 
 class Parts:
-    """Seconds of the parts of a run."""
+    """Seconds that the parts of a run take."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -34,7 +34,7 @@ class Parts:
 
 
 def mnndask(parts: Parts, *paths: str):
-    """All cells, in memory. Warmed up: what is compiled or imported late is not of the call."""
+    """All cells, in memory. Warmed up, so that late compilation and imports are not in the call."""
     with parts.part("import_s"):
         import anndata
 
@@ -53,7 +53,7 @@ def mnndask_command(parts: Parts, memory_limit: str, output: str, *paths: str):
     with parts.part("import_s"):
         import zarr
 
-        from mnndask.cli import main
+        from mnndask.cli.main import main
     with parts.part("correct_s"):
         try:
             main(["correct", *paths, "--memory-limit", memory_limit, "-o", output])
@@ -64,7 +64,7 @@ def mnndask_command(parts: Parts, memory_limit: str, output: str, *paths: str):
 
 
 def mnnpy(parts: Parts, *paths: str):
-    """Reads .npy files, as its anndata knows no such zarr. Warmed up: a first call still compiles."""
+    """Reads .npy files, as its anndata does not know the zarr format. Warmed up: a first call compiles."""
     with parts.part("import_s"):
         import numpy as np
         from mnnpy import mnn_correct
@@ -85,9 +85,9 @@ def scranpy(parts: Parts, *paths: str):
     with parts.part("read_s"):
         X, batch = _joined([anndata.read_zarr(path).X for path in paths])
     with parts.part("pca_s"):
-        made = scranpy.run_pca(X.T, number=_n_components(X), block=batch, num_threads=N_JOBS)
+        pca = scranpy.run_pca(X.T, number=_n_components(X), block=batch, num_threads=N_JOBS)
     with parts.part("correct_s"):
-        corrected = scranpy.correct_mnn(made["components"], batch, num_threads=N_JOBS)["corrected"]
+        corrected = scranpy.correct_mnn(pca["components"], batch, num_threads=N_JOBS)["corrected"]
     return corrected.T.shape
 
 
@@ -108,7 +108,7 @@ def harmonypy(parts: Parts, *paths: str):
 
 
 def scanorama(parts: Parts, *paths: str):
-    """Makes its components in the same call, which returns corrected genes, as CSR."""
+    """Computes its components in the same call, which returns corrected genes, as CSR."""
     with parts.part("import_s"):
         import anndata
         import scanorama
@@ -122,7 +122,7 @@ def scanorama(parts: Parts, *paths: str):
 
 
 def _joined(parts: list):
-    """All cells of all batches, CSR, and the batch of each."""
+    """All cells of all batches as CSR, and the batch of each cell."""
     import numpy as np
     from scipy import sparse
 
@@ -135,7 +135,7 @@ def _n_components(X) -> int:
 
 
 def about(tool: str) -> None:
-    """Print the versions of Python and of what the tool computes with, if it can be imported."""
+    """Print the versions of Python and of the tool's dependencies, if the tool can be imported."""
     __import__(tool)
     try:
         from importlib.metadata import PackageNotFoundError, version

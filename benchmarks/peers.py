@@ -1,13 +1,14 @@
-"""mnndask beside scranpy, harmonypy, scanorama and mnnpy: time and memory on the same data, in one run.
+"""Time and memory of mnndask, scranpy, harmonypy, scanorama and mnnpy on the same data, in one run.
 
-``python -m benchmarks.peers --peers-python PATH --mnnpy-python PATH --json peers.json``. The paths are of
-interpreters that can import scranpy, harmonypy and scanorama (default: this one), and mnnpy; what cannot be
-imported is skipped. Each correction is a process of its own, in rounds (each tool once, then each once more);
-ratios are taken within a round, and are medians over the rounds.
+``python -m benchmarks.peers --peers-python PATH --mnnpy-python PATH --json peers.json``. The paths are those
+of interpreters that can import scranpy, harmonypy and scanorama (default: this one), and mnnpy. Tools that
+cannot be imported are skipped. Each correction is a process of its own. In each round, each tool runs once.
+Ratios are taken within a round, and are medians over the rounds.
 
-``small`` is 4,000 + 4,000 cells x 1,000 genes: mnndask in memory, all cells, variances adjusted. ``large`` is
-200,000 cells x 2,000 genes in 4 batches: ``mnndask correct`` with default settings, which writes its result,
-against peers in memory, which do not. mnnpy is not tried on more than ``--mnnpy-cells``: it needs hours.
+``small`` is 4,000 + 4,000 cells x 1,000 genes: mnndask in memory, on all cells, with variance adjustment.
+``large`` is 200,000 cells x 2,000 genes in 4 batches: ``mnndask correct`` with default settings, which writes
+its result, against peers in memory, which do not. mnnpy is not tried on more than ``--mnnpy-cells`` cells: it
+needs hours.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ TOY = {"sizes": ["toy", "toy_files"], "rounds": 1}
 
 @dataclass(frozen=True)
 class Size:
-    """Simulated data, and whether mnndask goes from files to a file rather than work in memory."""
+    """Simulated data, and whether mnndask works from files to a file rather than in memory."""
 
     n_cells: list[int]
     n_genes: int
@@ -72,7 +73,7 @@ SIZES = {
 
 
 def interpreters(given: Any) -> tuple[dict[str, Path], dict[str, Any], dict[str, str]]:
-    """Peers that can be imported, and by what; their versions; and why others are skipped."""
+    """Interpreters and versions of the peers that can be imported, and why others are skipped."""
     found, versions, skipped = {}, {}, {}
     for name in given.peers:
         python = given.mnnpy_python if name == "mnnpy" else given.peers_python or Path(sys.executable)
@@ -94,7 +95,7 @@ def interpreters(given: Any) -> tuple[dict[str, Path], dict[str, Any], dict[str,
 
 
 def alone(python: Path) -> list[str | Path]:
-    """Runs the script by an interpreter that sees nothing of this package or its environment."""
+    """Command that runs the script in an interpreter isolated from this package and its environment."""
     return [python.absolute(), "-I", SCRIPT]
 
 
@@ -116,7 +117,7 @@ class Comparison:
         self.arrays = dense(self.paths, self.folder) if "mnnpy" in self.peers else []
 
     def run(self) -> dict[str, Any]:
-        """Figures of each tool, from rounds in which each that has not failed before runs once."""
+        """Figures of each tool, from rounds in which each tool that has not failed runs once."""
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("mnndask", *self.peers)}
         failed: dict[str, str] = {}
         for turn in range(self.given.rounds):
@@ -128,10 +129,10 @@ class Comparison:
                     failed[name] = done
                 else:
                     runs[name].append(done)
-                told = (
+                outcome = (
                     done if isinstance(done, str) else f"{done['process_s']:.1f} s, {done['peak_mb']:,.0f} MB"
                 )
-                print(f"{self.size}, round {turn + 1}: {name} {told}", file=sys.stderr, flush=True)
+                print(f"{self.size}, round {turn + 1}: {name} {outcome}", file=sys.stderr, flush=True)
             if "mnndask" in failed:
                 sys.exit(f"mnndask {failed['mnndask']}")
         return {
@@ -140,7 +141,7 @@ class Comparison:
         }
 
     def once(self, name: str) -> dict[str, Any] | str:
-        """What one run took; or, in words, why it did not come to its end."""
+        """Figures of one run, or a message that says why it did not finish."""
         figures, output = self.folder / "figures.json", self.folder / "corrected.zarr"
         figures.unlink(missing_ok=True)
         if name == "mnndask":
@@ -162,7 +163,7 @@ class Comparison:
 
 
 def dense(paths: list[Path], folder: Path) -> list[Path]:
-    """The same batches as .npy files, which any version of NumPy reads."""
+    """Save the batches as .npy files, which any version of NumPy reads."""
     arrays = [folder / f"{path.stem}.npy" for path in paths]
     for path, array in zip(paths, arrays, strict=True):
         np.save(array, ad.read_zarr(path).X.toarray())
@@ -173,7 +174,7 @@ COMPARED = ("process_s", "work_s", "correct_s", "peak_mb")
 
 
 def summary(own: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over rounds: of what a tool took, and of its ratios to mnndask in the same round."""
+    """Medians over rounds of a tool's figures, and of their ratios to mnndask's in the same round."""
     if not own:
         return {}
     paired = list(zip(own, base, strict=False))  # a tool that failed in a later round has fewer
@@ -210,7 +211,7 @@ COLUMNS = (
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Markdown: a row per size and tool, figures followed by multiples of mnndask's; then what is missing."""
+    """Markdown table of figures and their ratios to mnndask's, with a row per size and tool; then notes."""
     lines = [COLUMNS, ("---",) * len(COLUMNS)]
     notes = [f"{name}: skipped, {why}" for name, why in figures["skipped"].items()]
     for size in figures["sizes"].values():

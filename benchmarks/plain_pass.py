@@ -1,7 +1,7 @@
-"""The least that a correction through files could do: read, cosine-normalise, write.
+"""The minimum work of a correction through files: read, cosine-normalise, write.
 
-``python -m benchmarks.plain_pass INPUT... -o OUTPUT --like CORRECTED``: the chunks and the compression are
-those of X in the corrected store.
+``python -m benchmarks.plain_pass INPUT... -o OUTPUT --like CORRECTED``. Chunks and compression are those of X
+in the corrected store.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 from anndata.experimental import read_elem_lazy
 
-from mnndask.parallel import single_threaded_blas
+from mnndask._threads import single_threaded_blas
 
 
 def normalise(block: Any) -> np.ndarray:

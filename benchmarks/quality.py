@@ -1,8 +1,8 @@
-"""What a sketch costs in quality: mixing, label transfer and correction vectors, against all cells.
+"""Cost of a sketch in quality: mixing, label transfer and correction vectors, compared with all cells.
 
-``python -m benchmarks.quality --json quality.json``. Simulated batches, and the real ones of ``--real``: the
-scmixology batches, by default those of $MNNDASK_DATA or ../shared/data, left out where they are not there.
-Prints a Markdown table: means over the sketches of ``--random-states``, ± the largest deviation from them.
+``python -m benchmarks.quality --json quality.json``. Data are simulated batches, and the real ones of
+``--real``: the scmixology batches, by default those in $MNNDASK_DATA or ../shared/data; skipped if missing.
+Prints a Markdown table of means over the sketches of ``--random-states``, ± the largest deviation from them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from benchmarks.report import benchmark
 from mnndask import mnn_correct
-from mnndask.datasets import simulate
-from mnndask.kernels.cosine import cosine_lengths
+from mnndask.core.cosine import cosine_lengths
+from mnndask.datasets.simulated import simulate
 from mnndask.metrics import embed, expected_same_batch, label_transfer, same_batch_fraction
 
 DATA = Path(os.environ.get("MNNDASK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ORDER = ["sc_celseq2_5cl_p3", "sc_celseq2_5cl_p2", "sc_celseq2_5cl_p1", "sc_celseq2", "sc_dropseq"]
-RARE = 0.005  # types of a smaller share than this
+RARE = 0.005  # a type with a smaller share of cells is rare
 FULL = {
     "sizes": [20_000, 20_000, 20_000],
     "n_genes": 2000,
@@ -61,7 +61,7 @@ COLUMNS = {
 
 @dataclass
 class Case:
-    """Batches of one origin, and what is known of them."""
+    """Batches of one origin, with their labels and normalised values."""
 
     name: str
     batches: list[ad.AnnData]
@@ -81,7 +81,7 @@ class Case:
         self.normalised = raw / cosine_lengths(raw)[:, None].astype(np.float32)
 
     def corrected(self, **chosen: Any) -> tuple[np.ndarray, float]:
-        """Corrected values of the genes for distances, and the time of the call."""
+        """Corrected values of the genes used for distances, and the time of the call."""
         start = time.perf_counter()
         result, _, _ = mnn_correct(*self.batches, var_subset=self.subset, **chosen)
         return np.asarray(result.X[:, self.near]), time.perf_counter() - start
@@ -98,7 +98,7 @@ class Case:
 
 
 def compared(V: np.ndarray, against: np.ndarray) -> dict[str, float]:
-    """Relative error and mean cosine of correction vectors, over the cells that are moved."""
+    """Relative error and mean cosine of correction vectors; the cosine is over the cells that are moved."""
     lengths = np.linalg.norm(V, axis=1) * np.linalg.norm(against, axis=1)
     moved = lengths > 0
     cosines = np.einsum("ij,ij->i", V[moved], against[moved]) / lengths[moved]
@@ -157,7 +157,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def table_of(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
-    """Markdown table of some columns."""
+    """Markdown table of the given columns."""
     lines = [list(columns.values()), ["---"] * len(columns)]
     lines += [[_cell(row, key) for key in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""What benchmarks share: their options, and how they tell their figures."""
+"""What benchmarks share: options, and the output of figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_info
 
 from benchmarks.memory import HOW
 
@@ -27,14 +29,14 @@ def benchmark(
     given: Sequence[str] | None,
     show: Callable[[Any], str] | None = None,
 ) -> None:
-    """Run a benchmark as the command line asks; print its figures, and write them where asked.
+    """Run a benchmark with the options of the command line; print its figures, and write them if requested.
 
-    `run` is handed an attribute for each entry of `full`; each is an option, whose default becomes `toy`'s
-    with --toy. A list takes several values, None a path.
+    `run` gets an object with an attribute for each entry of `full`. Each entry is an option, whose default is
+    that of `toy` with --toy. The option of a list takes several values, that of None a path.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", action="store_true", help="sizes that take seconds")
-    parser.add_argument("--json", type=Path, help="file to write the figures to, too")
+    parser.add_argument("--toy", action="store_true", help="run sizes that take seconds")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     for option, value in full.items():
         several = isinstance(value, list)
         kind = Path if value is None else type(value[0] if several else value)
@@ -54,21 +56,28 @@ def benchmark(
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Time of one call."""
+    """Time of one call, in seconds."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Versions and hardware that the figures depend on."""
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "cpu": _cpu(),
+        "blas": _blas(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_is": HOW,
     }
+
+
+def _blas() -> list[str]:
+    """Libraries, and the kernels that they chose for this processor or were told to use."""
+    libraries = (pool for pool in threadpool_info() if pool["user_api"] == "blas")
+    return sorted({f"{b['internal_api']} {b['version']}, {b.get('architecture')} kernels" for b in libraries})
 
 
 def _cpu() -> str:

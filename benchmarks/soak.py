@@ -1,7 +1,7 @@
-"""Many small corrections on one cluster: memory of scheduler, workers and client after each.
+"""Memory of scheduler, workers and client after each of many small corrections on one cluster.
 
-``python -m benchmarks.soak --json soak.json``. Growth is the median of the last third of the runs less that
-of the third before: what is loaded and cached in the first runs is not growth.
+``python -m benchmarks.soak --json soak.json``. Growth is the median of the last third of the runs minus that
+of the third before. So memory loaded and cached in the first runs does not count as growth.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import dask.array as da
 import psutil
 from distributed import Client
 
-from benchmarks.clusters import cluster, worker_pids
 from benchmarks.report import benchmark
 from mnndask import mnn_correct
-from mnndask.datasets import simulate
+from mnndask.datasets.simulated import simulate
+from tests.clusters import cluster, worker_pids
 
 FULL = {"runs": 30, "sizes": [3000, 3000], "n_genes": 500, "sketch_size": 500}
 TOY = {"runs": 3, "sizes": [120, 100], "n_genes": 30, "sketch_size": 60}
@@ -32,11 +32,11 @@ def run(given: Any) -> dict[str, Any]:
     memory: dict[str, list[float]] = {name: [] for name in ("scheduler", "workers", "client")}
     with (
         tempfile.TemporaryDirectory() as folder,
-        cluster(Path(folder) / "cluster", 2) as made,
-        Client(made.address) as client,
+        cluster(Path(folder) / "cluster", 2) as running,
+        Client(running.address) as client,
     ):
         client.wait_for_workers(2)
-        pids = {made.scheduler.pid}, worker_pids(client), {psutil.Process().pid}
+        pids = {running.scheduler.pid}, worker_pids(client), {psutil.Process().pid}
         for _ in range(given.runs):
             mnn_correct(*lazy, sketch_size=given.sketch_size, k=5)[0].compute()
             gc.collect()

@@ -1,7 +1,7 @@
-"""What two threads gain over one, in the whole call and in application, beside a plain matrix product.
+"""Speed-up of two threads over one, in the whole call, in application and in a plain matrix product.
 
-``python -m benchmarks.threads --json threads.json``. Rounds are interleaved, and ratios taken within a round:
-a machine's speed drifts, ratios less so.
+``python -m benchmarks.threads --json threads.json``. Rounds are interleaved, and ratios are taken within a
+round, because a machine's speed drifts, ratios less so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.report import benchmark, seconds
 from mnndask import MNNCorrector, mnn_correct
-from mnndask.datasets import simulate
+from mnndask.datasets.simulated import simulate
 
 FULL = {"sizes": [4000, 4000], "n_genes": 2000, "rounds": 5}
 TOY = {"sizes": [100, 80], "n_genes": 50, "rounds": 2}

@@ -1,4 +1,4 @@
-"""All cells of batches that do not fit in the memory limit, against the same in memory.
+"""Correction of all cells of batches that do not fit in the memory limit, against the same in memory.
 
 ``python -m benchmarks.tiled --json tiled.json``.
 """
@@ -28,7 +28,7 @@ TOY = {"sizes": [400, 300], "n_genes": 200, "memory_limit": "20MB"}
 
 
 def largest_difference(a: Path, b: Path) -> float:
-    """Relative to the largest value; a chunk at a time."""
+    """Largest difference relative to the largest value, computed a chunk at a time."""
     X, Y = (da.from_zarr(zarr.open_group(path, mode="r")["X"]) for path in (a, b))
     difference, largest = da.compute(abs(X - Y.rechunk(X.chunks)).max(), abs(Y).max())
     return float(difference / largest)

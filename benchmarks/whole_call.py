@@ -1,6 +1,6 @@
-"""The whole call against the matrix products it cannot do without, in one process.
+"""The whole call against its necessary matrix products, in one process.
 
-Figures are medians of interleaved rounds: the machine's speed drifts, ratios less so.
+Figures are medians of interleaved rounds, because a machine's speed drifts, ratios less so.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 from benchmarks.report import seconds
 from mnndask import mnn_correct
-from mnndask.datasets import simulate
-from mnndask.output import write_zarr
+from mnndask.api.write import write_zarr
+from mnndask.datasets.simulated import simulate
 
 
 def products(n: int, genes: int) -> None:
-    """The products of one step between two batches of n cells: new x reference, new x new, and gradients'."""
+    """Compute the products of one step of two batches of n cells: new x reference, new x new, gradients."""
     X = np.ones((n, genes), np.float32)
     for _ in range(4):
         X @ X.T
@@ -34,7 +34,7 @@ def through_files(paths: list[Path], output: Path) -> None:
 
 
 def run(n_cells: int = 8000, n_genes: int = 1000, rounds: int = 3) -> dict[str, Any]:
-    """Time two batches of `n_cells` in all: in memory, through files, and the bare products."""
+    """Time two batches with `n_cells` in all: in memory, through files, and the bare products."""
     batches = simulate([n_cells - n_cells // 2, n_cells // 2], n_genes, 2)
     dense = [b.X.toarray() for b in batches]
     with tempfile.TemporaryDirectory() as folder:

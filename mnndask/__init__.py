@@ -1,33 +1,37 @@
 """Mutual nearest neighbours correction of single-cell data that need not fit in memory."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from mnndask._version import __version__
 
 if TYPE_CHECKING:
     from mnndask import datasets, errors, metrics, pl
-    from mnndask.correct import mnn_correct
-    from mnndask.corrector import MNNCorrector
-    from mnndask.model import CorrectionModel, MergeStep
+    from mnndask.api.correct import mnn_correct
+    from mnndask.api.corrector import MNNCorrector
+    from mnndask.api.write import write_zarr
+    from mnndask.core.model import CorrectionModel, MergeStep
 
 __all__ = [
     "CorrectionModel",
     "MNNCorrector",
     "MergeStep",
+    "__version__",
     "datasets",
     "errors",
     "metrics",
     "mnn_correct",
     "pl",
+    "write_zarr",
 ]
-__version__ = version("mnndask")
 
-# Loaded when first asked for, so that the command can be interrupted in good order from its start.
+# Loaded on first access, so that the command can be interrupted cleanly from its start.
 _MODULE_OF = {
-    "CorrectionModel": "mnndask.model",
-    "MNNCorrector": "mnndask.corrector",
-    "MergeStep": "mnndask.model",
-    "mnn_correct": "mnndask.correct",
+    "CorrectionModel": "mnndask.core.model",
+    "MNNCorrector": "mnndask.api.corrector",
+    "MergeStep": "mnndask.core.model",
+    "mnn_correct": "mnndask.api.correct",
+    "write_zarr": "mnndask.api.write",
 }
 
 
@@ -41,4 +45,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Errors that users meet: the first line says what was wrong with which input, the second what to do."""
+"""Errors that users see: the first line says what is wrong with which input, the second what to do."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class MNNError(Exception):
-    """Base of all errors that mnndask raises about its input."""
+    """Base class of all errors that mnndask raises for users."""
 
     def __reduce__(self) -> tuple[type[MNNError], tuple[object, ...], dict[str, object]]:
-        # OSError's and MemoryError's own ways differ; errors travel from workers.
+        # OSError and MemoryError pickle differently; workers send pickled errors.
         return type(self), self.args, self.__dict__
 
     def __str__(self) -> str:
@@ -28,30 +28,31 @@ class MNNError(Exception):
 
 
 class InputError(MNNError, ValueError):
-    """A value that cannot be used."""
+    """A value is invalid."""
 
 
 class InputTypeError(MNNError, TypeError):
-    """An object of a kind that cannot be used."""
+    """An object has a type that is not supported."""
 
 
 class InputKeyError(MNNError, KeyError):
-    """A name that is not there."""
+    """A name does not exist."""
 
 
 class GenesError(InputError):
-    """Batches whose genes do not line up."""
+    """The genes of the batches do not match."""
 
 
 class NonFiniteError(InputError):
-    """NaN or infinity in the data.
+    """The data contain NaN or infinity.
 
     Attributes
     ----------
     genes
-        Numbers of the genes for which no cell that was read has a value; none if it is cells that lack some.
+        Column numbers of the genes that have no finite value in any cell read; empty if only some cells are
+        affected.
     where
-        What holds them.
+        Batch and rows that were read.
     """
 
     genes: tuple[int, ...] = ()
@@ -59,54 +60,54 @@ class NonFiniteError(InputError):
 
 
 class InputNotFoundError(MNNError, FileNotFoundError, ValueError):
-    """A path to nothing."""
+    """A path does not exist."""
 
 
 class InputReadError(InputError, OSError):
-    """An input that is damaged, or cannot be read."""
+    """An input is damaged or cannot be read."""
 
 
 class RemoteError(MNNError, OSError):
-    """A place on another machine that denies access, or does not answer."""
+    """A location on another machine denies access or does not respond."""
 
 
 class ScratchError(MNNError, OSError):
-    """A scratch folder that cannot be used, or has lost what was put there."""
+    """A scratch folder cannot be used, or its contents were removed."""
 
 
 class OutputExistsError(MNNError, FileExistsError, ValueError):
-    """An output path that is taken."""
+    """An output path is already in use."""
 
 
 class OutputError(MNNError, OSError):
-    """An output that could not be written to its end."""
+    """An output could not be written completely."""
 
 
 class ClusterError(MNNError, RuntimeError):
-    """A cluster that cannot do the work, or was lost."""
+    """A cluster cannot run the computation, or the connection to it was lost."""
 
 
 class ResultTooLargeError(MNNError, MemoryError):
-    """A dense result that would not fit in memory."""
+    """A dense result would not fit in memory."""
 
 
-KEPT = "The unfinished output is kept in"  # how the note begins that is put on what stopped a run
+KEPT = "The unfinished output is kept in"  # start of a note on the error that stopped a run
 
 
 def kept_notes(error: BaseException) -> list[str]:
-    """Notes on an error that say what is left of the output."""
+    """Return the notes on an error that say where an unfinished output is."""
     return [note for note in getattr(error, "__notes__", ()) if note.startswith(KEPT)]
 
 
 def with_notes_of(error: BaseException, failure: MNNError) -> MNNError:
-    """An error that is raised in place of another, which had such notes."""
+    """Copy the notes on unfinished outputs from `error` to `failure`, which replaces it; return `failure`."""
     for note in kept_notes(error):
         failure.add_note(note)
     return failure
 
 
 def nonfinite(name: str, rows: NDArray[np.integer], genes: Iterable[int] = ()) -> NonFiniteError:
-    """Name the batch and the first and last of its rows that are not finite, or genes that are so in all."""
+    """Error naming a batch and its first and last row with NaN or infinity, or genes affected in all rows."""
     first, last = int(rows.min()), int(rows.max())
     numbers = tuple(int(gene) for gene in genes)
     if numbers:
@@ -121,7 +122,7 @@ def nonfinite(name: str, rows: NDArray[np.integer], genes: Iterable[int] = ()) -
 
 
 def nonfinite_genes(where: str, genes: Sequence[str]) -> NonFiniteError:
-    """Name genes for which no cell there has a value."""
+    """Error naming genes that have no finite value in any of the rows."""
     listed = ", ".join(genes[:5]) + (f" and {len(genes) - 5} more" if len(genes) > 5 else "")
     what = f"{where} holds NaN or infinity for gene {listed}."
     return NonFiniteError(what, "Remove these genes from all batches before correcting, or give them values.")
@@ -129,7 +130,7 @@ def nonfinite_genes(where: str, genes: Sequence[str]) -> NonFiniteError:
 
 @contextmanager
 def naming_genes(names: pd.Index | None) -> Iterator[None]:
-    """Call genes by their names in an error that knows their numbers."""
+    """Replace the numbers of genes in a :class:`NonFiniteError` by their names."""
     try:
         yield
     except NonFiniteError as error:
@@ -141,10 +142,10 @@ def naming_genes(names: pd.Index | None) -> Iterator[None]:
 def too_long(
     name: str, lengths: NDArray[np.floating], longest: float, dtype: np.dtype[np.floating]
 ) -> InputError:
-    """Name the batch whose cells are longer than a precision allows to compute with."""
+    """Error naming a batch with cells that are too long for the precision of the distances."""
     what = (
         f"batch {name!r} holds {int((lengths > longest).sum())} cell(s) of length up to {lengths.max():.2g}, "
-        f"which is too much for distances in {dtype} (at most {longest:.2g})."
+        f"which is too large for distances in {dtype} (at most {longest:.2g})."
     )
     wider = ", or give them in float64" if dtype != np.float64 else ""
     remedy = f"Divide the values of all batches by one large number{wider}."
@@ -152,8 +153,13 @@ def too_long(
 
 
 def warn(message: str) -> None:
-    """Warn of the line outside the package that led here."""
+    """Issue a warning that refers to the first calling line outside the package."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "mnndask":
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def first_line(error: BaseException) -> str:
+    """First line of the message of an error, without a full stop; its type if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

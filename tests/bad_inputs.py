@@ -11,13 +11,7 @@ import xarray as xr
 from helpers import GENES, as_anndata, make_batches
 from scipy import sparse
 
-from mnndask.errors import (
-    GenesError,
-    InputError,
-    InputKeyError,
-    InputTypeError,
-    NonFiniteError,
-)
+from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, NonFiniteError
 
 A, B = make_batches((24, 20))
 A, B = make_batches((24, 20))
@@ -161,10 +155,10 @@ bad("1-d", InputError, "batch 1 has 1 dimension(s)", "cells by genes", lambda _:
 bad("3-d", InputError, "batch 0 has 3 dimension(s)", "cells by genes", pair(lambda X: X[None]))
 bad("dataarray-dims", InputError, "batch 1 has dimensions ('c', 'g'), batch 0 has ('cell', 'gene')", "rename",
     lambda _: (array(A), array(B, dims=("c", "g"))))
-bad("unknown-chunks", InputError, "batch 0 is a dask array of unknown chunk sizes", "compute_chunk_sizes()",
+bad("unknown-chunks", InputError, "batch 0 is a dask array with unknown chunk sizes", "compute_chunk_sizes()",
     pair(unknown_chunks))
-bad("unknown-columns", InputError, "batch 0 is a dask array of unknown chunk sizes", "compute_chunk_sizes()",
-    pair(lambda X: lazy(X)[:, lazy(X)[0] >= 0]))
+bad("unknown-columns", InputError, "batch 0 is a dask array with unknown chunk sizes",
+    "compute_chunk_sizes()", pair(lambda X: lazy(X)[:, lazy(X)[0] >= 0]))
 bad("empty-batch", InputError, "batch 1 has no cells", "Leave it out", lambda _: (A, B[:0]))
 bad("empty-batch-csr", InputError, "batch 1 has no cells", "Leave it out",
     lambda _: (sparse.csr_matrix(A), sparse.csr_matrix((0, 40))))
@@ -208,8 +202,8 @@ for name, rows, problem in [
     ("duplicates", [3, 3], "names rows twice"),
     ("empty", [], "is empty"),
     ("mask-length", np.ones(3, bool), "is a mask of 3 cells, not 20"),
-    ("names", ["b1"], "is no flat array of row numbers"),
-    ("fractions", [0.5], "is no flat array of row numbers"),
+    ("names", ["b1"], "is not a one-dimensional array of row numbers"),
+    ("fractions", [0.5], "is not a one-dimensional array of row numbers"),
 ]:
     bad(f"restrict-{name}", InputError, f"restrict of batch '1' {problem}", "each once",
         restrict=[None, rows])
@@ -246,6 +240,6 @@ bad("categories-short-split", InputError, "batch_categories has 1 name(s) for 2 
     lambda _: (interleaved(A),), batch_key="s", batch_categories=["x"])
 bad("layer-unknown", InputKeyError, "batch 0 has no layer 'counts'", "Its layers are: twice", anndatas,
     layer="counts")
-bad("layer-of-matrix", InputTypeError, "layer='counts' was asked for, but batch 0 is a matrix",
+bad("layer-of-matrix", InputTypeError, "layer='counts' was given, but batch 0 is a matrix",
     "Leave layer out", layer="counts")
 # fmt: on

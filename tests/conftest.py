@@ -5,14 +5,29 @@ import os
 import shutil
 
 import pytest
+from cluster_fixtures import client, two_workers  # noqa: F401
 from hypothesis import settings
 from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server  # noqa: F401
 from spoiling import A, B, stored
+
+# Workers inherit this. They share the cores: threads of OpenMP that wait must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Thousands of small files are made and removed: in memory, where a few gigabytes of it are free for that.
+if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 # HYPOTHESIS_PROFILE=explore looks for new examples.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("explore", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_probes():
+    """Fits on disk announce their time from one probe, rather than from as many as 0.2 s take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mnndask.engine.fit_plan.PROBE_SECONDS", 1e-9)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from object_store import object_store
 from scipy import sparse
 
 from mnndask import mnn_correct
-from mnndask.cli import main
+from mnndask.cli.main import main
 
 MARKS = [
     pytest.mark.slow,
@@ -81,7 +81,7 @@ def s3(inputs_on_s3, s3_server, monkeypatch):
 
 @pytest.fixture
 def s3_command(capsys, monkeypatch):
-    monkeypatch.setattr("mnndask.budget.CHUNK_BYTES", 20 * 40 * 8)
+    monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", 20 * 40 * 8)
 
     def command(*options, inputs=("s3://data/a.zarr", "s3://data/b.zarr"), output="s3://lab/out.zarr"):
         with pytest.raises(SystemExit) as end:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnndask import MNNCorrector, sketch
-from mnndask.budget import Budget
-from mnndask.inputs import read_inputs
-from mnndask.spaces import GeneSpaces
+from mnndask import MNNCorrector
+from mnndask.core.gene_spaces import GeneSpaces
+from mnndask.core.parameters import Parameters
+from mnndask.engine import sketch
+from mnndask.engine.memory_budget import Budget
+from mnndask.engine.run_options import RunOptions
+from mnndask.io.inputs import read_inputs
+from mnndask.io.opened_inputs import InputOptions
 
 METHODS = ["mixed", "geometric", "random"]
 
@@ -21,12 +25,12 @@ def sketched(*datas, size=20, **options):
 
 def drawn(*datas, method, n_jobs=None, seed=0, subset=None, batch_key="batch"):
     """Rows of a sketch of 20 cells, without the fit."""
-    inputs = read_inputs(datas, batch_key=batch_key, budget=BUDGET)
+    inputs = read_inputs(datas, options=InputOptions(batch_key=batch_key), budget=BUDGET)
     spaces = GeneSpaces(40, subset, True, True, inputs.dtype)
-    given = {"sketch_size": 20, "sketch_method": method, "n_jobs": n_jobs, "random_state": seed}
+    parameters = Parameters(sketch_size=20, sketch_method=method, random_state=seed)
     order = list(range(len(inputs.categories)))
-    chosen = sketch.choose_cells(inputs, spaces, order, given | {"restrict": None})
-    return sketch.draw_cells(inputs, spaces, chosen, given, BUDGET)
+    chosen = sketch.choose_cells(inputs, spaces, order, parameters)
+    return sketch.draw_cells(inputs, spaces, chosen, parameters, RunOptions(n_jobs, memory_limit="1GB"))
 
 
 def assert_same_rows(one, other):

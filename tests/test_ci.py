@@ -144,6 +144,7 @@ def test_the_suite_runs_on_the_oldest_and_the_newest(bin, run):
         "make VENV=.venv test",
         f"make VENV=.venv-newest PYTHON={newest} .venv-newest/test.stamp",
         "make VENV=.venv-newest test",
+        "make VENV=.venv-newest showcase",
         "lowest",
     ]
     told = [line for line in out if "testing" in line]
@@ -157,8 +158,11 @@ def test_one_line_says_that_there_is_nothing_newer(bin, run):
     put(bin / "python3.13", SHIM)
     status, out, err = run(".ci/run")
     assert (status, err) == (0, [])
-    assert out[-2] == "no Python newer than 3.11 is on this machine: tests with the newest are left out"
-    assert out[-1] == "lowest"
+    assert out[-3:] == [
+        "no Python newer than 3.11 is on this machine: tests with the newest are left out",
+        "make VENV=.venv showcase",
+        "lowest",
+    ]
     assert "make VENV=.venv test" in out
 
 
@@ -179,9 +183,28 @@ def test_each_python_has_a_job():
         for text in project["classifiers"]
         if "Python :: 3." in text
     ]
-    job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
-    assert job["strategy"]["matrix"]["python"] == named
     assert project["requires-python"] == f">={named[0]}"
-    steps = {step["run"]: step.get("if") for step in job["steps"] if "run" in step}
-    only_oldest = f"matrix.python == '{named[0]}'"
-    assert steps == {"make lint": only_oldest, "make test": None, "ci/lowest": only_oldest}
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == named
+    runs = {
+        name: [step["run"] for step in job["steps"] if "run" in step and "if" not in step]
+        for name, job in jobs.items()
+    }
+    assert runs == {
+        "lint": ["make lint"],
+        "tests": ["make test"],
+        "lowest": ["ci/lowest"],
+        "showcase": ["make showcase"],
+    }
+    pythons = {
+        name: step["with"]["python-version"]
+        for name, job in jobs.items()
+        for step in job["steps"]
+        if "python-version" in step.get("with", {})
+    }
+    assert pythons == {
+        "lint": named[0],
+        "tests": "${{ matrix.python }}",
+        "lowest": named[0],
+        "showcase": named[-1],
+    }

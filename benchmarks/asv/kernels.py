@@ -1,4 +1,4 @@
-"""The kernels, each on one block of cells as the library hands it to a thread."""
+"""The kernels, each on one block of cells, as a thread of the library processes it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.kernels.compiling import exp_in_place
-from mnndask.kernels.cosine import cosine_lengths
-from mnndask.kernels.distances import Points, bits_of
-from mnndask.kernels.neighbors import Smallest, nearest, smallest_both_ways
-from mnndask.kernels.quantiles import weighted_quantiles
-from mnndask.kernels.smoothing import density, smooth
-from mnndask.kernels.variance import variance_factors
+from mnndask.core.arrays import Points
+from mnndask.core.cosine import cosine_lengths
+from mnndask.core.distances import bits_of
+from mnndask.core.kernels.exponential import exp_in_place
+from mnndask.core.kernels.quantiles import weighted_quantiles
+from mnndask.core.neighbors import Smallest, nearest, smallest_both_ways
+from mnndask.core.smoothing import density, smooth
+from mnndask.core.variance import variance_factors
 
 
 class Block:
-    """A block of cells of a batch, its sketch and a reference's."""
+    """A block of cells of a batch, with the sketched cells of the batch and of the reference."""
 
     params = ([50, 2000], ["float32", "float64"])
     param_names = ("n_dims", "dtype")

@@ -1,4 +1,4 @@
-"""The whole call: in memory, and from sparse zarr to zarr."""
+"""The whole call, in memory and from sparse zarr to zarr."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mnndask import mnn_correct
-from mnndask.datasets import simulate
-from mnndask.output import write_zarr
+from mnndask.api.write import write_zarr
+from mnndask.datasets.simulated import simulate
 
 
 class Call:

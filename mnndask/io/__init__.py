@@ -1,1 +1,3 @@
-"""Users' objects and files, in and out."""
+"""Reading users' objects and files, and writing results."""
+
+from __future__ import annotations

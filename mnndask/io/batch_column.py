@@ -1,4 +1,4 @@
-"""The column of a result that names the batches: as it came, where it did."""
+"""The column of a result that names the batches, with the type that it has in the inputs, if any."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnndask.inputs import Inputs
 from mnndask.io.changes import Changes, at
 from mnndask.io.columns import storable_column
 from mnndask.io.elements import note_renamed
 from mnndask.io.keys import storable_keys
+from mnndask.io.opened_inputs import Inputs
 
 
 def batch_column(
     inputs: Inputs, tables: Sequence[pd.DataFrame], batch_key: str, changes: Changes
 ) -> tuple[str, list[Any]]:
-    """Name of the column in the result, and the batch of each cell of each source, of one type in all."""
+    """Return the name of the column in the result and, per source, the batch of each cell, of one type."""
     name = storable_keys([[batch_key], *(table.columns for table in tables)])[0][0]
     note_renamed(changes, "obs", [batch_key], [name])
     columns: list[Any] = [table.get(batch_key) for table in tables]
@@ -41,14 +41,14 @@ def _by_appearance(inputs: Inputs) -> pd.CategoricalDtype:
 
 
 def _common_type(columns: Sequence[Any], inputs: Inputs) -> pd.CategoricalDtype | None:
-    """Type of the inputs' own columns, if all of one type name the batches, as parts of one AnnData do."""
+    """Type of the inputs' own columns if all have the same and name the batches, as after a split."""
     dtypes: list[Any] = [getattr(column, "dtype", None) for column in columns]
     first = dtypes[0]
     if not isinstance(first, pd.CategoricalDtype):
         return None
     for column, dtype, category in zip(columns, dtypes, inputs.categories, strict=True):
-        alike = isinstance(dtype, pd.CategoricalDtype) and dtype.ordered == first.ordered
-        if not alike or not dtype.categories.equals(first.categories) or column.iloc[0] != category:
+        same = isinstance(dtype, pd.CategoricalDtype) and dtype.ordered == first.ordered
+        if not same or not dtype.categories.equals(first.categories) or column.iloc[0] != category:
             return None
     return first
 
@@ -56,7 +56,7 @@ def _common_type(columns: Sequence[Any], inputs: Inputs) -> pd.CategoricalDtype 
 def _storable(labels: Any, where: str, changes: Changes) -> Any:
     labels = pd.Series(labels)
     column, note = storable_column(labels)
-    if column is None:  # of types that have none in common; names that are printed alike are refused
+    if column is None:  # categories without a common type; those that print alike have been refused
         column, note = labels.cat.rename_categories(list(map(str, labels.cat.categories))), "text"
     if note:
         changes.converted[where] = note

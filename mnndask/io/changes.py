@@ -1,4 +1,4 @@
-"""What of an input a result cannot hold as it is: said in warnings before the work, all of a kind in one."""
+"""Elements of inputs that results cannot contain unchanged. Warnings list them before the computation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mnndask.errors import warn
 
 @dataclass
 class Changes:
-    """What was left out, renamed or made of another type, by what it is called: ``obsm['tree']``.
+    """Elements that are left out, renamed or converted, by name, such as ``obsm['tree']``.
 
     Parameters
     ----------
     of
-        What it is in, for messages; empty for what came in.
+        Name of the store that contains them, for messages; empty for inputs in general.
     left_out
-        Why, for each.
+        Reason for each.
     renamed
-        New names of each: several, if a table holds it more than once.
+        New names of each; several if a table has it more than once.
     converted
-        What each became.
+        New type of each.
     """
 
     of: str = ""
@@ -30,7 +30,7 @@ class Changes:
     converted: dict[str, str] = field(default_factory=dict)
 
     def warn(self) -> None:
-        """Say it, in up to three warnings."""
+        """Issue up to three warnings, one per kind of change."""
         if self.left_out:
             reasons: dict[str, list[str]] = {}
             for what, why in self.left_out.items():
@@ -38,7 +38,8 @@ class Changes:
             listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
             where = f" of {self.of}" if self.of else ""
             warn(
-                f"The result leaves out{where} {listed}.\nThe correction does not need it: add it afterwards."
+                f"The result leaves out{where} {listed}.\n"
+                "The correction does not need this: add it to the result afterwards."
             )
         if self.renamed:
             listed = ", ".join(
@@ -46,17 +47,17 @@ class Changes:
             )
             warn(
                 f"The result renames keys: {listed}.\n"
-                "Stores take strings without slashes, each once, whatever its case: rename them beforehand "
-                "to choose other names."
+                "Stores need strings without slashes that are unique regardless of case: rename them "
+                "beforehand to choose other names."
             )
         if self.converted:
             listed = ", ".join(f"{what} to {how}" for what, how in self.converted.items())
             warn(
                 f"The result converts {listed}.\n"
-                "Stores hold values of one type together: convert them beforehand to choose another."
+                "Stores need values of one supported type: convert them beforehand to choose another type."
             )
 
 
 def at(slot: str, *keys: Any) -> str:
-    """What an element is called in messages."""
+    """Name of an element in messages."""
     return slot + "".join(f"[{key!r}]" for key in keys)

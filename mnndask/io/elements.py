@@ -1,4 +1,4 @@
-"""Elements of an AnnData as both file formats hold them, whatever they are."""
+"""Elements of an AnnData, converted to types that both file formats support."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype
 from scipy import sparse
 
-from mnndask.io.anndata_compat import in_memory, write_error
+from mnndask.io.anndata_compat import to_memory, write_error
 from mnndask.io.changes import Changes, at
 from mnndask.io.columns import storable_column, storable_dtype, storable_names
 from mnndask.io.keys import storable_keys
 
 INT64 = np.iinfo(np.int64)
-LEFT_OUT = object()  # None is a value that files hold
+LEFT_OUT = object()  # not None, which files can store
 
 
 def is_matrix(value: Any) -> bool:
-    """Whether a value is an array of numbers, in memory or lazy, of which nothing need be tried."""
+    """Whether a value is an array of numbers, in memory or lazy, that can be written without trying."""
     if isinstance(value, da.Array):
         meta = value._meta
         known = isinstance(meta, np.ndarray) or getattr(meta, "format", None) in {"csr", "csc"}
@@ -34,8 +34,8 @@ def is_matrix(value: Any) -> bool:
 
 
 def storable_element(value: Any, where: str, changes: Changes) -> Any:
-    """An element as files hold it; ``LEFT_OUT``, and a note of it, if they cannot."""
-    value = in_memory(value)
+    """Convert an element to a type of both formats; if there is none, note it and return ``LEFT_OUT``."""
+    value = to_memory(value)
     if isinstance(value, pd.DataFrame):
         return storable_table(value, where, changes)
     if isinstance(value, ExtensionArray):
@@ -64,9 +64,9 @@ def _problem(value: Any) -> str | None:
     if isinstance(value, np.ma.MaskedArray):
         return "masked values"
     if isinstance(value, da.Array):
-        return "a dask array of unknown size" if np.isnan(value.shape).any() else "a dask array of no numbers"
+        return "a dask array of unknown size" if np.isnan(value.shape).any() else "a non-numeric dask array"
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    return f"no file holds this {kind}" if write_error(value) else None
+    return f"no file format supports this {kind}" if write_error(value) else None
 
 
 def storable_table(
@@ -77,14 +77,14 @@ def storable_table(
     annotates: bool = False,
     first: Sequence[Hashable] = (),
 ) -> Any:
-    """A table as files hold it; ``LEFT_OUT``, and a note of it, if they cannot.
+    """Convert a table to types of both file formats; if its index has none, note it and return ``LEFT_OUT``.
 
     Parameters
     ----------
     annotates
-        Whether it is ``obs`` or ``var``, in which anndata makes categories of text.
+        Whether it is ``obs`` or ``var``, where anndata converts text to categories.
     first
-        Keys that are to have their names before those of the table.
+        Keys whose names take precedence over those of the table.
     """
     names = storable_keys([first, table.columns])[1]
     note_renamed(changes, where, table.columns, names)
@@ -101,15 +101,15 @@ def storable_table(
     out.index = storable_names(table.index)
     if out.index.name is not None:
         taken, (name,) = storable_keys([[*first, *out], [out.index.name]])
-        out.index = out.index.rename(name if name not in taken else None)  # another object than the input's
-    if not annotates and (error := write_error(out.iloc[:1, :0])):  # for its index: columns are storable
-        changes.left_out[where] = f"a table that no file holds: {error}"
+        out.index = out.index.rename(name if name not in taken else None)  # a copy of the input's
+    if not annotates and (error := write_error(out.iloc[:1, :0])):  # due to its index: columns are storable
+        changes.left_out[where] = f"a table that no file format supports: {error}"
         return LEFT_OUT
     return out
 
 
 def note_renamed(changes: Changes, where: str, keys: Iterable[Any], names: Sequence[str]) -> None:
-    """Record which keys get other names."""
+    """Record which keys are renamed."""
     for key, name in zip(keys, names, strict=True):
         if not isinstance(key, str) or key != name:
             known = changes.renamed.setdefault(at(where, key), [])
@@ -119,21 +119,21 @@ def note_renamed(changes: Changes, where: str, keys: Iterable[Any], names: Seque
 def storable_mapping(
     values: Mapping[Any, Any], where: str, changes: Changes, *, copied: bool, first: Sequence[Hashable] = ()
 ) -> dict[str, Any]:
-    """A mapping of elements (``uns``) as files hold it.
+    """Convert a mapping of elements (``uns``) to types that both file formats support.
 
     Parameters
     ----------
     copied
-        Whether elements have to be copies of those given.
+        Whether elements must be copies of those given.
     first
-        Keys that are to have their names before those of the mapping.
+        Keys whose names take precedence over those of the mapping.
     """
     names = storable_keys([first, values])[1]
     note_renamed(changes, where, values, names)
     out: dict[str, Any] = {}
     for (key, value), name in zip(values.items(), names, strict=True):
         place = at(where, key)
-        if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are mappings, too
+        if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are also mappings
             out[name] = storable_mapping(value, place, changes, copied=copied)
         elif _is_scalar(value):
             out[name] = value

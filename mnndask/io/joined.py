@@ -1,4 +1,4 @@
-"""Annotations of several AnnData joined, as ``anndata.concat`` does, and as both file formats hold them."""
+"""Annotations of several AnnData, joined like ``anndata.concat`` and converted to storable types."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from mnndask.guard import guarded
+from mnndask.engine.chunks import stack_cells
 from mnndask.io.anndata_compat import concatenated
-from mnndask.io.annotations import OF_CELLS, Annotations, computed, in_slot
+from mnndask.io.annotations import JOINED_SLOTS, Annotations, computed, storable_in_slot
 from mnndask.io.changes import Changes, at
+from mnndask.io.checked_graphs import guarded
 from mnndask.io.elements import LEFT_OUT, is_matrix, note_renamed, storable_element, storable_table
 from mnndask.io.keys import storable_keys
-from mnndask.lazy import stack_cells
 
 
 def joined_annotations(
@@ -26,34 +26,34 @@ def joined_annotations(
     batch_key: str,
     changes: Changes,
     *,
-    tried: bool,
+    dry_run: bool,
 ) -> Annotations:
-    """Annotations of several AnnData, one after the other: as ``anndata.concat`` joins them, and files hold.
+    """Join annotations of several AnnData along cells, and convert them to types that both formats support.
 
     Parameters
     ----------
     given, labels
-        Annotations as they came, and how messages call what they came in.
+        Annotations of the inputs, and their names in messages.
     names
-        Names of the cells of each in the result.
+        Names of the cells of each input in the result.
     batch_key
         Column of obs that the result has in any case.
     changes
-        Where to note what is left out or changed.
-    tried
-        Whether this is only to see what becomes of them: matrices are left out, as they can be joined.
+        Record to which elements that are left out or changed are added.
+    dry_run
+        Whether only `changes` matter: matrices, which can always be joined, are then left out.
     """
     tables = _joined_tables(given, names, batch_key, changes)
-    slots: dict[str, dict[Any, Any]] = {slot: {} for slot in OF_CELLS}
-    for slot in OF_CELLS:
+    slots: dict[str, dict[Any, Any]] = {slot: {} for slot in JOINED_SLOTS}
+    for slot in JOINED_SLOTS:
         for name, (key, values) in _shared([one.slots[slot] for one in given], slot, labels, changes).items():
-            parts = values
-            if not all(isinstance(value, pd.DataFrame) for value in values):  # of tables once they are joined
-                parts = [in_slot(slot, value, at(slot, key), changes) for value in values]
+            parts = values  # tables are converted after joining
+            if not all(isinstance(value, pd.DataFrame) for value in values):
+                parts = [storable_in_slot(slot, value, at(slot, key), changes) for value in values]
             if any(part is LEFT_OUT for part in parts):
                 continue
             if all(map(is_matrix, parts)):
-                if not tried:
+                if not dry_run:
                     slots[slot][name] = joined_matrices(parts, labels)
                 continue
             whole = _joined_element(values, names, at(slot, key), changes)
@@ -67,7 +67,7 @@ def joined_annotations(
 
 
 def joined_matrices(parts: Sequence[Any], labels: Sequence[str]) -> Any:
-    """Matrices of all batches stacked; lazy ones read no missing chunks."""
+    """Stack the matrices of all batches; lazy ones refuse missing chunks."""
     lazy = [isinstance(part, da.Array) for part in parts]
     return stack_cells(
         [guarded(p, label) if d else p for p, label, d in zip(parts, labels, lazy, strict=True)]
@@ -77,23 +77,23 @@ def joined_matrices(parts: Sequence[Any], labels: Sequence[str]) -> Any:
 def _joined_tables(
     given: Sequence[Annotations], names: Sequence[pd.Index], batch_key: str, changes: Changes
 ) -> AnnData:
-    """Tables of cells with all columns, and of genes with those on which all agree."""
+    """Join tables of cells, with all columns, and tables of genes, with the columns on which all agree."""
     of_cells = storable_keys([[batch_key], *(one.obs.columns for one in given)])[1:]
     of_genes = storable_keys([one.var.columns for one in given])
     of_varm = storable_keys([one.slots["varm"] for one in given])
     shells = []
     for i, (one, cells) in enumerate(zip(given, names, strict=True)):
-        held = one.slots["varm"]
-        note_renamed(changes, "varm", held, of_varm[i])
+        varm = one.slots["varm"]
+        note_renamed(changes, "varm", varm, of_varm[i])
         obs = _with_keys(one.obs, "obs", of_cells[i], changes).set_axis(cells.rename(None), axis=0)
         var = _with_keys(one.var, "var", of_genes[i], changes)
-        shells.append(AnnData(obs=obs, var=var, varm=dict(zip(of_varm[i], held.values(), strict=True))))
+        shells.append(AnnData(obs=obs, var=var, varm=dict(zip(of_varm[i], varm.values(), strict=True))))
     for key in dict.fromkeys(key for shell in shells for key in shell.obs):
         _prepare(shells, key)
-    # obs of all columns; var and varm where all agree. As genes are the same, "outer" fills nothing else.
+    # All columns of obs; var and varm where all agree. As genes are equal, "outer" fills in nothing else.
     try:
         return concatenated(shells)
-    except Exception:  # of whatever kind: there are many ways in which types do not go together
+    except Exception:  # of any type, as types can be incompatible in many ways
         _drop_what_cannot_be_joined(shells, changes)
         return concatenated(shells)
 
@@ -111,14 +111,14 @@ def _drop_what_cannot_be_joined(shells: Sequence[AnnData], changes: Changes) -> 
 
 
 def _only(shell: AnnData, slot: str, key: str) -> AnnData:
-    """An AnnData of one column, or of one element of ``varm``."""
+    """Return an AnnData with one column, or with one element of ``varm``."""
     if slot == "varm":
         return AnnData(var=shell.var[[]], varm={key: shell.varm[key]})
     return AnnData(**{slot: getattr(shell, slot)[[key]]})
 
 
-def joined_tables(tables: Sequence[pd.DataFrame], where: str, changes: Changes) -> pd.DataFrame:
-    """Columns of tables of the same genes on which all agree."""
+def joined_gene_tables(tables: Sequence[pd.DataFrame], where: str, changes: Changes) -> pd.DataFrame:
+    """Return the columns on which all tables of the same genes agree."""
     keys = storable_keys([table.columns for table in tables])
     shells = [
         AnnData(var=_with_keys(table, where, names, changes))
@@ -134,10 +134,10 @@ def _with_keys(table: pd.DataFrame, slot: str, keys: Sequence[str], changes: Cha
 
 
 def _prepare(shells: Sequence[AnnData], key: str) -> None:
-    """Make columns of different types such that anndata joins them by their values.
+    """Change columns of different types so that anndata joins them by their values.
 
-    Where all of a column is missing, its type must not decide that of the joined one. Categories of different
-    types are not to be compared: 1 would be taken for True, and dates cannot be sorted among numbers.
+    The type of a column whose values are all missing must not determine that of the joined column.
+    Categories of different types must not be compared: 1 equals True, and dates and numbers cannot be sorted.
     """
     columns = [shell.obs.get(key) for shell in shells]
     dtypes = {column.dtype for column in columns if column is not None}
@@ -155,7 +155,7 @@ def _prepare(shells: Sequence[AnnData], key: str) -> None:
 
 
 def _joined_element(values: Sequence[Any], names: Sequence[Any], where: str, changes: Changes) -> Any:
-    """One element of all batches, as anndata joins it."""
+    """Join one element of all batches by anndata."""
     shells = [
         AnnData(obs=pd.DataFrame(index=cells), obsm={"one": _renamed(value, cells)})
         for value, cells in zip(values, names, strict=True)
@@ -174,12 +174,12 @@ def _renamed(value: Any, cells: pd.Index) -> Any:
 
 
 def _shared(
-    held: Sequence[dict[Any, Any]], slot: str, labels: Sequence[str], changes: Changes
+    slots: Sequence[dict[Any, Any]], slot: str, labels: Sequence[str], changes: Changes
 ) -> dict[str, tuple[Any, list[Any]]]:
-    """Elements that all batches hold in one width, by new name: the key that they came with, and values."""
+    """Return elements that all batches have in one width, by new name: the original key, and the values."""
     named = [
         dict(zip(keys, elements.items(), strict=True))
-        for keys, elements in zip(storable_keys(held), held, strict=True)
+        for keys, elements in zip(storable_keys(slots), slots, strict=True)
     ]
     out: dict[str, tuple[Any, list[Any]]] = {}
     for name in dict.fromkeys(name for elements in named for name in elements):
@@ -191,7 +191,7 @@ def _shared(
         values = [elements[name][1] for elements in named]
         widths = {getattr(v, "shape", ())[1:] for v in values if not hasattr(v, "columns")}
         if len(widths) > 1:
-            changes.left_out[at(slot, key)] = "batches hold it in different widths"
+            changes.left_out[at(slot, key)] = "its width differs between batches"
             continue
         note_renamed(changes, slot, [key], [name])
         out[name] = key, values
@@ -199,16 +199,16 @@ def _shared(
 
 
 def joined_colours(given: Sequence[Annotations], obs: pd.DataFrame, batch_key: str) -> dict[str, Any]:
-    """Colours of categories (scanpy's ``uns["<column>_colors"]``) on which all batches agree.
+    """Return colours of categories (scanpy's ``uns["<column>_colors"]``) on which all batches agree.
 
     Parameters
     ----------
     given
-        Annotations as they came.
+        Annotations of the inputs.
     obs
-        Columns of the result.
+        Table of cells of the result.
     batch_key
-        Column that has its name before others.
+        Column whose name takes precedence over others.
     """
     renamed = storable_keys([[batch_key], *(one.obs.columns for one in given)])[1:]
     keys: list[dict[Any, Any]] = [
@@ -231,8 +231,8 @@ def joined_colours(given: Sequence[Annotations], obs: pd.DataFrame, batch_key: s
 
 
 def _coloured(column: Any, colours: Any) -> list[tuple[str, str]]:
-    """Categories of a column with their colours; none if there is not one for each."""
-    dtype = getattr(column, "dtype", None)  # none of a column that is there twice
+    """Return the categories of a column with their colours; empty unless each category has a colour."""
+    dtype = getattr(column, "dtype", None)  # a duplicate column is a table and has no dtype
     named = isinstance(colours, list | tuple) or (isinstance(colours, np.ndarray) and colours.ndim == 1)
     if not isinstance(dtype, pd.CategoricalDtype) or not named or len(colours) != len(dtype.categories):
         return []

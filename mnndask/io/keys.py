@@ -1,4 +1,4 @@
-"""Keys of columns and elements as stores can hold them: one path part each, apart without regard to case."""
+"""Keys of columns and elements in stores: one path component each, distinct regardless of case."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 
 RESERVED = {"", ".", "..", "_index", "zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
-# zarr takes a backslash for a slash, too; the others no file system holds.
-FORBIDDEN = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]")
-LONGEST = 200  # bytes; file systems allow 255, and zarr and numbers add some
+
+# zarr treats a backslash as a slash; file systems do not support the others.
+INVALID_CHARACTERS = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]")
+LONGEST = 200  # bytes; file systems allow 255, of which zarr and numbering need some
 
 
 def storable_keys(tables: Sequence[Iterable[Hashable]]) -> list[list[str]]:
-    """Keys under which stores hold what several tables or mappings have under others.
+    """Return a storable key for each key of several tables or mappings.
 
-    A key gets the same new name in all of them; a key that a table has twice gets one for each. Keys that can
-    be stored stay as they are, and take precedence.
+    A key gets the same new name in all of them; a key that a table has twice gets two names. Keys that can be
+    stored are unchanged and take precedence.
     """
     counted = [_counted(keys) for keys in tables]
     known = list(dict.fromkeys(key for keys in counted for key in keys))
@@ -33,7 +34,7 @@ def storable_keys(tables: Sequence[Iterable[Hashable]]) -> list[list[str]]:
 
 
 def _counted(keys: Iterable[Hashable]) -> list[tuple[Hashable, int]]:
-    """Each key with the number of times that it came before."""
+    """Pair each key with the number of its previous occurrences."""
     seen: dict[Hashable, int] = {}
     out = []
     for key in keys:
@@ -43,11 +44,11 @@ def _counted(keys: Iterable[Hashable]) -> list[tuple[Hashable, int]]:
 
 
 def _cleaned(key: str) -> str:
-    key = FORBIDDEN.sub("_", key)
+    key = INVALID_CHARACTERS.sub("_", key)
     key = key.encode()[:LONGEST].decode(errors="ignore")
     if key in RESERVED:
         key = key.replace(".", "_").lstrip("_") or "unnamed"
-    return re.sub("^__", "_", key)  # what begins with two underscores is zarr's own
+    return re.sub("^__", "_", key)  # zarr reserves names that start with two underscores
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Elements of a stored AnnData: tables and mappings in memory, matrices lazily; unknown ones left aside."""
+"""Elements of a stored AnnData: tables and mappings in memory, matrices lazily; unknown ones are left out."""
 
 from __future__ import annotations
 
@@ -14,130 +14,130 @@ from pandas import DataFrame
 
 from mnndask.errors import InputError, InputReadError
 from mnndask.io.changes import Changes, at
-from mnndask.reading import lazy_matrix
-from mnndask.stored_chunks import check_annotations
+from mnndask.io.old_h5ad import CATEGORIES, as_table, with_categories
 from mnndask.stores.hdf5 import check_filters
-from mnndask.stores.old_h5ad import CATEGORIES, as_table, with_categories
+from mnndask.stores.lazy_matrix import lazy_matrix
+from mnndask.stores.missing_chunks import check_annotation_chunks
 from mnndask.stores.read_errors import reading
-from mnndask.stores.whole_store import checked
+from mnndask.stores.whole_store import opened_strictly
 
 
 class UnknownElementError(InputReadError):
-    """An element that is whole, and that this anndata cannot read."""
+    """An element is intact, but the installed anndata cannot read it."""
 
     why = ""
 
 
-def in_memory(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
-    """Read an element.
+def read_element(group: Any, name: str, label: str, used: Collection[str] = ()) -> Any:
+    """Read an element into memory.
 
     Raises
     ------
     UnknownElementError
-        If anndata, as it is installed, does not know it.
+        If the installed anndata does not support it.
     InputError, InputReadError
-        If it lost chunks or is damaged.
+        If chunks are missing or it is damaged.
     """
     elem = group[name]
     with reading(label, f"{group.name}/{name}".strip("/")):
         check_filters(elem, label)
-        check_annotations(elem, label, used)
+        check_annotation_chunks(elem, label, used)
         try:
-            return read_elem(elem if isinstance(group, h5py.Group) else checked(elem))
+            return read_elem(elem if isinstance(group, h5py.Group) else opened_strictly(elem))
         except Exception as error:
             if not is_unknown(error):
                 raise
             why = _short(error)
             what = f"{label} cannot be read: {f'{group.name}/{name}'.strip('/')} is {why}."
-            unknown = UnknownElementError(what, "Read it with another anndata, and write it in another form.")
+            unknown = UnknownElementError(what, "Read it with another anndata, and write it as another type.")
             unknown.why = why
             raise unknown from error
 
 
 def is_unknown(error: BaseException) -> bool:
-    """Whether anndata lacks what an element needs: a reader, or a package."""
+    """Whether anndata lacks a reader or a package that an element needs."""
     return isinstance(error, ImportError) or type(error).__name__ == "IORegistryError"
 
 
 def _short(error: BaseException) -> str:
     if isinstance(error, ImportError):
-        return f"of a kind that needs {error.name or error}, which is not installed"
-    return "of a kind that this release of anndata does not know"
+        return f"of a type that needs {error.name or error}, which is not installed"
+    return "of a type that this release of anndata does not support"
 
 
-def table(
+def read_table(
     group: Any, name: str, label: str, changes: Changes, used: Collection[str] = (), where: str = ""
 ) -> DataFrame:
-    """Read a table; columns that anndata does not know are left aside and noted."""
+    """Read a table; columns that anndata does not support are left out and noted."""
     where = where or name
     if name not in group:
         what = f"{label} has no {where}."
         raise InputError(what, "Write it again with AnnData.write_zarr or write_h5ad.")
     elem = group[name]
     try:
-        out = in_memory(group, name, label, used)
+        out = read_element(group, name, label, used)
     except UnknownElementError:
-        index = in_memory(elem, elem.attrs["_index"], label)
+        index = read_element(elem, elem.attrs["_index"], label)
         columns = {}
         for column in columns_of(elem):
             try:
-                columns[column] = in_memory(elem, column, label, used)
+                columns[column] = read_element(elem, column, label, used)
             except UnknownElementError as error:
                 changes.left_out[at(where, column)] = error.why
         out = DataFrame(columns, index=index)
     return as_table(out) if isinstance(elem, h5py.Dataset) else out
 
 
-def mapping(group: Any, name: str, label: str, changes: Changes, where: str = "") -> Any:
-    """Read a mapping (``uns``, ``varm``); members that anndata does not know are left aside and noted."""
+def read_mapping(group: Any, name: str, label: str, changes: Changes, where: str = "") -> Any:
+    """Read a mapping (``uns``, ``varm``); members that anndata does not support are left out and noted."""
     where = where or name
     try:
-        return in_memory(group, name, label)
+        return read_element(group, name, label)
     except UnknownElementError as error:
         elem = group[name]
         if elem.attrs.get("encoding-type") != "dict":
             changes.left_out[where] = error.why
             return None
-        read = {key: mapping(elem, key, label, changes, at(where, key)) for key in elem}
+        read = {key: read_mapping(elem, key, label, changes, at(where, key)) for key in elem}
         return {key: value for key, value in read.items() if at(where, key) not in changes.left_out}
 
 
-def matrices(
-    group: Any, name: str, label: str, changes: Changes, shape: tuple[int, ...], chunk_bytes: int, first: int
+def read_matrices(
+    group: Any, name: str, changes: Changes, shape: tuple[int, ...], chunk_bytes: int, first: int
 ) -> Any:
-    """Read a mapping of matrices (``layers``, ``obsm``), each lazily; tables and others in memory."""
-    elem = group[name]
-    if isinstance(elem, h5py.Dataset):  # very old files have one table of them all
-        return in_memory(group, name, label)
+    """Read a mapping of matrices (``layers``, ``obsm``) lazily; tables and other elements are in memory."""
+    elem, label = group[name], changes.of
+    if isinstance(elem, h5py.Dataset):  # very old files have one table of all matrices
+        return read_element(group, name, label)
     out = {}
     for key in elem:
         try:
-            out[key] = matrix(elem, key, label, chunk_bytes, first)
+            out[key] = read_matrix(elem, key, label, chunk_bytes, first)
         except UnknownElementError as error:
             changes.left_out[at(name, key)] = error.why
     return shaped(out, name, shape, changes)
 
 
-def shaped(held: dict[str, Any], name: str, shape: tuple[int, ...], changes: Changes) -> dict[str, Any]:
-    """Elements that have the rows (and columns) of a shape; others are noted."""
+def shaped(elements: dict[str, Any], name: str, shape: tuple[int, ...], changes: Changes) -> dict[str, Any]:
+    """Return the elements that have the rows (and columns) of a shape; others are noted."""
     out = {}
-    for key, value in held.items():
+    for key, value in elements.items():
         found = getattr(value, "shape", shape)
         if isinstance(value, dict) or tuple(found[: len(shape)]) != shape:
-            changes.left_out[at(name, key)] = "not of the shape that it should have"
+            changes.left_out[at(name, key)] = "its shape does not match"
         else:
             out[key] = value
     return out
 
 
-def matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0) -> Any:
-    """Lazy matrix; tables and other arrays as anndata reads them."""
+def read_matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0) -> Any:
+    """Return a matrix lazily; tables and other arrays are read into memory by anndata."""
     elem = group[name]
     encoding = elem.attrs.get("encoding-type")
-    plain = isinstance(elem, h5py.Dataset) and encoding is None and not elem.dtype.names  # of old files
+    plain = isinstance(elem, h5py.Dataset) and encoding is None and not elem.dtype.names  # in old files
     if plain or encoding in {"array", "csr_matrix", "csc_matrix"} or "h5sparse_format" in elem.attrs:
         return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
-    return in_memory(group, name, label)
+    return read_element(group, name, label)
 
 
 def columns_of(elem: Any) -> list[str]:
@@ -145,17 +145,17 @@ def columns_of(elem: Any) -> list[str]:
     return [str(name) for name in elem.attrs["column-order"]]
 
 
-def old_table(group: Any, name: str, label: str, columns: Collection[str]) -> DataFrame:
-    """Table of an old file, with the categories of some columns."""
+def read_old_table(group: Any, name: str, label: str, columns: Collection[str]) -> DataFrame:
+    """Read a table of an old file, with the categories of `columns`."""
     named = [f"{column}{CATEGORIES}" for column in columns]
     uns = group.get("uns", {})
-    categories = {key: in_memory(uns, key, label) for key in named if key in uns}
-    return with_categories(table(group, name, label, Changes()), categories)
+    categories = {key: read_element(uns, key, label) for key in named if key in uns}
+    return with_categories(read_table(group, name, label, Changes()), categories)
 
 
 @contextmanager
 def quietly_old() -> Iterator[None]:
-    """Without what anndata says of a file that it reads all the same."""
+    """Suppress warnings of anndata about old files that it can read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldFormatWarning)
         warnings.filterwarnings("ignore", "Moving element from .uns", FutureWarning)

@@ -1,9 +1,10 @@
-"""How well batches mix, whether what is alike stays together, and whether a correction did harm.
+"""Metrics of a correction: how well batches mix, whether like cells stay together, and what was damaged.
 
-All take an embedding: coordinates of cells, shape ``(n_cells, n_dims)``, such as :func:`embed` gives. Mixing:
-:func:`same_batch_fraction`, :func:`expected_same_batch`, :func:`mixing_by_batch`, :func:`lisi`. What a batch
-was before: :func:`neighbors_kept`, :func:`contraction`. With labels: :func:`label_agreement`,
-:func:`label_transfer`, :func:`agreement_by_label`. :func:`summarize` is all of them, before and after.
+All metrics take an embedding: coordinates of cells, shape ``(n_cells, n_dims)``, such as :func:`embed`
+returns. Mixing: :func:`same_batch_fraction`, :func:`expected_same_batch`, :func:`mixing_by_batch`,
+:func:`lisi`. Structure within batches: :func:`neighbors_kept`, :func:`contraction`. With labels:
+:func:`label_agreement`, :func:`label_transfer`, :func:`agreement_by_label`. :func:`summarize` computes all of
+them, before and after.
 """
 
 from mnndask.metrics.agreement import agreement_by_label, label_agreement, label_transfer

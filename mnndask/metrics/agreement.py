@@ -1,4 +1,4 @@
-"""Whether cells of one label stay together, within and across batches."""
+"""Metrics with labels: whether cells of one label stay together, within and across batches."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from mnndask.metrics.cells import check_number, coded, coordinates
+from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.mixing import alike_fraction, check_several
 
 
 def label_agreement(embedding: ArrayLike, labels: ArrayLike, n_neighbors: int = 30) -> NDArray[np.float64]:
-    """Share of each cell's nearest neighbours that carry its label; as :func:`same_batch_fraction`.
+    """Return the share of each cell's nearest neighbours that have its label.
 
-    Where a correction makes it fall, cells that differ have been merged.
+    Computed like :func:`same_batch_fraction`. If a correction lowers it, unlike cells were merged.
 
     Examples
     --------
@@ -28,11 +28,11 @@ def label_agreement(embedding: ArrayLike, labels: ArrayLike, n_neighbors: int = 
 def label_transfer(
     embedding: ArrayLike, labels: ArrayLike, batches: ArrayLike, n_neighbors: int = 30
 ) -> NDArray[np.float64]:
-    """Whether the nearest cells of other batches tell each cell's label.
+    """Return whether the nearest cells of other batches predict each cell's label.
 
-    A cell is given the commonest label among its nearest neighbours of all batches but its own (of equally
-    common ones the first in sorted order, or in that of a categorical). Where batches are aligned it is the
-    right one; unlike :func:`label_agreement`, neighbours of the same batch are no help.
+    The prediction is the most common label among a cell's nearest neighbours in all other batches. Ties go to
+    the first label in sorted order, or in the order of a categorical. If batches are aligned, it is right;
+    unlike in :func:`label_agreement`, neighbours of the same batch do not count.
 
     Parameters
     ----------
@@ -43,23 +43,23 @@ def label_transfer(
     batches
         Batch of each cell.
     n_neighbors
-        Number of neighbours of other batches; all, if there are fewer.
+        Number of neighbours in other batches; all cells of these if there are fewer.
 
     Returns
     -------
-    Shape ``(n_cells,)``: 1 where the label is right, 0 where it is wrong, NaN where no other batch has it.
+    Shape ``(n_cells,)``: 1 if the prediction is right, 0 if wrong, NaN if no other batch has the label.
 
     Raises
     ------
     InputError
-        If a coordinate is not finite, a label or batch is missing, there are not as many labels and batches
-        as cells, no neighbours, or one batch only.
+        If a coordinate is not finite, a label or batch is missing, the numbers of labels, batches and cells
+        differ, `n_neighbors` is less than 1, or there is only one batch.
 
     References
     ----------
     A nearest-neighbour classifier across batches, as in the label transfer of Stuart et al. 2019,
     *Comprehensive integration of single-cell data*, Cell 177, 1888-1902 ("Label transfer"), with plain votes
-    in place of anchors.
+    instead of anchors.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def label_transfer(
     >>> label_transfer(where, types, [0, 0, 0, 0, 1, 1, 1, 1], n_neighbors=1).tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, nan]
     """
-    cells = coordinates(embedding)
+    cells = as_coordinates(embedding)
     codes, values = coded(labels, len(cells), "labels")
     own_batch, names = coded(batches, len(cells), "batches")
     check_several(names)
@@ -79,9 +79,9 @@ def label_transfer(
     for batch in range(len(names)):
         own = own_batch == batch
         others = codes[~own]
-        nearest = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(cells[~own])
-        found = others[nearest.kneighbors(cells[own], return_distance=False)]
-        votes = np.stack([(found == code).sum(axis=1) for code in range(len(values))], axis=1)
+        model = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(cells[~own])
+        neighbor_codes = others[model.kneighbors(cells[own], return_distance=False)]
+        votes = np.stack([(neighbor_codes == code).sum(axis=1) for code in range(len(values))], axis=1)
         right = votes.argmax(axis=1) == codes[own]
         out[own] = np.where(np.isin(codes[own], others), right, np.nan)
     return out
@@ -90,9 +90,9 @@ def label_transfer(
 def agreement_by_label(
     embedding: ArrayLike, labels: ArrayLike, batches: ArrayLike, n_neighbors: int = 30
 ) -> pd.DataFrame:
-    """Agreement and transfer of each label: which kinds of cells a correction has merged with others.
+    """Return agreement and transfer of each label, to find cell types that a correction merged with others.
 
-    Means over all cells hide a rare kind that is lost altogether.
+    Means over all cells would hide a rare type that is lost entirely.
 
     Parameters
     ----------
@@ -103,18 +103,19 @@ def agreement_by_label(
     batches
         Batch of each cell.
     n_neighbors
-        Number of neighbours, the cell not counted. A label of no more cells cannot have an agreement of 1.
+        Number of neighbours, not counting the cell itself. A label with no more cells than this cannot reach
+        an agreement of 1.
 
     Returns
     -------
-    A row per label, sorted, or in the order of a categorical: ``cells``, ``batches`` (how many hold it),
-    ``agreement`` (mean :func:`label_agreement`), ``transfer`` (mean :func:`label_transfer`; NaN for a label
-    of one batch only).
+    One row per label, sorted, or in the order of a categorical: ``cells``, ``batches`` (number of batches
+    with the label), ``agreement`` (mean :func:`label_agreement`), ``transfer`` (mean :func:`label_transfer`;
+    NaN for a label of only one batch).
 
     Raises
     ------
     InputError
-        As :func:`label_agreement` and :func:`label_transfer`.
+        As in :func:`label_agreement` and :func:`label_transfer`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Coordinates to measure in."""
+"""Principal components as coordinates for the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 
 def embed(X: Any, n_components: int = 20, *, random_state: int = 0) -> NDArray[np.floating]:
-    """Principal components of cells, shape ``(n_cells, n_components)``; fewer if there are fewer.
+    """Return principal components of cells, shape ``(n_cells, n_components)``, or fewer if there are fewer.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def embed(X: Any, n_components: int = 20, *, random_state: int = 0) -> NDArray[n
     n_components
         Number of components.
     random_state
-        Seed of the randomised solver that large matrices are given to.
+        Seed of the randomised solver that is used for large matrices.
 
     Examples
     --------

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mnndask.metrics.cells import check_number, coded, coordinates
-from mnndask.metrics.neighborhoods import distances, nearest
+from mnndask.metrics.cells import as_coordinates, check_number, coded
+from mnndask.metrics.neighborhoods import distances, nearest_cells
 
-TOLERANCE = 1e-5  # of the entropy, as in the implementations that are cited
+ENTROPY_TOLERANCE = 1e-5  # as in the implementations cited
 TRIES = 50  # likewise
 
 
 def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArray[np.float64]:
-    """Local inverse Simpson index: the effective number of labels in each cell's neighbourhood.
+    """Return the local inverse Simpson index: the effective number of labels in each cell's neighbourhood.
 
-    Given batches it is iLISI, from 1 (one batch only) to the number of batches (all of them equally); given
-    cell types it is cLISI, at best 1. Unlike the share of one's own batch it tells a mixture of all batches
-    from one of a few.
+    With batches as labels this is iLISI, from 1 (only one batch) to the number of batches (all equally); with
+    cell types it is cLISI, at best 1. Unlike the share of a cell's own batch, it distinguishes a mixture of
+    all batches from a mixture of a few.
 
-    The neighbourhood is the ``3 * perplexity - 1`` nearest other cells; one at distance d weighs exp(-β d),
-    with β such that the weights' entropy is that of `perplexity` equal ones (within 1e-5). With p_b the share
-    of label b in the weights, the index is 1 / Σ_b p_b². The paper speaks of a Gaussian kernel, its
-    implementations and this one take d unsquared.
+    The neighbourhood is the ``3 * perplexity - 1`` nearest other cells. A neighbour at distance d has weight
+    exp(-β d), with β chosen so that the entropy of the weights is that of `perplexity` equal weights (within
+    1e-5). With p_b the share of label b in the weights, the index is 1 / Σ_b p_b². The paper describes a
+    Gaussian kernel; its implementations, and this one, use d unsquared.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArr
 
     Returns
     -------
-    Shape ``(n_cells,)``, from 1 to the number of labels. Mixed at random, cells reach a little less than 1
-    over the sum of squared shares of the batches among all cells, as a neighbourhood is a sample.
+    Shape ``(n_cells,)``, from 1 to the number of labels. If batches are mixed at random, it is slightly less
+    than 1 over the sum of squared shares of the batches among all cells, as a neighbourhood is a sample.
 
     Raises
     ------
@@ -45,11 +45,11 @@ def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArr
 
     Notes
     -----
-    Equal to ``harmonypy.compute_lisi`` before its version 2, to rounding, and to ``scib_metrics.lisi_knn`` of
-    ``3 * perplexity`` neighbours (which count the cell itself), to single precision. Among duplicates,
-    harmonypy may leave out another cell than the cell itself; from version 2 on it looks at one neighbour
-    more, which changes the index by about 0.01. ``scib_metrics.ilisi_knn`` is the median M over cells scaled
-    to (M - 1) / (batches - 1), and ``scib_metrics.clisi_knn`` (labels - M) / (labels - 1).
+    Equals ``harmonypy.compute_lisi`` before version 2, up to rounding, and ``scib_metrics.lisi_knn`` with
+    ``3 * perplexity`` neighbours (which include the cell itself), up to single precision. Among duplicates,
+    harmonypy may omit a cell other than the cell itself; from version 2 on it uses one more neighbour, which
+    changes the index by about 0.01. ``scib_metrics.ilisi_knn`` scales the median M over cells to
+    (M - 1) / (batches - 1), and ``scib_metrics.clisi_knn`` to (labels - M) / (labels - 1).
 
     References
     ----------
@@ -68,10 +68,10 @@ def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArr
     >>> round(float(lisi(cells + 9 * batches[:, None], batches).mean()), 2)
     1.0
     """
-    cells = coordinates(embedding)
+    cells = as_coordinates(embedding)
     codes, values = coded(labels, len(cells), "labels")
-    check_number(perplexity, len(cells) // 3, f"{len(cells)} cells, 3 for each neighbour,", "perplexity")
-    found = nearest(cells, 3 * perplexity - 1)
+    check_number(perplexity, len(cells) // 3, f"{len(cells)} cells, 3 for each neighbour", "perplexity")
+    found = nearest_cells(cells, 3 * perplexity - 1)
     return effective_number(cells, codes, len(values), found, perplexity)
 
 
@@ -82,7 +82,7 @@ def effective_number(
     found: NDArray[np.intp],
     perplexity: int,
 ) -> NDArray[np.float64]:
-    """The index, of neighbours that are known."""
+    """Return the index for given neighbours."""
     weights = _weights(distances(cells, np.arange(len(cells)), found), perplexity)
     bins = codes[found] + n_labels * np.arange(len(cells))[:, None]
     summed = np.bincount(bins.ravel(), weights.ravel(), n_labels * len(cells))
@@ -91,12 +91,12 @@ def effective_number(
 
 
 def _weights(away: NDArray[np.float64], perplexity: int) -> NDArray[np.float64]:
-    """Weights of neighbours, falling with distance, with the entropy of `perplexity` equal ones.
+    """Return weights of neighbours that fall with distance and have the entropy of `perplexity` equal ones.
 
-    β is doubled or halved until bracketed, then bisected. A start from any power of two takes the same path
-    from the bracket on, so it is one near the scale of the distances, for which 50 tries are always enough.
+    β is doubled or halved until bracketed, then bisected. Starts from different powers of two reach the same
+    bracket and then the same result, so β starts near the scale of the distances, where 50 tries suffice.
     """
-    away = away - away.min(axis=1, keepdims=True)  # the weights are the same, and never all rounded to 0
+    away = away - away.min(axis=1, keepdims=True)  # the same weights, but never all rounded to 0
     spread = away.mean(axis=1)
     exponent = -np.log2(spread, out=np.zeros_like(spread), where=spread > 0)
     beta = np.exp2(np.clip(np.round(exponent), -900, 900))
@@ -110,12 +110,12 @@ def _weights(away: NDArray[np.float64], perplexity: int) -> NDArray[np.float64]:
         entropy = np.log(total) - (weights * log_weights).sum(axis=1) / total
         out[todo] = weights / total[:, None]
         off = entropy - np.log(perplexity)
-        unsettled = np.abs(off) >= TOLERANCE
+        unsettled = np.abs(off) >= ENTROPY_TOLERANCE
         todo, wide = todo[unsettled], off[unsettled] > 0
         if not len(todo):
             break
         low[todo] = np.where(wide, beta[todo], low[todo])
         high[todo] = np.where(wide, high[todo], beta[todo])
-        middle = (low[todo] + high[todo]) / 2  # half of `high` where there is no lower bound
+        middle = (low[todo] + high[todo]) / 2  # half of `high` if there is no lower bound
         beta[todo] = np.where(np.isinf(middle), 2 * low[todo], middle)
     return out

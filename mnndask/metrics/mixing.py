@@ -1,4 +1,4 @@
-"""How many of a cell's neighbours are of its own batch, against what chance would give."""
+"""Share of a cell's neighbours from its own batch, and the share expected by chance."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mnndask.errors import InputError
-from mnndask.metrics.cells import check_number, coded, coordinates
-from mnndask.metrics.neighborhoods import nearest
+from mnndask.metrics.cells import as_coordinates, check_number, coded
+from mnndask.metrics.neighborhoods import nearest_cells
 
 
 def same_batch_fraction(
     embedding: ArrayLike, batches: ArrayLike, n_neighbors: int = 30
 ) -> NDArray[np.float64]:
-    """Share of each cell's nearest neighbours that are of its own batch.
+    """Return the share of each cell's nearest neighbours that belong to its own batch.
 
-    Where batches mix it falls to :func:`expected_same_batch`.
+    If batches are mixed at random, it equals :func:`expected_same_batch` on average.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def same_batch_fraction(
     batches
         Batch of each cell.
     n_neighbors
-        Number of neighbours, the cell not counted.
+        Number of neighbours, not counting the cell itself.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def same_batch_fraction(
     Raises
     ------
     InputError
-        If a coordinate is not finite, a batch is missing, or there are not more cells than neighbours.
+        If a coordinate is not finite, a batch is missing, or there are no more cells than neighbours.
 
     Examples
     --------
@@ -48,11 +48,11 @@ def same_batch_fraction(
 
 
 def expected_same_batch(batches: ArrayLike, labels: ArrayLike | None = None) -> NDArray[np.float64]:
-    """Share of each cell's neighbours that would be of its own batch if cells were mixed at random.
+    """Return the share of each cell's neighbours that would belong to its batch if cells mixed at random.
 
-    That is the batch's share among the other cells; with labels, among the other cells of the cell's label,
-    as batches that differ in what they hold should not mix beyond that. The cell itself is not among its
-    neighbours and so is not counted, which matters for small batches and rare labels.
+    That is the batch's share among the other cells; with labels, among the other cells of the same label, as
+    batches of different composition should not mix beyond that. The cell itself is not among its neighbours
+    and is therefore not counted, which matters for small batches and rare labels.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def expected_same_batch(batches: ArrayLike, labels: ArrayLike | None = None) -> 
 
     Returns
     -------
-    Shape ``(n_cells,)``; NaN for a cell that no other is like.
+    Shape ``(n_cells,)``; NaN for a cell whose label no other cell has.
 
     Raises
     ------
     InputError
-        If a batch or label is missing, or there are not as many labels as batches.
+        If a batch or label is missing, or the numbers of labels and batches differ.
 
     Examples
     --------
@@ -91,14 +91,14 @@ def expected_same_batch(batches: ArrayLike, labels: ArrayLike | None = None) -> 
 def mixing_by_batch(
     embedding: ArrayLike, batches: ArrayLike, labels: ArrayLike | None = None, n_neighbors: int = 30
 ) -> pd.DataFrame:
-    """Same-batch neighbours of each batch, observed and expected; the most deviant batch comes first.
+    """Return observed and expected shares of same-batch neighbours by batch, the most deviant batch first.
 
-    ``ratio`` is observed over expected: 1 where a batch is mixed at random. What it is where batches lie
-    apart depends on their sizes (a batch of half the cells reaches 2, one of a hundredth 100), so the batches
-    are ordered by ``excess``, (observed - expected) / (1 - expected): the share of its neighbourhood that a
-    batch keeps to itself beyond chance, 0 mixed and 1 apart whatever the sizes (the form of Cohen's kappa).
-    Below 0 a batch is among others more than chance would have it, as where cells of one batch are drawn to
-    single cells of another.
+    ``ratio`` is observed over expected, 1 for a batch that is mixed at random. Its value for separate batches
+    depends on their sizes (2 for a batch of half the cells, 100 for a hundredth), so batches are ordered by
+    ``excess``, (observed - expected) / (1 - expected): the share of same-batch neighbours beyond chance, 0
+    for mixed and 1 for separate batches of any size (the form of Cohen's kappa). Below 0 a batch has more
+    neighbours from other batches than by chance, for example if cells of one batch were moved onto single
+    cells of another.
 
     Parameters
     ----------
@@ -107,21 +107,21 @@ def mixing_by_batch(
     batches
         Batch of each cell.
     labels
-        Label of each cell, where batches hold them in different shares; see :func:`expected_same_batch`.
+        Label of each cell, if batches differ in composition; see :func:`expected_same_batch`.
     n_neighbors
-        Number of neighbours, the cell not counted.
+        Number of neighbours, not counting the cell itself.
 
     Returns
     -------
-    A row per batch, the farthest from an excess of 0 first: ``cells``, ``observed`` (mean
+    One row per batch, the farthest from an excess of 0 first: ``cells``, ``observed`` (mean
     :func:`same_batch_fraction`), ``expected`` (mean :func:`expected_same_batch`), ``ratio``, ``excess``.
-    Cells that no other is like do not count. NaN where a batch shares no label with another, so that it
+    Cells whose label no other cell has do not count. NaN if a batch shares no label with another, and so
     cannot mix.
 
     Raises
     ------
     InputError
-        As :func:`same_batch_fraction`, and if there is one batch only.
+        As in :func:`same_batch_fraction`, and if there is only one batch.
 
     References
     ----------
@@ -151,7 +151,7 @@ def mixing_by_batch(
 def observed_by_batch(
     observed: NDArray[np.float64], batches: ArrayLike, labels: ArrayLike | None
 ) -> pd.DataFrame:
-    """The table of :func:`mixing_by_batch`, of fractions that are known."""
+    """Return the table of :func:`mixing_by_batch` for given fractions."""
     codes, values = coded(batches, len(observed), "batches")
     check_several(values)
     cells = pd.DataFrame({"observed": observed, "expected": expected_same_batch(batches, labels)})
@@ -165,23 +165,23 @@ def observed_by_batch(
 
 
 def check_several(batches: pd.Index) -> None:
-    """InputError if there is one batch only."""
+    """Raise InputError if there is only one batch."""
     if len(batches) < 2:
-        what = f"All cells are of one batch, {batches[0]!r}: 1 in all."
-        raise InputError(what, "Give cells of two batches or more.")
+        what = f"All cells belong to one batch, {batches[0]!r}."
+        raise InputError(what, "Give cells of two or more batches.")
 
 
 def alike_fraction(
-    embedding: ArrayLike, labels: ArrayLike, n_neighbors: int, what_they_are: str
+    embedding: ArrayLike, labels: ArrayLike, n_neighbors: int, kind: str
 ) -> NDArray[np.float64]:
-    """Share of each cell's nearest neighbours that have its value."""
-    cells = coordinates(embedding)
-    codes, _ = coded(labels, len(cells), what_they_are)
+    """Return the share of each cell's nearest neighbours that have its value."""
+    cells = as_coordinates(embedding)
+    codes, _ = coded(labels, len(cells), kind)
     check_number(n_neighbors, len(cells) - 1, f"{len(cells)} cells")
-    return alike(codes, nearest(cells, n_neighbors))
+    return alike(codes, nearest_cells(cells, n_neighbors))
 
 
 def alike(codes: NDArray[np.intp], found: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Share of the neighbours found that have a cell's own code."""
+    """Return the share of each cell's given neighbours that have its code."""
     out: NDArray[np.float64] = (codes[found] == codes[:, None]).mean(axis=1)
     return out

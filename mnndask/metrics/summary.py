@@ -1,4 +1,4 @@
-"""All measures of a correction, before and after."""
+"""All metrics of a correction, before and after."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mnndask.metrics.agreement import label_transfer
-from mnndask.metrics.cells import check_number, coded, coordinates
+from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.local_inverse_simpson import effective_number
 from mnndask.metrics.local_structure import kept_and_contraction
 from mnndask.metrics.mixing import alike, check_several, expected_same_batch, observed_by_batch
-from mnndask.metrics.neighborhoods import nearest
+from mnndask.metrics.neighborhoods import nearest_cells
 
 PerCell = NDArray[np.float64]
-ROUNDING = 1e-9  # of a ratio: no batch is worst by less
+ROUNDING = 1e-9  # a batch this near its ideal, as a ratio, is not reported as the worst
 
 
 class _Measure(NamedTuple):
-    """A measure of each cell in both states, what it should be, and how pandas is to summarise it."""
+    """A measure of each cell in both states, its ideal, and the pandas method that summarises it."""
 
     before: PerCell
     after: PerCell
@@ -38,53 +38,53 @@ def summarize(
     *,
     reference: Hashable | None = None,
 ) -> pd.DataFrame:
-    """Measure a correction: mixing, harm to the batches' own structure and, with labels, to biology.
+    """Measure a correction: mixing, damage to the structure of batches and, with labels, to biology.
 
     Parameters
     ----------
     before, after
-        Coordinates of the same cells, shapes ``(n_cells, n_dims)``: see :func:`embed`, and
-        :func:`contraction` on their units.
+        Coordinates of the same cells, shapes ``(n_cells, n_dims)``; see :func:`embed`, and
+        :func:`contraction` for their units.
     batches
         Batch of each cell.
     labels
-        Label of each cell. With them, the ideal of mixing is that within each label.
+        Label of each cell. With labels, the ideal mixing is random within each label.
     n_neighbors
-        Number of neighbours; also the perplexity of :func:`lisi`, which looks at three times as many.
+        Number of neighbours; also the perplexity of :func:`lisi`, which uses three times as many.
     reference
         Batch by whose median contractions are divided; see :func:`contraction`.
 
     Returns
     -------
-    A row per measure, with columns ``before``, ``after``, ``ideal`` (the value of a perfect correction), and
-    ``worst_batch``, ``worst``: the batch that is farthest from its ideal afterwards, by ratio, and its value
-    (None, and that of all cells, where all are at their ideal or the measure is not defined). The rows:
+    One row per measure, with columns ``before``, ``after``, ``ideal`` (the value of a perfect correction),
+    ``worst_batch`` and ``worst``: the batch farthest from its ideal afterwards, by ratio, and its value (None
+    and the value of all cells if all batches reach their ideal or the measure is undefined). The rows:
 
     ``same_batch``
-        Mean :func:`same_batch_fraction`; ideal is the mean :func:`expected_same_batch`, and the worst batch
+        Mean :func:`same_batch_fraction`. The ideal is the mean :func:`expected_same_batch`, the worst batch
         the first of :func:`mixing_by_batch`.
     ``same_batch_ratio``
-        Observed over expected, of the same cells and batch.
+        Observed over expected share, for the same cells and worst batch.
     ``lisi``
         Median :func:`lisi` of batches (iLISI). The ideal is 1 over the sum of squared shares of the batches
-        among cells (of the cell's label), which only endless neighbourhoods reach.
+        among all cells (of the cell's label), which only infinitely large neighbourhoods reach.
     ``neighbors_kept``
         Mean :func:`neighbors_kept`.
     ``contraction``
         Median :func:`contraction`.
     ``label_agreement``, ``label_transfer``
-        Means of :func:`label_agreement` and :func:`label_transfer`, if there are labels.
+        Means of :func:`label_agreement` and :func:`label_transfer`, if labels are given.
 
-    Cells and batches for which a measure is not defined do not count in it; NaN and None where that is all.
+    Cells and batches for which a measure is undefined do not count; if that is all of them: NaN and None.
 
     Raises
     ------
     InputError
-        If a coordinate is not finite, a batch or label is missing, there is one batch only, the two
-        embeddings do not have as many cells, there are fewer than ``3 * n_neighbors`` cells, or no batch has
+        If a coordinate is not finite, a batch or label is missing, there is only one batch, the embeddings
+        differ in their number of cells, there are fewer than ``3 * n_neighbors`` cells, or no batch has
         ``n_neighbors + 2``.
     InputKeyError
-        If the reference is none of the batches.
+        If the reference is not one of the batches.
 
     Examples
     --------
@@ -93,8 +93,8 @@ def summarize(
     >>> rng = np.random.default_rng(0)
     >>> cells, batches = rng.normal(size=(300, 2)), np.repeat(["a", "b", "c"], 100)
     >>> apart = cells + 9 * (batches == "b")[:, None]
-    >>> drawn = np.where((batches == "c")[:, None], cells / 2, cells)
-    >>> summarize(apart, drawn, batches, n_neighbors=20).round(2)  # doctest: +NORMALIZE_WHITESPACE
+    >>> aligned = np.where((batches == "c")[:, None], cells / 2, cells)
+    >>> summarize(apart, aligned, batches, n_neighbors=20).round(2)  # doctest: +NORMALIZE_WHITESPACE
                       before  after  ideal worst_batch  worst
     measure
     same_batch          0.66   0.39   0.33           c   0.51
@@ -107,7 +107,7 @@ def summarize(
 
 
 class Comparison:
-    """What :func:`summarize` measures, cell by cell, to be summed up over all or by batch; its parameters."""
+    """The measures of :func:`summarize`, by cell, to summarise over all or by batch; same parameters."""
 
     def __init__(
         self,
@@ -119,17 +119,17 @@ class Comparison:
         *,
         reference: Hashable | None = None,
     ) -> None:
-        kept, shrunk = kept_and_contraction(before, after, batches, n_neighbors, reference)
+        kept, contracted = kept_and_contraction(before, after, batches, n_neighbors, reference)
         self.batches, self.labels = batches, labels
         self.codes, self.values = codes, values = coded(batches, len(kept), "batches")
         check_several(values)
-        check_number(n_neighbors, len(kept) // 3, f"{len(kept)} cells, 3 for each neighbour,")
-        old, new = _State(coordinates(before), n_neighbors), _State(coordinates(after), n_neighbors)
+        check_number(n_neighbors, len(kept) // 3, f"{len(kept)} cells, 3 for each neighbour")
+        old, new = _State(as_coordinates(before), n_neighbors), _State(as_coordinates(after), n_neighbors)
         self.same = old.alike(codes), new.alike(codes)
         self.measures = {
             "lisi": _Measure(old.lisi(codes), new.lisi(codes), _evenly_mixed(codes, labels), "median"),
             "neighbors_kept": _Measure(_ones_of(kept), kept, _ones_of(kept)),
-            "contraction": _Measure(_ones_of(shrunk), shrunk, _ones_of(shrunk), "median"),
+            "contraction": _Measure(_ones_of(contracted), contracted, _ones_of(contracted), "median"),
         }
         if labels is not None:
             kinds, _ = coded(labels, len(kept), "labels")
@@ -139,7 +139,7 @@ class Comparison:
             self.measures["label_transfer"] = _Measure(was, now, _ones_of(now))
 
     def overall(self) -> pd.DataFrame:
-        """The table of :func:`summarize`."""
+        """Return the table of :func:`summarize`."""
         rows = _mixing_rows(*self.same, self.batches, self.labels)
         rows |= {name: _row(measure, self.codes, self.values) for name, measure in self.measures.items()}
         out = pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
@@ -148,7 +148,7 @@ class Comparison:
         return out.assign(worst_batch=pd.Series(worst, dtype=object))
 
     def by_batch(self) -> pd.DataFrame:
-        """Mixing of each batch before and after, and what it kept of itself; the worst mixed comes first.
+        """Return mixing and preserved structure of each batch, the worst mixed batch first.
 
         ``before``, ``after``: observed shares of same-batch neighbours; ``excess_before``, ``excess_after``
         and ``expected`` as in :func:`mixing_by_batch`; ``neighbors_kept`` (mean), ``contraction`` (median).
@@ -171,11 +171,11 @@ class Comparison:
 
 
 class _State:
-    """Cells and their neighbours, found once for all measures that need them."""
+    """Cells in one state, with their neighbours, searched once for all measures."""
 
     def __init__(self, cells: NDArray[np.floating], n_neighbors: int) -> None:
         self.cells, self.n_neighbors = cells, n_neighbors
-        self.found = nearest(cells, 3 * n_neighbors - 1)
+        self.found = nearest_cells(cells, 3 * n_neighbors - 1)
 
     def alike(self, codes: NDArray[np.intp]) -> PerCell:
         return alike(codes, self.found[:, : self.n_neighbors])
@@ -185,12 +185,12 @@ class _State:
 
 
 def _ones_of(measured: PerCell) -> PerCell:
-    """1 for the cells that a measure is defined for."""
+    """Return 1 for the cells for which a measure is defined, else NaN."""
     return np.where(np.isnan(measured), np.nan, 1.0)
 
 
 def _evenly_mixed(codes: NDArray[np.intp], labels: ArrayLike | None) -> PerCell:
-    """Effective number of batches among all cells of each cell's label."""
+    """Return the effective number of batches among all cells of each cell's label."""
     kinds = np.zeros_like(codes) if labels is None else coded(labels, len(codes), "labels")[0]
     counts = pd.crosstab(kinds, codes).to_numpy()
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -216,10 +216,10 @@ def _mixing_rows(
 def _row(measure: _Measure, codes: NDArray[np.intp], batches: pd.Index) -> dict[str, Any]:
     cells = pd.DataFrame({"before": measure.before, "after": measure.after, "ideal": measure.ideal})
     by_batch = cells.groupby(codes).agg(measure.by)
-    with np.errstate(divide="ignore"):  # 0 is as far as can be
+    with np.errstate(divide="ignore"):  # a value of 0 is infinitely far from its ideal
         off = np.abs(np.log((by_batch["after"] / by_batch["ideal"]).to_numpy()))
     overall = dict(cells.agg(measure.by))
-    if not (off > ROUNDING).any():  # nothing measured, or all as it should be
+    if not (off > ROUNDING).any():  # undefined, or all at their ideal
         return overall | {"worst_batch": None, "worst": overall["after"]}
     worst = int(np.nanargmax(off))
     return overall | {"worst_batch": batches[worst], "worst": by_batch["after"].iloc[worst]}

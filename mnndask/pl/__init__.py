@@ -1,7 +1,7 @@
-"""Pictures of a correction. Each function takes the corrected AnnData, draws on an Axes, and returns it.
+"""Plots of a correction. Each function takes the corrected AnnData, draws on an Axes and returns the Axes.
 
-They show the cells that the correction was measured on (``uns["mnn"]["sample"]``), so they are as quick for
-millions of cells, and read nothing of ``X``. Needs matplotlib: ``pip install "mnndask[plot]"``.
+The plots show the sample of cells recorded with the correction (``uns["mnn"]["sample"]``), so they are as
+fast for millions of cells, and do not read ``X``. Requires matplotlib: ``pip install "mnndask[plot]"``.
 """
 
 from mnndask.pl.cells import correction_length, variance_factor

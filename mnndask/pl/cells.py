@@ -1,4 +1,4 @@
-"""How far cells of each batch were moved, and how much farther than smoothing alone would."""
+"""Plots of correction lengths and variance factors by batch."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask.diagnostics import LENGTHENED
-from mnndask.pl.drawing import axes, plain, short, style
-from mnndask.recorded import Recorded
+from mnndask.diagnostics.measures import LENGTHENED
+from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.pl.drawing import axes, remove_frame, short, style
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 
-def correction_length(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
+def correction_length(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
     """Draw how far the cells of each batch were moved.
 
-    A box spans the middle half of the batch's cells, a line across it the median, whiskers 5 to 95 %. A batch
-    of much longer corrections than others differs more; one with a long upper whisker holds cells that were
-    dragged far, often kinds that no other batch has.
+    A box spans the middle half of a batch's cells, the line across it is the median, and whiskers extend from
+    5 to 95 %. A batch with much longer corrections than others differs more. A long upper whisker shows cells
+    that were moved far, often of types that no other batch has.
 
     Parameters
     ----------
     data
         Corrected AnnData.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; None creates new ones.
 
     Examples
     --------
@@ -39,26 +39,26 @@ def correction_length(data: AnnData | Recorded, *, ax: Axes | None = None) -> Ax
     >>> mnndask.pl.correction_length(corrected).get_title()
     'How far cells were moved'
     """
-    record, ax = Recorded.of(data), axes(ax)
-    _boxes(ax, record, np.asarray(record.sample["length"], float))
+    record, ax = RecordedCells.of(data), axes(ax)
+    _box_per_batch(ax, record, np.asarray(record.sample["length"], float))
     unit = "cosine-normalised expression" if _is_normalised(record) else "units of expression"
     ax.set(title="How far cells were moved", ylabel=f"length of correction\n({unit})")
     ax.set_ylim(bottom=0, top=1.08 * ax.get_ylim()[1])
     return ax
 
 
-def variance_factor(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
+def variance_factor(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
     """Draw by how much variance adjustment lengthened the corrections of each batch.
 
-    A factor of 1 is a correction as smoothing left it. Boxes and whiskers as in :func:`correction_length`, of
-    the cells whose factor is more than 1; the share of these is written above.
+    A factor of 1 leaves the smoothed correction unchanged. Boxes and whiskers, as in
+    :func:`correction_length`, describe the cells with a factor above 1; their share is given at the top.
 
     Parameters
     ----------
     data
         Corrected AnnData.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; None creates new ones.
 
     Examples
     --------
@@ -69,9 +69,9 @@ def variance_factor(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes
     >>> mnndask.pl.variance_factor(corrected).get_title()
     "Corrections lengthened to keep cells' ranks"
     """
-    record, ax = Recorded.of(data), axes(ax)
+    record, ax = RecordedCells.of(data), axes(ax)
     factors = np.asarray(record.sample["factor"], float)
-    _boxes(ax, record, np.where(factors > LENGTHENED, factors, np.nan))
+    _box_per_batch(ax, record, np.where(factors > LENGTHENED, factors, np.nan))
     codes = record.batches.codes
     for i in range(1, len(record.batches.categories)):
         share = (factors[codes == i] > LENGTHENED).mean()
@@ -90,17 +90,17 @@ def variance_factor(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes
     return ax
 
 
-def _is_normalised(record: Recorded) -> bool:
-    return bool(record.uns["parameters"].get("cos_norm_out", True))
+def _is_normalised(record: RecordedCells) -> bool:
+    return bool(record.record.parameters.get("cos_norm_out", True))
 
 
-def _boxes(ax: Axes, record: Recorded, values: NDArray[np.float64]) -> None:
-    """A box for each batch but the reference, which stays as it is."""
+def _box_per_batch(ax: Axes, record: RecordedCells, values: NDArray[np.float64]) -> None:
+    """Draw a box for each batch but the reference, which is not moved."""
     codes, names = record.batches.codes, list(record.batches.categories)
-    own = [values[(codes == i) & ~np.isnan(values)] for i in range(1, len(names))]
+    by_batch = [values[(codes == i) & ~np.isnan(values)] for i in range(1, len(names))]
     drawn = ax.boxplot(
-        [part if len(part) else [np.nan] for part in own],
-        positions=range(len(own)),
+        [part if len(part) else [np.nan] for part in by_batch],
+        positions=range(len(by_batch)),
         whis=(5, 95),
         widths=0.6,
         showfliers=False,
@@ -111,10 +111,10 @@ def _boxes(ax: Axes, record: Recorded, values: NDArray[np.float64]) -> None:
         box.set_facecolor(style(i + 1)["color"])
         box.set_alpha(0.8)
     many = len(names) > 5 or max(map(len, names)) > 10
-    ax.set_xticks(range(len(own)), short(names[1:]))
+    ax.set_xticks(range(len(by_batch)), short(names[1:]))
     if many:
         ax.tick_params(axis="x", rotation=40)
         for text in ax.get_xticklabels():
             text.set(ha="right")
     ax.set_xlabel(f"batch (the reference, {short(names)[0]}, is not moved)")
-    plain(ax)
+    remove_frame(ax)

@@ -1,4 +1,4 @@
-"""What all pictures share: axes, colours, legends."""
+"""Elements shared by all plots: axes, colours, legends."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mnndask.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe & Ito's palette, told apart by colour-blind readers too; the lightest last.
+# Palette of Okabe & Ito, suitable for colour-blind readers; the lightest colour last.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
-MARKERS = ("o", "^", "s", "D", "v", "P", "X")  # the palette's next round has the next shape
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")  # the next marker each time the palette repeats
 GREY = "#B0B0B0"
 BEFORE, AFTER = "#E69F00", "#0072B2"
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.2)) -> Axes:
-    """The axes that were given, or new ones on a figure of their own.
+    """Return the given axes, or new ones on a new figure.
 
     Raises
     ------
@@ -30,19 +30,35 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.2)) -> Axes:
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:
-        what = "Pictures need matplotlib, which is not installed."
+        what = "Plots need matplotlib, which is not installed."
         raise InputError(what, 'Install it: pip install "mnndask[plot]".') from error
     out: Axes = plt.subplots(figsize=size, layout="constrained")[1]
     return out
 
 
+def draw_to_files(why: str) -> None:
+    """Make matplotlib draw to files instead of a screen.
+
+    Raises
+    ------
+    InputError
+        If matplotlib is not installed. The message begins with `why`, the reason it is needed.
+    """
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError as error:
+        what = f"{why}, but matplotlib is not installed."
+        raise InputError(what, "Install it: pip install 'mnndask[plot]'.") from error
+    mpl.use("Agg")
+
+
 def style(i: int) -> dict[str, Any]:
-    """Colour and shape of the i-th group."""
+    """Return the colour and marker of the i-th group."""
     return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i // len(PALETTE) % len(MARKERS)]}
 
 
 def legend(ax: Axes, title: str | None = None) -> None:
-    """Put the legend beside the data, in as many columns as keep it within the axes' height."""
+    """Place the legend beside the axes, in enough columns to stay within their height."""
     handles, _ = ax.get_legend_handles_labels()
     ax.legend(
         loc="center left",
@@ -54,12 +70,12 @@ def legend(ax: Axes, title: str | None = None) -> None:
     )
 
 
-def plain(ax: Axes) -> None:
-    """Take away the frame's upper and right lines."""
+def remove_frame(ax: Axes) -> None:
+    """Hide the upper and right lines of the frame."""
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def short(names: Iterable[Any], most: int = 24) -> list[str]:
-    """Names that fit beside a picture."""
+    """Shorten names to fit beside a plot."""
     text = [str(name) for name in names]
     return [t if len(t) <= most else f"{t[: most - 1]}…" for t in text]

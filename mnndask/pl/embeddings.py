@@ -1,26 +1,28 @@
-"""Cells on two dimensions, before and after."""
+"""Plots of cells in two dimensions, before and after correction."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import GREY, axes, legend, plain, short, style
-from mnndask.recorded import Recorded
+from mnndask.pl.drawing import GREY, axes, legend, remove_frame, short, style
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 When = Literal["before", "after"]
-MARGIN = 0.05
+FRAME_MARGIN = 0.05  # of the range of the cells
 
 
 def embedding(
-    data: AnnData | Recorded,
+    data: AnnData | RecordedCells,
     when: When = "after",
     *,
     color: str | None = None,
@@ -34,14 +36,14 @@ def embedding(
     data
         Corrected AnnData.
     when
-        Which state.
+        State to draw.
     color
-        Column of obs to colour by, groups or numbers; None for the batch.
+        Column of obs to colour by, groups or numbers; None for batches.
     method
-        ``"pca"``: the first two components. ``"umap"``: UMAP of all that are recorded, if umap-learn is
-        installed; it lays out both states together, so that they can be compared.
+        ``"pca"``: the first two components. ``"umap"``: UMAP of all recorded components, if umap-learn is
+        installed, of both states together, so that they can be compared.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; None creates new ones.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def embedding(
     >>> mnndask.pl.embedding(corrected, "before").get_title()
     'Cells before correction, by batch'
     """
-    record, ax = Recorded.of(data), axes(ax)
+    record, ax = RecordedCells.of(data), axes(ax)
     shown, frame, names = _coordinates(record, when, method)
     if color is not None and record.is_measure(color):
         numbers, size = record.numbers(color), _size(len(shown))
@@ -71,8 +73,21 @@ def embedding(
     return ax
 
 
+def before_and_after(data: AnnData | RecordedCells, colors: Sequence[str | None]) -> Figure:
+    """Draw cells before and after the correction, with one row per colour of :func:`embedding`."""
+    from matplotlib.figure import Figure
+
+    cells, states = RecordedCells.of(data), get_args(When)
+    figure = Figure(figsize=(10.5, 4 * len(colors)), layout="constrained")
+    rows = figure.subplots(len(colors), len(states), squeeze=False)
+    for row, color in zip(rows, colors, strict=True):
+        for ax, when in zip(row, states, strict=True):
+            embedding(cells, when, color=color, ax=ax)
+    return figure
+
+
 def _groups(ax: Axes, shown: NDArray[Any], groups: Any) -> None:
-    """Draw cells in their groups' colours, mixed: what is drawn last must not hide the rest."""
+    """Draw cells in the colours of their groups, in random order, so that no group hides the others."""
     order = np.random.default_rng(0).permutation(len(shown))
     size = _size(len(shown))
     for part in np.array_split(order, max(1, len(order) // 250)):
@@ -85,36 +100,36 @@ def _groups(ax: Axes, shown: NDArray[Any], groups: Any) -> None:
 
 
 def pairs(
-    data: AnnData | Recorded,
+    data: AnnData | RecordedCells,
     batch: str | None = None,
     *,
     when: When = "before",
     n_pairs: int = 300,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which cells of a batch were paired with which of the batches before it.
+    """Draw the pairs between cells of a batch and cells of the batches before it.
 
-    Lines that run alike, from each kind of cell to the same kind, are what the method assumes; lines that
-    cross from one cluster to several are pairs of cells that differ.
+    The method assumes parallel lines, from each cell type to the same type. Lines from one cluster to several
+    are pairs of unlike cells.
 
     Parameters
     ----------
     data
         Corrected AnnData.
     batch
-        Name of the batch; None for the second in the order of merging.
+        Name of the batch; None for the second in merge order.
     when
-        State that the cells of the batch are drawn in. Those of the batches before it are drawn as
-        corrected, which is how they were when the pairs were found.
+        State in which the cells of the batch are drawn. Cells of the batches before it are always drawn
+        corrected, as they were when the pairs were found.
     n_pairs
-        Most pairs to draw.
+        Largest number of pairs to draw.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; None creates new ones.
 
     Raises
     ------
     InputError
-        If nothing is recorded, or the batch was not merged into others.
+        If nothing is recorded, or the batch was not merged into another.
 
     Examples
     --------
@@ -125,12 +140,12 @@ def pairs(
     >>> mnndask.pl.pairs(corrected, "1").get_title()
     'Pairs of 1, before correction'
     """
-    record, ax = Recorded.of(data), axes(ax)
+    record, ax = RecordedCells.of(data), axes(ax)
     order = list(record.batches.categories)
     batch = order[1] if batch is None else str(batch)
     if batch not in order[1:]:
-        what = f"Batch {batch!r} was not merged into others."
-        raise InputError(what, f"Batches that were: {', '.join(order[1:])}.")
+        what = f"Batch {batch!r} was not merged into another."
+        raise InputError(what, f"Give one of these batches: {', '.join(order[1:])}.")
     sample, codes = record.sample, record.batches.codes
     number = order.index(batch)
     is_new, is_ref = codes == number, codes < number
@@ -156,14 +171,14 @@ def pairs(
 
 
 def _size(n: int) -> float:
-    """Area of a point, less where there are many."""
+    """Return the area of a marker, smaller for more cells."""
     return float(np.clip(20_000 / max(1, n), 2, 30))
 
 
 def _coordinates(
-    record: Recorded, when: When, method: str
+    record: RecordedCells, when: When, method: str
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[str, str]]:
-    """Where cells are, those of both states (so that pictures of either have one frame), and axes' names."""
+    """Return coordinates of cells in one state and in both (to share a frame), and names of the axes."""
     if when not in ("before", "after"):
         what = f"when is {when!r}."
         raise InputError(what, "Give 'before' or 'after'.")
@@ -175,7 +190,7 @@ def _coordinates(
         what = f"method is {method!r}."
         raise InputError(what, "Give 'pca' or 'umap'.")
     frame = np.concatenate(states)[:, :2]
-    frame = np.pad(frame, ((0, 0), (0, 2 - frame.shape[1])))  # cells on a line
+    frame = np.pad(frame, ((0, 0), (0, 2 - frame.shape[1])))  # if there is only one component
     return np.split(frame, 2)[when == "after"], frame, ("PC 1", "PC 2")
 
 
@@ -191,7 +206,7 @@ def _umap(cells: NDArray[Any]) -> NDArray[Any]:
 
 def _label(ax: Axes, names: tuple[str, str], frame: NDArray[Any]) -> None:
     low, high = frame.min(axis=0), frame.max(axis=0)
-    margin = MARGIN * np.where(high > low, high - low, 1)
+    margin = FRAME_MARGIN * np.where(high > low, high - low, 1)
     (left, bottom), (right, top) = low - margin, high + margin
     ax.set(xlabel=names[0], ylabel=names[1], xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
-    plain(ax)
+    remove_frame(ax)

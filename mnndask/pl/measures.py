@@ -1,4 +1,4 @@
-"""Measures of batches and of merge steps."""
+"""Plots of measures by batch and by merge step."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import AFTER, BEFORE, GREY, axes, legend, plain, short
-from mnndask.recorded import Recorded
+from mnndask.pl.drawing import AFTER, BEFORE, GREY, axes, legend, remove_frame, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-ROW = 0.34  # inches of a batch
+ROW = 0.34  # inches per batch
 
 
-def mixing(data: AnnData | Recorded, *, label: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw how many neighbours of each batch's cells are of their own batch, before and after.
+def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the share of neighbours from the same batch, by batch, before and after.
 
-    The mark in between is what chance would have: a mixed batch is at it, one that lies apart at 100 %.
+    The vertical mark is the share expected by chance, which a mixed batch reaches; a separate batch is at
+    100 %.
 
     Parameters
     ----------
     data
         Corrected AnnData.
     label
-        Column of obs with the kinds of cells, if batches hold these in different shares: what chance would
-        have is then counted within each kind.
+        Column of obs with cell types, if batches differ in composition: the share expected by chance is then
+        that within each cell type.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; None creates new ones.
 
     Raises
     ------
@@ -46,10 +47,10 @@ def mixing(data: AnnData | Recorded, *, label: str | None = None, ax: Axes | Non
     >>> mnndask.pl.mixing(corrected).get_xlabel()
     'neighbours of the same batch (%)'
     """
-    record = Recorded.of(data)
-    if "mixing" not in record.uns:
+    record = RecordedCells.of(data)
+    if record.record.mixing is None:
         what = "There are too few cells to measure how batches mix."
-        raise InputError(what, "Look at mnndask.pl.embedding instead.")
+        raise InputError(what, "Use mnndask.pl.embedding instead.")
     table = record.mixing(label)
     ax = axes(ax, (6.0, 1.6 + ROW * len(table)))
     at = np.arange(len(table))
@@ -66,22 +67,22 @@ def mixing(data: AnnData | Recorded, *, label: str | None = None, ax: Axes | Non
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     legend(ax)
-    plain(ax)
+    remove_frame(ax)
     return ax
 
 
-def merge_overview(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
-    """Draw the order of merging, and the share of each side's cells that found a pair.
+def merge_overview(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
+    """Draw the merge order, and the share of cells with a pair on each side of each step.
 
-    Few paired cells of a batch mean that it shares little with those before it, and that most of its cells
-    follow a few.
+    Few paired cells mean that a batch has little in common with the batches before it, and that most of its
+    cells follow a few.
 
     Parameters
     ----------
     data
         Corrected AnnData.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; None creates new ones.
 
     Examples
     --------
@@ -90,9 +91,9 @@ def merge_overview(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
     >>> a, b = (ad.AnnData(rng.random((50, 20)) + shift) for shift in (0, rng.random(20)))
     >>> corrected, _, _ = mnndask.mnn_correct(a, b)
     >>> mnndask.pl.merge_overview(corrected).get_title()
-    'Merging into 0: who found a pair'
+    'Merging into 0: cells with a pair'
     """
-    record = Recorded.of(data)
+    record = RecordedCells.of(data)
     steps = record.steps.iloc[1:]
     ax = axes(ax, (6.0, 1.6 + 1.6 * ROW * len(steps)))
     at = np.arange(len(steps))
@@ -105,12 +106,12 @@ def merge_overview(data: AnnData | Recorded, *, ax: Axes | None = None) -> Axes:
         for y, share in zip(at + shift, shares, strict=True):
             text = f"{share:.0f} %"
             ax.annotate(text, (share, y), (3, 0), textcoords="offset points", va="center", size="small")
-    pairs = [f"{name}\n{n:,} pairs" for name, n in zip(short(steps["batch"]), steps["n_pairs"], strict=True)]
-    ax.set_yticks(at, [f"{i}. {text}" for i, text in enumerate(pairs, 1)])
+    names = [f"{name}\n{n:,} pairs" for name, n in zip(short(steps["batch"]), steps["n_pairs"], strict=True)]
+    ax.set_yticks(at, [f"{i}. {text}" for i, text in enumerate(names, 1)])
     ax.set(xlim=(0, 112), ylim=(len(steps) - 0.5, -0.5), xlabel="cells with a pair (%)")
     ax.set_xticks(range(0, 101, 20))
     ax.set_ylabel("merged in this order")
-    ax.set_title(f"Merging into {short(record.steps['batch'].iloc[:1])[0]}: who found a pair")
+    ax.set_title(f"Merging into {short(record.steps['batch'].iloc[:1])[0]}: cells with a pair")
     legend(ax)
-    plain(ax)
+    remove_frame(ax)
     return ax

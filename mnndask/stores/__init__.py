@@ -1,1 +1,3 @@
-"""Places and the matrices in them: zarr, HDF5, object stores. Knows no algorithm."""
+"""Stores and the matrices in them: zarr, HDF5 and object stores. Independent of any algorithm."""
+
+from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HDF5 files: opened with the filters of hdf5plugin, if installed; a filter that is missing is named."""
+"""HDF5 files, opened with the filters of hdf5plugin if it is installed. Errors name missing filters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import h5py
 
 from mnndask.errors import InputNotFoundError, InputReadError
 
-# Names by which users know them, and hdf5plugin's documentation lists them.
+# The names that hdf5plugin's documentation uses.
 FILTERS = {
     32000: "lzf",
     32001: "blosc",
@@ -33,62 +33,63 @@ FILTERS = {
 
 @cache
 def load_filters() -> None:
-    """Let HDF5 know the filters of hdf5plugin, once in a process, if that is installed."""
+    """Register the filters of hdf5plugin with HDF5, once per process, if it is installed."""
     with suppress(ImportError, OSError):
         importlib.import_module("hdf5plugin")
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
-    """Open a file to read it, whatever filters it needs."""
+    """Open a file for reading, with all installed filters."""
     load_filters()
     return h5py.File(path, "r")
 
 
 def path_of_file(stored: Any, label: str) -> Path:
-    """Where the open file of a dataset or group is, for tasks to open it there.
+    """Return the path of the file that contains an open dataset or group, so that tasks can open it.
 
     Raises
     ------
     InputNotFoundError
-        If it was moved or removed since.
+        If the file was moved or removed after it was opened.
     """
     path = Path(stored.file.filename).absolute()
     if not path.is_file():
-        what = f"{label} is left in {path}, which is no longer there."
-        raise InputNotFoundError(what, "Put the file back, or open it where it is now.")
+        what = f"{label} is read lazily from {path}, which no longer exists."
+        raise InputNotFoundError(what, "Restore the file, or open it at its new path.")
     return path
 
 
 def missing_filter(dataset: h5py.Dataset) -> str | None:
-    """Name of a filter that a dataset needs and HDF5 does not have; None if it has all."""
+    """Return the name of a filter that a dataset needs and HDF5 lacks, or None."""
     properties = dataset.id.get_create_plist()
     for i in range(properties.get_nfilters()):
-        number, _, _, described = properties.get_filter(i)
+        number, _, _, description = properties.get_filter(i)
         if not h5py.h5z.filter_avail(number):
-            load_filters()  # by whoever opened the file, they may not have been
+            load_filters()  # users may have opened the file without them
             if not h5py.h5z.filter_avail(number):
-                name = FILTERS.get(number) or described.decode(errors="replace")
+                name = FILTERS.get(number) or description.decode(errors="replace")
                 return f"{name} ({number})" if name else str(number)
     return None
 
 
 def check_filters(stored: Any, label: str) -> None:
-    """Refuse a dataset, or a group of some, of which values could not be decoded.
+    """Check that HDF5 has the filters of a dataset, or of all datasets in a group.
 
     Raises
     ------
     InputReadError
+        If a filter is missing.
     """
     for dataset in _datasets(stored):
         name = missing_filter(dataset)
         if name is not None:
-            raise lacks_filter(label, dataset, name)
+            raise missing_filter_error(label, dataset, name)
 
 
-def lacks_filter(label: str, dataset: h5py.Dataset, name: str) -> InputReadError:
-    """Error of a dataset that needs a filter which is not at hand."""
+def missing_filter_error(label: str, dataset: h5py.Dataset, name: str) -> InputReadError:
+    """Error for a dataset that needs a filter that is not installed."""
     what = f"{label} cannot be read: {dataset.name.strip('/')} is compressed with the HDF5 filter {name}."
-    remedy = "It is not installed here: pip install hdf5plugin (or name its folder in HDF5_PLUGIN_PATH)."
+    remedy = "The filter is not installed: pip install hdf5plugin (or set HDF5_PLUGIN_PATH to its folder)."
     return InputReadError(what, remedy)
 
 
@@ -102,19 +103,19 @@ def _datasets(stored: Any) -> Iterator[h5py.Dataset]:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether HDF5 could not open a file because of its lock."""
-    said = str(error)
-    return isinstance(error, OSError) and ("unable to lock file" in said or "already open for write" in said)
+    """Whether HDF5 could not open a file because it is locked."""
+    text = str(error)
+    return isinstance(error, OSError) and ("unable to lock file" in text or "already open for write" in text)
 
 
-def locked(label: str, error: BaseException) -> InputReadError:
-    """Error of a file that another process has open for writing, or of which no lock can be had."""
+def locked_error(label: str, error: BaseException) -> InputReadError:
+    """Error for a file that is open for writing in another process, or that cannot be locked."""
     if "already open for write" in str(error):
-        what = f"{label} is open for writing, or whoever wrote it did not close it."
-        return InputReadError(what, "Close it there; if nobody has it open: h5clear --status FILE.")
+        what = f"{label} is open for writing, or was not closed after writing."
+        return InputReadError(what, "Close it there; if no process has it open, run h5clear --status FILE.")
     if isinstance(error, BlockingIOError):
-        what = f"{label} is open for writing in another process, which locks it."
-        remedy = "Close it there; if nobody writes to it, set HDF5_USE_FILE_LOCKING=FALSE."
+        what = f"{label} is open for writing in another process, which has locked it."
+        remedy = "Close it there; if no process writes to it, set HDF5_USE_FILE_LOCKING=FALSE."
         return InputReadError(what, remedy)
-    what = f"{label} cannot be locked where it is stored."
-    return InputReadError(what, "If nobody writes to it, set HDF5_USE_FILE_LOCKING=FALSE.")
+    what = f"{label} cannot be locked on its file system."
+    return InputReadError(what, "If no process writes to it, set HDF5_USE_FILE_LOCKING=FALSE.")

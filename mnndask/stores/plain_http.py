@@ -1,4 +1,4 @@
-"""Zarr stores on web servers, which may list no folders and answer as they like where nothing is."""
+"""Zarr stores on web servers, which may not list folders, and respond in various ways if a key is missing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, WrapperStore
 
-START = 512  # bytes by which two answers are compared
+START = 512  # bytes by which two responses are compared
 NOTHING_THERE = {404, 410}
 FORBIDDEN = {401, 403}
-EMPTY = 416  # what servers answer who are asked for the start of nothing
+EMPTY = 416  # status of a request for the first bytes of an empty file
 
 
 class HttpStore(WrapperStore[Store]):
     """A store on a web server.
 
-    What the server answers where nothing is, is learnt by asking for a key that nobody has: a status (404, or
-    403 as of public buckets that may not be listed), or a page. What it answers so is not there.
+    A request for a random key shows how the server responds if a key is missing: with a status (404, or 403
+    for public buckets that may not be listed), or with a page. Keys with the same response are missing.
 
     Parameters
     ----------
@@ -43,18 +43,18 @@ class HttpStore(WrapperStore[Store]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Value of a key; None if it is not there."""
+        """Return the value of a key; None if the key is missing."""
         try:
             value = await self._store.get(key, prototype, byte_range)
         except Exception as error:
-            if await self._says_nothing_is_there(error):
+            if await self._means_missing(error):
                 return None
             raise
         if value is None:
             return None
-        value = _part(value, byte_range)
+        value = _requested_range(value, byte_range)
         start = value
-        if await self._answer_to_nothing() == 200:
+        if await self._status_if_missing() == 200:
             if byte_range is not None:
                 start_of = await self._store.get(key, prototype, RangeByteRequest(0, START))
                 start = value if start_of is None else start_of
@@ -63,19 +63,20 @@ class HttpStore(WrapperStore[Store]):
         return value
 
     def check_allowed(self) -> None:
-        """Raise if the server says that it may not be read, wherever nothing is.
+        """Raise if the server denies access to missing keys, which makes them look like forbidden ones.
 
         Raises
         ------
         PermissionError
+            If the status for missing keys is 401 or 403.
         """
-        status = sync(self._answer_to_nothing())
+        status = sync(self._status_if_missing())
         if status in FORBIDDEN:
-            what = f"the server answers {status}: there is nothing, or it may not be read"
+            what = f"the server answers {status}: nothing exists there, or access is forbidden"
             raise PermissionError(what)
 
     async def exists(self, key: str) -> bool:
-        """Whether something is there; raises where the server does not answer."""
+        """Whether a key exists; raises if the server does not respond."""
         try:
             value = await self.get(key, default_buffer_prototype(), RangeByteRequest(0, START))
         except Exception as error:
@@ -85,35 +86,35 @@ class HttpStore(WrapperStore[Store]):
         return value is not None
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Keys that the server lists; it may list none."""
+        """Keys that the server lists, possibly none."""
         try:
             async for key in self._store.list_prefix(prefix):
                 yield key
         except Exception as error:
-            if not _lists_not(error):
+            if not _cannot_list(error):
                 raise
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Members of a folder that the server lists; it may list none."""
+        """Members of a folder that the server lists, possibly none."""
         try:
             async for key in self._store.list_dir(prefix):
                 yield key
         except Exception as error:
-            if not _lists_not(error):
+            if not _cannot_list(error):
                 raise
 
-    async def _says_nothing_is_there(self, error: Exception) -> bool:
+    async def _means_missing(self, error: Exception) -> bool:
         status = _status(error)
         if status in NOTHING_THERE:
             return True
-        return status in FORBIDDEN and status == await self._answer_to_nothing()
+        return status in FORBIDDEN and status == await self._status_if_missing()
 
-    async def _answer_to_nothing(self) -> int:
-        """Status with which the server answers where nothing is."""
+    async def _status_if_missing(self) -> int:
+        """Status of the server's response to a request for a missing key."""
         if self.absent is None:
-            nothing = f"nothing-{uuid.uuid4().hex}"
+            missing_key = f"nothing-{uuid.uuid4().hex}"
             try:
-                value = await self._store.get(nothing, default_buffer_prototype())
+                value = await self._store.get(missing_key, default_buffer_prototype())
             except Exception as error:
                 status = _status(error)
                 if status is None:
@@ -130,8 +131,8 @@ class HttpStore(WrapperStore[Store]):
         return is_html or start == self.page
 
 
-def answering(store: Store) -> Store:
-    """Same store; one on a web server such that it can be told what is not there."""
+def http_aware(store: Store) -> Store:
+    """Wrap a store on a web server, so that missing keys are recognised; return any other store unchanged."""
     is_web = isinstance(store, FsspecStore) and _is_http(store.fs)
     return HttpStore(store) if is_web else store
 
@@ -140,24 +141,24 @@ def _is_http(filesystem: Any) -> bool:
     protocols = getattr(filesystem, "protocol", ())
     if {"http", "https"} & set([protocols] if isinstance(protocols, str) else protocols):
         return True
-    inner = getattr(filesystem, "sync_fs", None)  # of one that zarr made asynchronous
+    inner = getattr(filesystem, "sync_fs", None)  # zarr wraps synchronous file systems
     if inner is None and isinstance(filesystem, CachingFileSystem):
         inner = filesystem.fs
     return inner is not None and _is_http(inner)
 
 
 def _status(error: BaseException) -> int | None:
-    """Status that a server answered, if an error says so."""
+    """HTTP status of an error; None if it has none."""
     status = getattr(error, "status", None)
     return status if isinstance(status, int) else None
 
 
-def _lists_not(error: Exception) -> bool:
+def _cannot_list(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) is not None
 
 
-def _part(value: Buffer, part: ByteRequest | None) -> Buffer:
-    """The part that was asked for, of a server that gives the whole instead."""
+def _requested_range(value: Buffer, part: ByteRequest | None) -> Buffer:
+    """The requested range of bytes, also if the server returned the whole value."""
     if isinstance(part, RangeByteRequest) and len(value) > part.end - part.start:
         return value[part.start : part.end]
     if isinstance(part, SuffixByteRequest) and len(value) > part.suffix:

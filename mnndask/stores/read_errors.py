@@ -1,4 +1,4 @@
-"""What is said of a store that is there and cannot be read: only what is damaged is called so."""
+"""Errors for stores that exist but cannot be read; only damaged stores are reported as damaged."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mnndask.errors import InputReadError, MNNError, RemoteError
-from mnndask.location import denied, innermost, is_denied, is_remote, unreachable
-from mnndask.stores.hdf5 import is_locked, locked
+from mnndask.stores.hdf5 import is_locked, locked_error
+from mnndask.stores.location import access_denied, innermost, is_denied, is_remote, unreachable
 
 WRITE_AGAIN = "Copy or write it again."
 
 
 @contextmanager
 def reading(label: str, name: str) -> Iterator[None]:
-    """Name the input and the element in whatever reading it raises."""
+    """Name the input and the element in errors raised while reading."""
     try:
         yield
     except (MNNError, MemoryError, Warning):
@@ -25,26 +25,27 @@ def reading(label: str, name: str) -> Iterator[None]:
 
 
 def unreadable(label: str, problem: str, error: BaseException) -> InputReadError | RemoteError:
-    """Error of an input that is there but cannot be read."""
+    """Error for an input that exists but cannot be read."""
     error = innermost(error)
     subject = problem.removesuffix(" cannot be read")
     place = f"{label}: {subject}"
     if is_denied(error):
-        return denied(place, error)
+        return access_denied(place, error)
     if is_remote(error):
         return unreachable(place, error)
     if is_locked(error):
-        return locked(label, error)
+        return locked_error(label, error)
     if (codec := unknown_codec(error)) is not None:
-        what = f"{label} cannot be read: the codec {codec!r}, which {subject} names, is not installed here."
-        return InputReadError(what, "Install the Python package that has it, wherever the store is read.")
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    what = f"{label} is damaged: {problem} ({said})."
+        what = f"{label} cannot be read: the codec {codec!r}, which {subject} uses, is not installed here."
+        remedy = "Install the Python package that provides it, on every machine that reads the store."
+        return InputReadError(what, remedy)
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    what = f"{label} is damaged: {problem} ({cause})."
     return InputReadError(what, WRITE_AGAIN)
 
 
 def unknown_codec(error: BaseException | None) -> str | None:
-    """Name of the codec that zarr or numcodecs does not know, if that is what an error says."""
+    """Return the name of the codec that zarr or numcodecs lacks; None if an error has another cause."""
     while error is not None:
         if type(error).__name__ == "UnknownCodecError":
             named = re.search(r"'+([^']+)'+", str(error))

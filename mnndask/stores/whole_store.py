@@ -1,4 +1,4 @@
-"""Zarr stores that do not take a missing or truncated chunk for data."""
+"""Zarr stores that raise on missing or truncated chunks instead of returning them as data."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
-from mnndask.stores.plain_http import HttpStore, answering
+from mnndask.stores.plain_http import HttpStore, http_aware
 
 BLOSC = {"Blosc", "BloscCodec"}
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 
 
-class LostChunkError(Exception):
-    """A chunk that should be in a store is not; zarr would take it for zeros."""
+class MissingChunkError(Exception):
+    """A chunk that should be in a store is missing; zarr would return zeros."""
 
 
-class CutChunkError(Exception):
-    """A chunk is of another length than it says; blosc would read past its end."""
+class TruncatedChunkError(Exception):
+    """A chunk has another length than its header states; blosc would read past its end."""
 
 
 class WholeStore(WrapperStore[Store]):
-    """A store in which chunks that are lost or cut are errors. Whatever reads, reads through :meth:`get`.
+    """A store that raises on missing and truncated chunks. All reads use :meth:`get`.
 
     Parameters
     ----------
     store
         The store to read from.
     empty
-        Keys of chunks that may be missing, for they hold nothing but zeros; None for any.
+        Keys of chunks that may be missing, as they contain only zeros; None if any chunk may be missing.
     blosc
-        Paths of the arrays that are compressed by blosc.
+        Paths of the arrays that are compressed with blosc.
     """
 
-    _supports_sync_io = False  # zarr 3.4 would ask the wrapped store itself
+    _supports_sync_io = False  # zarr 3.4 would bypass this wrapper
 
     def __init__(self, store: Store, empty: frozenset[str] | None, blosc: frozenset[str]) -> None:
         super().__init__(store)
@@ -47,31 +47,31 @@ class WholeStore(WrapperStore[Store]):
         return type(self)(store, self.empty, self.blosc)
 
     def with_read_only(self, read_only: bool = False) -> WholeStore:
-        """Same store, read-only or not."""
+        """Return the same store, read-only or writable."""
         return self._with_store(self._store.with_read_only(read_only))
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Value of a key; None only for metadata and chunks of zeros."""
+        """Return the value of a key; None only for metadata and chunks of zeros."""
         value = await self._store.get(key, prototype, byte_range)
         if key.rsplit("/", 1)[-1] in METADATA:
             return value
         if value is None:
             if self.empty is not None and key not in self.empty:
-                raise LostChunkError(key)
+                raise MissingChunkError(key)
         elif byte_range is None and any(key.startswith(path) for path in self.blosc):
-            said = int.from_bytes(value[12:16].to_bytes(), "little")
-            if said != len(value):
-                what = f"{key} has {len(value)} bytes, and says {said}"
-                raise CutChunkError(what)
+            stated = int.from_bytes(value[12:16].to_bytes(), "little")
+            if stated != len(value):
+                what = f"{key} has {len(value)} bytes, but its header states {stated}"
+                raise TruncatedChunkError(what)
         return value
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Parts of values."""
-        return [await self.get(key, prototype, part) for key, part in key_ranges]
+        """Return ranges of values."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def get_ranges(
         self,
@@ -81,7 +81,7 @@ class WholeStore(WrapperStore[Store]):
         prototype: BufferPrototype,
         **limits: int | None,
     ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
-        """Parts of one value, as zarr 3.4 asks for chunks of a shard: as stores do by default."""
+        """Return ranges of one value by the default method, with which zarr 3.4 reads chunks of shards."""
         plain: Any = super(WrapperStore, self)
         given = {name: limit for name, limit in limits.items() if limit is not None}
         async for parts in plain.get_ranges(key, byte_ranges, prototype=prototype, **given):
@@ -94,16 +94,16 @@ class WholeStore(WrapperStore[Store]):
             yield key, await self.get(key, prototype, byte_range)
 
 
-def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
-    """Same part of a zarr store, read such that cut chunks are errors; with `empty`, lost ones too."""
+def opened_strictly(stored: Any, empty: frozenset[str] | None = None) -> Any:
+    """Reopen a zarr array or group so that truncated chunks are errors; with `empty`, missing ones too."""
     arrays = [stored] if isinstance(stored, zarr.Array) else arrays_in(stored)
-    # Shards hold their chunks' lengths, under a checksum.
+    # Shards store the lengths of their chunks, with a checksum.
     blosc = frozenset(
         array.path and f"{array.path}/"
         for array in arrays
         if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
     )
-    store = answering(stored.store)
+    store = http_aware(stored.store)
     is_web = isinstance(store, HttpStore)
     if empty is not None or blosc:
         store = WholeStore(store, empty, blosc)
@@ -111,7 +111,7 @@ def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
         return stored
     if not is_web:
         return zarr.open(store, path=stored.path, mode="r")
-    # With the metadata at hand: opened anew, what only the root's metadata name would have to be listed.
+    # Metadata is passed on: to reopen members known only from consolidated metadata, zarr would list folders.
     place = StorePath(store, stored.path)
     if isinstance(stored, zarr.Group):
         return zarr.Group(zarr.AsyncGroup(metadata=stored.metadata, store_path=place))
@@ -119,5 +119,5 @@ def checked(stored: Any, empty: frozenset[str] | None = None) -> Any:
 
 
 def arrays_in(group: zarr.Group) -> list[Any]:
-    """All arrays below a group."""
+    """Return all arrays below a group."""
     return [member for _, member in group.members(max_depth=None) if isinstance(member, zarr.Array)]

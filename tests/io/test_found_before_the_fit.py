@@ -11,7 +11,7 @@ from helpers import GENES, KINDS, make_batches, told
 from scipy import sparse as sp
 
 from mnndask import MNNCorrector, mnn_correct
-from mnndask.cli import main
+from mnndask.cli.main import main
 from mnndask.errors import InputError, InputNotFoundError, NonFiniteError
 
 SIZES = (12, 10)
@@ -29,7 +29,7 @@ def no_fit(monkeypatch):
         msg = "the fit began"
         raise AssertionError(msg)
 
-    monkeypatch.setattr("mnndask.corrector.fit_inputs", refuse)
+    monkeypatch.setattr("mnndask.api.corrector.fit_inputs", refuse)
 
 
 def command(*words):
@@ -147,7 +147,7 @@ def test_backed_by_a_file_that_is_closed(tmp_path):
 def test_backed_by_a_file_that_is_gone(tmp_path):
     datas = batches("backed", tmp_path)
     (tmp_path / "b0-dense.h5ad").unlink()
-    with pytest.raises(InputNotFoundError, match=r"batch 0 .*is left in .*, which is no longer there"):
+    with pytest.raises(InputNotFoundError, match=r"batch 0 .*is read lazily from .*, which no longer exists"):
         mnn_correct(*datas, k=3)
 
 
@@ -189,9 +189,9 @@ def test_warnings_come_before_the_work(call, monkeypatch):
     fitted = MNNCorrector(k=3).fit(batches())
     begun = []
     for name in ("fit_inputs", "correct_inputs"):
-        original = getattr(__import__("mnndask.corrector", fromlist=[name]), name)
+        original = getattr(__import__("mnndask.api.corrector", fromlist=[name]), name)
         monkeypatch.setattr(
-            f"mnndask.corrector.{name}",
+            f"mnndask.api.corrector.{name}",
             lambda *args, original=original, **options: begun.append(len(said)) or original(*args, **options),
         )
     with pytest.warns(UserWarning, match="The result") as said:

@@ -11,8 +11,8 @@ from helpers import GENES, as_anndata, make_batches
 from scipy import sparse as sp
 
 from mnndask import mnn_correct
+from mnndask.api.write import write_zarr
 from mnndask.io.anndata_compat import write_error
-from mnndask.output import write_zarr
 
 SIZES = (12, 10)
 ROWS = np.random.default_rng(0).permutation(22)

@@ -17,10 +17,10 @@ from helpers import as_anndata, values, zarr_store
 from spoiling import A, B, chunk_files
 
 from mnndask import mnn_correct
-from mnndask.cli import main
+from mnndask.cli.main import main
 from mnndask.errors import InputError
-from mnndask.location import Location
-from mnndask.store import open_lazily, read_record
+from mnndask.io.anndata_store import open_lazily, read_record
+from mnndask.stores.location import Location
 
 KINDS = ("h5ad", "zarr2", "zarr3")
 TABLES = ("obs", "var", "raw/var", "uns/table", "obsm/table")

@@ -18,10 +18,10 @@ from scipy import sparse
 from spoiling import LAYOUTS, A, B
 
 from mnndask import mnn_correct
-from mnndask.cli import cli
+from mnndask.cli.main import cli
 from mnndask.errors import InputError, InputReadError
-from mnndask.location import Location
-from mnndask.store import open_lazily, read_column, read_record
+from mnndask.io.anndata_store import open_lazily, read_column, read_record
+from mnndask.stores.location import Location
 
 TEXT = h5py.string_dtype()
 

@@ -25,12 +25,12 @@ GIVEN = {
     "bytes": ([b"a", "b", b"\xff", None], "text", ["a", "b", "\\xff", None]),
     "dates": ([DAY, None], "text", ["2020-01-02", None]),
     "durations": ([pd.Timedelta(hours=1), pd.NaT], "text", ["0 days 01:00:00", None]),
-    "dates and numbers": ([DAY, 1.0], "times and numbers have no type in common", None),
+    "dates and numbers": ([DAY, 1.0], "times and numbers have no common type", None),
     "dates and text": ([DAY, "never"], "text", ["2020-01-02", "never"]),
     "numbers and text": ([1, 2.5, "x", np.nan], "text", ["1", "2.5", "x", None]),
-    "lists": ([[1], "x"], "of values that no store holds", None),
-    "no Unicode": (["\ud800", None], "text in which what no file holds is escaped", ["\\ud800", None]),
-    "NUL": (["a\0b", None], "text in which what no file holds is escaped", ["a\\x00b", None]),
+    "lists": ([[1], "x"], "no file format supports its values", None),
+    "no Unicode": (["\ud800", None], "text with unsupported characters escaped", ["\\ud800", None]),
+    "NUL": (["a\0b", None], "text with unsupported characters escaped", ["a\\x00b", None]),
     "nothing": ([None, np.nan, pd.NA, pd.NaT], None, [None] * 4),
 }
 
@@ -56,7 +56,7 @@ def test_what_files_hold_stays(dtype):
 @pytest.mark.parametrize("categories", [[1, "1"], [1.5, "1.5", 2]])
 def test_categories_that_are_written_alike_are_not_merged(categories):
     given = pd.Series(pd.Categorical(categories[:2], categories=pd.Index(categories, dtype=object)))
-    assert storable_column(given) == (None, "its categories are written alike")
+    assert storable_column(given) == (None, "its categories have the same text")
 
 
 def test_categories_keep_their_order_and_those_without_cells():

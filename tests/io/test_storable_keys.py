@@ -12,7 +12,7 @@ import pytest
 from helpers import as_anndata, make_batches
 
 from mnndask import mnn_correct
-from mnndask.cli import main
+from mnndask.cli.main import main
 from mnndask.errors import InputError
 from mnndask.io.keys import storable_keys
 
@@ -162,7 +162,7 @@ def test_batches_of_any_name(names, tmp_path):
 
 @pytest.mark.parametrize("name", ["\udcff", "a\0b"])
 def test_names_that_no_file_holds(name):
-    with pytest.raises(InputError, match="Names of batches are no text"):
+    with pytest.raises(InputError, match="Names of batches cannot be stored as text"):
         mnn_correct(*batches(), k=3, batch_categories=[name, "b"])
     datas = batches()
     datas[0].obs_names = [name, *datas[0].obs_names[1:]]

@@ -14,10 +14,10 @@ from helpers import told, values
 from spoiling import A, B, chunk_files, stored
 
 from mnndask import mnn_correct
-from mnndask.cli import main
+from mnndask.cli.main import main
 from mnndask.errors import InputError, InputNotFoundError, InputReadError
-from mnndask.location import Location
-from mnndask.run_record import Run
+from mnndask.io.resume import ResumeRecord
+from mnndask.stores.location import Location
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +97,10 @@ def test_what_is_wrong_with_an_archive_is_said(tmp_path):
 def test_an_unfinished_run_knows_what_was_in_an_archive(tmp_path):
     folder = archived(tmp_path, "zarr3", "dense")
     place = Location.of(f"zip::{folder}/a.zarr.zip")
-    before = Run.of([place], {})
-    assert Run.of([place], {}) == before
+    before = ResumeRecord.of([place], {})
+    assert ResumeRecord.of([place], {}) == before
     shutil.copy(folder / "b.zarr.zip", folder / "a.zarr.zip")
-    assert Run.of([place], {}) != before
+    assert ResumeRecord.of([place], {}) != before
 
 
 @pytest.mark.parametrize(

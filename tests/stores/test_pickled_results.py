@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import zarr
 from anndata.io import write_elem
-from distributed import Client, LocalCluster
 from helpers import as_anndata
 from spoiling import LAYOUTS, OPENERS, A, B, stored
 from zarr.codecs import BloscCodec
@@ -115,8 +114,6 @@ def test_another_process_computes_them(results, expected, tmp_path):
         check(dict(computed), results, expected)
 
 
-def test_workers_of_a_cluster_compute_them(results, expected):
-    made = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
-    with made as cluster, Client(cluster):
-        computed = dict(zip(results, dask.compute(*results.values()), strict=True))
+def test_workers_of_a_cluster_compute_them(client, results, expected):
+    computed = dict(zip(results, dask.compute(*results.values()), strict=True))
     check(computed, results, expected)

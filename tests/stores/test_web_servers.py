@@ -20,10 +20,10 @@ from helpers import told, values
 from spoiling import A, B, chunk_files, lose, stored
 
 from mnndask import mnn_correct
-from mnndask.cli import main
+from mnndask.cli.main import main
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, RemoteError
-from mnndask.location import Location
-from mnndask.run_record import Run
+from mnndask.io.resume import ResumeRecord
+from mnndask.stores.location import Location
 
 pytest.importorskip("aiohttp")
 PAGE = b"<html><body>Nothing to see, and no links.</body></html>"
@@ -169,11 +169,11 @@ def test_hdf5_on_a_web_server_stays_refused(how, tmp_path, served):
 def test_an_unfinished_run_knows_its_inputs(how, tmp_path, served):
     path = stored(tmp_path, A, "zarr3", name="a")
     url = Location.of(f"{served(how)}/a.zarr")
-    before = Run.of([url], {})
-    assert Run.of([url], {}) == before
+    before = ResumeRecord.of([url], {})
+    assert ResumeRecord.of([url], {}) == before
     zarr.open_group(path)["obs"].attrs["changed"] = True
     zarr.consolidate_metadata(path)
-    assert Run.of([url], {}) != before
+    assert ResumeRecord.of([url], {}) != before
 
 
 def test_the_command_reads_them(tmp_path, served, expected, capsys):

@@ -14,8 +14,8 @@ from spoiling import A, B, stored
 
 from mnndask import mnn_correct
 from mnndask.errors import InputNotFoundError, InputReadError
-from mnndask.location import Location
-from mnndask.store import open_lazily, read_column, read_record
+from mnndask.io.anndata_store import open_lazily, read_column, read_record
+from mnndask.stores.location import Location
 
 UNKNOWN = 32099  # a number that no filter has
 
@@ -148,5 +148,6 @@ def test_a_file_that_was_removed_since_it_was_opened_is_missed_before_the_fit(tm
         ad.read_h5ad(stored(tmp_path, X, "h5ad", "csr", n), backed="r") for n, X in (("a", A), ("b", B))
     ]
     (tmp_path / "b.h5ad").unlink()
-    with pytest.raises(InputNotFoundError, match=r"batch 1 .* is left in .*b.h5ad, which is no longer there"):
+    message = r"batch 1 .* is read lazily from .*b.h5ad, which no longer exists"
+    with pytest.raises(InputNotFoundError, match=message):
         mnn_correct(*backed, k=5)

@@ -1,0 +1,1 @@
+"""The public calls: ``mnn_correct``, ``MNNCorrector`` and ``write_zarr``."""

@@ -1,0 +1,234 @@
+"""``mnn_correct``: the function with scanpy's signature."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mnndask.api.corrector import MNNCorrector
+
+
+def mnn_correct(  # noqa: PLR0913
+    *datas: Any,
+    var_index: Sequence[Hashable] | None = None,
+    var_subset: Sequence[Hashable] | None = None,
+    batch_key: str = "batch",
+    index_unique: str | None = "-",
+    batch_categories: Sequence[Hashable] | None = None,
+    k: int = 20,
+    sigma: float = 1.0,
+    cos_norm_in: bool = True,
+    cos_norm_out: bool = True,
+    svd_dim: int | None = None,
+    var_adj: bool = True,
+    compute_angle: bool = False,
+    mnn_order: Sequence[int | str] | None = None,
+    svd_mode: str = "rsvd",
+    do_concatenate: bool = True,
+    save_raw: bool = False,
+    n_jobs: int | None = None,
+    layer: str | None = None,
+    restrict: Sequence[Any] | None = None,
+    sketch_size: int | str | None = "auto",
+    sketch_method: str = "mixed",
+    n_components: int | None = None,
+    random_state: int = 0,
+    memory_limit: int | str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    show_progress: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Any, list[pd.DataFrame], list[Any] | None]:
+    """Remove batch effects by matching mutual nearest neighbours.
+
+    Finds pairs of cells, one in each batch, that are among each other's nearest neighbours. Takes the
+    differences between paired cells as the batch effect, smooths them over the batch, and adds them. Batches
+    merge one by one into the first. The signature is that of ``scanpy.external.pp.mnn_correct``.
+
+    Data in memory is corrected at once. The call reads from lazy data the cells that the correction is fitted
+    on (all, a sketch, or those of `restrict`). The corrected matrix is lazy: each of its chunks reads and
+    corrects its own cells when it is computed.
+
+    Parameters
+    ----------
+    *datas
+        Batches, each of shape ``(n_cells, n_genes)``, with the same genes in the same order, usually
+        log-transformed. All of one kind: AnnData (in memory, backed or lazy), :class:`numpy.ndarray`, SciPy
+        sparse, dask array of dense or sparse chunks, zarr array, :class:`xarray.DataArray` (first dimension
+        cells), the path of a ``.zarr`` or ``.h5ad``, or the URL of a ``.zarr``. Or **one** AnnData (or path)
+        that holds all batches and distinguishes them in ``obs[batch_key]``; batches then count in order of
+        appearance. Never modified.
+    var_index
+        Names of the genes, if `datas` are matrices. Needed only with `var_subset`.
+    var_subset
+        Names of the genes used for distances, usually the highly variable ones. All genes are corrected.
+        Default: all.
+    batch_key
+        Column of ``obs`` that distinguishes the batches. If every input already has it, constant within each
+        input and distinct between inputs, its values name the batches. Otherwise it is added.
+    index_unique
+        Separator between a cell's name and its batch's name, which keeps names unique. None leaves names
+        unchanged. One AnnData that holds all batches keeps its names.
+    batch_categories
+        Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
+    k
+        Number of neighbours, among the cells used for fitting. A larger `k` gives more pairs.
+    sigma
+        Divisor of the squared distance in the Gaussian weights that smooth corrections, in units of squared
+        distance. With `cos_norm_in`, distances are between cells of length 1. A smaller `sigma` is more
+        local.
+    cos_norm_in
+        Whether to divide each cell by its length before computing distances.
+    cos_norm_out
+        Whether to divide each cell by its length (over the genes used for distances) in the result.
+    svd_dim
+        Number of dimensions of biological variation along which cells are not corrected. They are computed
+        for the reference and for the new batch. Default: none.
+    var_adj
+        Whether to adjust the variance: lengthen corrections so that cells keep their rank along them.
+    compute_angle
+        Whether to compute the angles between corrections and the reference's two leading directions.
+    mnn_order
+        Order in which batches merge, as positions or names; the first is the reference. Default: input order.
+    svd_mode
+        Solver for `svd_dim` and `compute_angle`. ``"svd"`` is exact. ``"irlb"`` is implicitly restarted
+        Lanczos, as exact. ``"rsvd"`` is randomised: where singular values fall slowly, its result differs by
+        up to some thousandths of the largest value.
+    do_concatenate
+        Whether to return one object rather than a list in input order.
+    save_raw
+        Whether to keep the uncorrected values in ``raw`` of AnnData results.
+    n_jobs
+        Number of threads for the fit and for correction in memory. Default, and -1: all processors. With an
+        active ``distributed.Client``, its workers read lazy data, fit on disk and compute lazy results.
+    layer
+        Layer of AnnData that contains the expression. Default: ``X``. The result is in ``X`` either way.
+    restrict
+        Cells to fit on, one entry per batch: row numbers, a boolean mask, or None for all. All cells are
+        corrected. Not allowed together with a number as `sketch_size`.
+    sketch_size
+        Maximum number of cells of each batch to fit on. Larger batches are represented by a sketch, which
+        gives exactly the result that the same cells give as `restrict`. None means all cells. ``"auto"``
+        means the cells of `restrict`, if given. Otherwise it means all cells while the fit takes up to about
+        a minute on a laptop, and beyond that 5,000 cells of each batch, with a warning. The limit is 5e11
+        multiply-adds: the sum over steps of new cells × (reference + new cells) × genes used for distances,
+        e.g. twice 11,000 cells × 2,000 genes.
+    sketch_method
+        How sketched cells are drawn. ``"random"``: with equal probability, without reading the data.
+        ``"geometric"``: evenly over the space that cells occupy, so that rare types are represented
+        (geometric sketching; Hie et al. 2019). ``"mixed"``: half at random, the other half from the gaps that
+        these leave. The last two read lazy data once, and some of its chunks twice, before they read the
+        sketched cells.
+    n_components
+        Number of principal components in which to compute distances, find pairs, smooth and adjust the
+        variance, as in fastMNN. Genes are corrected all the same. The components are those of the cells used
+        for fitting, cosine-normalised, with equal weight for each batch. None uses the genes themselves, as
+        does a number that is not below the numbers of cells and of genes. 50 is usual: it is much faster and,
+        at `sigma` = 1, gives about the same result.
+    random_state
+        Seed of the sketch, of the components and of the iterative solvers.
+    memory_limit
+        Memory that the work may take in addition to what the process already uses: bytes, or a string such
+        as ``"2GB"``. It determines the sizes of chunks, blocks and tiles, for `n_jobs` threads. dask computes
+        a lazy result with more threads unless set otherwise (``dask.config.set(num_workers=...)``). If the
+        cells used for fitting do not fit into half of it, the fit works on disk, and finds singular vectors
+        by Lanczos regardless of `svd_mode`. Default: the free memory.
+    scratch
+        Folder for data that does not fit in memory, and for the model where other processes need it. On a
+        cluster of several machines, name a folder that all of them can reach. What mnndask writes there is
+        removed with the result, on failure, and at exit. A model that other processes have used is removed
+        only at exit, as they may need it again. Default: the system's folder for temporary files.
+    storage_options
+        Options that fsspec needs to reach `datas` given as URLs, such as ``{"key": ..., "secret": ...}``.
+        Default: the settings of the environment. Never recorded or shown.
+    show_progress
+        Whether to show a live line on stderr for each stage of the work, or a bar in a notebook. None shows
+        them only if stderr is a terminal, or in a notebook. Each finished stage is logged in any case (logger
+        ``mnndask``, level INFO).
+    **kwargs
+        Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``; see
+        :func:`scipy.sparse.linalg.svds`.
+
+    Returns
+    -------
+    corrected
+        The kind of object that came in: AnnData, array, or DataArray; in memory or lazy. Corrected values are
+        dense. The reference batch equals its (normalised) input. AnnData results have ``uns["mnn"]``, and
+        only annotations that both file formats can store. A warning before the fit names what is renamed,
+        converted or left out for that.
+    mnns
+        One table of pairs per batch in input order, with columns ``"new cell"`` (row of the batch),
+        ``"ref cell"`` (row of the accumulated reference: the batches before it in merge order, stacked) and
+        ``"original batch"`` (position of the batch that ``"ref cell"`` is from). Empty for the reference.
+    angles
+        None, or one array per batch in input order, in degrees, of shape ``(n_cells,)``; None for the
+        reference. NaN where a cell is not moved. Lazy for lazy data.
+
+    Raises
+    ------
+    InputError, GenesError, NonFiniteError
+        (:class:`ValueError`) for values that cannot be used. NaN or infinity in cells that the fit does not
+        read is found when a lazy result is computed.
+    InputTypeError
+        (:class:`TypeError`) for kinds of input that cannot be used, and for unknown options.
+    InputKeyError
+        (:class:`KeyError`) for names that do not exist in the input.
+    ResultTooLargeError
+        (:class:`MemoryError`) if the result for in-memory data would not fit in memory.
+
+    References
+    ----------
+    Haghverdi, L., Lun, A. T. L., Morgan, M. D. & Marioni, J. C. Batch effects in single-cell RNA-sequencing
+    data are corrected by matching mutual nearest neighbors. Nature Biotechnology 36, 421-427 (2018). Methods.
+
+    Hie, B., Cho, H., DeMeo, B., Bryson, B. & Berger, B. Geometric sketching compactly summarizes the
+    single-cell transcriptomic landscape. Cell Systems 8, 483-493 (2019).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnndask import mnn_correct
+    >>> rng = np.random.default_rng(0)
+    >>> cells = rng.normal(size=(60, 10)) + 5 * np.eye(10)[rng.integers(3, size=60)] + 2
+    >>> shifted = cells[30:] + rng.normal(size=10)
+    >>> corrected, mnns, angles = mnn_correct(cells[:30], shifted, k=5)
+    >>> corrected.shape
+    (60, 10)
+    >>> mnns[1].columns.tolist()
+    ['new cell', 'ref cell', 'original batch']
+    """
+    corrector = MNNCorrector(
+        var_index=var_index,
+        var_subset=var_subset,
+        batch_key=batch_key,
+        index_unique=index_unique,
+        batch_categories=batch_categories,
+        k=k,
+        sigma=sigma,
+        cos_norm_in=cos_norm_in,
+        cos_norm_out=cos_norm_out,
+        svd_dim=svd_dim,
+        var_adj=var_adj,
+        compute_angle=compute_angle,
+        mnn_order=mnn_order,
+        svd_mode=svd_mode,
+        do_concatenate=do_concatenate,
+        save_raw=save_raw,
+        n_jobs=n_jobs,
+        layer=layer,
+        restrict=restrict,
+        sketch_size=sketch_size,
+        sketch_method=sketch_method,
+        n_components=n_components,
+        random_state=random_state,
+        memory_limit=memory_limit,
+        scratch=scratch,
+        storage_options=storage_options,
+        show_progress=show_progress,
+        svd_options=kwargs,
+    )
+    corrected = corrector.fit_transform(datas)
+    return corrected, corrector.mnns_, corrector.angles_

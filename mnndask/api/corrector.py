@@ -1,0 +1,290 @@
+"""The estimator: fits a correction and applies it to the same cells or to others of the same batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from mnndask.api.call import Call
+from mnndask.api.estimator_repr import EstimatorWithRepr
+from mnndask.api.fitting import fit_inputs
+from mnndask.api.pair_tables import no_pairs
+from mnndask.api.progress_bars import showing
+from mnndask.core.model import CorrectionModel
+from mnndask.engine.apply import check_result_fits, correct_inputs
+from mnndask.errors import GenesError, InputError, InputKeyError, naming_genes, warn
+from mnndask.io.inputs import read_inputs
+from mnndask.io.opened_inputs import Inputs
+from mnndask.io.results import check_annotations, pack_anndata, pack_matrices
+
+
+class MNNCorrector(EstimatorWithRepr):
+    """Correct batches by mutual nearest neighbours.
+
+    Parameters
+    ----------
+    var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
+svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, n_jobs, layer, restrict, \
+sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options, \
+show_progress
+        As in :func:`mnndask.mnn_correct`.
+    svd_options
+        Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
+
+    Attributes
+    ----------
+    model_
+        The fitted :class:`~mnndask.core.model.CorrectionModel`.
+    mnns_
+        Table of pairs of each batch, as :func:`mnndask.mnn_correct` returns them.
+    angles_
+        Angles, as :func:`mnndask.mnn_correct` returns them.
+    sketch_
+        Rows of each batch that the correction was fitted on, ascending, in input order. Given as `restrict`,
+        they give the same correction.
+    batches_, batch_categories_
+        Names of the batches in input order, and the values of ``obs[batch_key]`` that they come from.
+    uns_
+        Parameters, one row per merge step, and measures of the correction, as in ``uns["mnn"]`` of a result.
+    n_features_in_
+        Number of genes.
+    feature_names_in_
+        Names of the genes, if the data had any.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnndask import MNNCorrector
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.random((30, 8)), rng.random((40, 8)) + 0.5
+    >>> corrector = MNNCorrector(k=5).fit([a, b])
+    >>> [part.shape for part in corrector.set_params(do_concatenate=False).transform([a, b])]
+    [(30, 8), (40, 8)]
+    >>> len(corrector.mnns_[1]) > 0
+    True
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        var_index: Sequence[Hashable] | None = None,
+        var_subset: Sequence[Hashable] | None = None,
+        batch_key: str = "batch",
+        index_unique: str | None = "-",
+        batch_categories: Sequence[Hashable] | None = None,
+        k: int = 20,
+        sigma: float = 1.0,
+        cos_norm_in: bool = True,
+        cos_norm_out: bool = True,
+        svd_dim: int | None = None,
+        var_adj: bool = True,
+        compute_angle: bool = False,
+        mnn_order: Sequence[int | str] | None = None,
+        svd_mode: str = "rsvd",
+        do_concatenate: bool = True,
+        save_raw: bool = False,
+        n_jobs: int | None = None,
+        layer: str | None = None,
+        restrict: Sequence[Any] | None = None,
+        sketch_size: int | str | None = "auto",
+        sketch_method: str = "mixed",
+        n_components: int | None = None,
+        random_state: int = 0,
+        memory_limit: int | str | None = None,
+        scratch: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        show_progress: bool | None = None,
+        svd_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.var_index = var_index
+        self.var_subset = var_subset
+        self.batch_key = batch_key
+        self.index_unique = index_unique
+        self.batch_categories = batch_categories
+        self.k = k
+        self.sigma = sigma
+        self.cos_norm_in = cos_norm_in
+        self.cos_norm_out = cos_norm_out
+        self.svd_dim = svd_dim
+        self.var_adj = var_adj
+        self.compute_angle = compute_angle
+        self.mnn_order = mnn_order
+        self.svd_mode = svd_mode
+        self.do_concatenate = do_concatenate
+        self.save_raw = save_raw
+        self.n_jobs = n_jobs
+        self.layer = layer
+        self.restrict = restrict
+        self.sketch_size = sketch_size
+        self.sketch_method = sketch_method
+        self.n_components = n_components
+        self.random_state = random_state
+        self.memory_limit = memory_limit
+        self.scratch = scratch
+        self.storage_options = storage_options
+        self.show_progress = show_progress
+        self.svd_options = svd_options
+
+    @property
+    def uns_(self) -> dict[str, Any]:
+        """The record in ``uns["mnn"]`` of a result. Computing the measures takes seconds on first access."""
+        check_is_fitted(self, "mnns_")
+        return self._fitted.uns
+
+    def fit(self, datas: Sequence[Any], y: None = None) -> MNNCorrector:
+        """Find pairs and correction vectors.
+
+        From lazy data, reads the cells used for fitting, and all that drawing a sketch needs.
+
+        Parameters
+        ----------
+        datas
+            Batches, or one AnnData whose ``obs[batch_key]`` distinguishes them.
+        y
+            Ignored; scikit-learn's convention.
+        """
+        call = Call.of(self.get_params())
+        with showing(self.show_progress):
+            self._fit(self._read(datas, call).without_tables(), call)
+        return self
+
+    def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
+        """Correct cells of fitted batches. The cells count as outside the sketch.
+
+        Parameters
+        ----------
+        datas
+            As for :meth:`fit`, with the same genes. Lazy data stays lazy.
+        batches
+            Name of the fitted batch of each of `datas`. By default ``obs[batch_key]`` names them, in several
+            objects or in one AnnData that holds them all. Data without that column is taken as the fitted
+            batches in their order.
+
+        Raises
+        ------
+        InputKeyError
+            If a batch was not fitted.
+        GenesError
+            If the genes are not the fitted ones.
+        sklearn.exceptions.NotFittedError
+            If called before :meth:`fit`.
+        """
+        check_is_fitted(self, "model_")
+        call = Call.of(self.get_params())
+        inputs = self._read(datas, call, batches, fitting=False)
+        self._check_genes(inputs)
+        fitted = self._fitted_batches(inputs)
+        inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
+        inputs = self._with_checked_annotations(inputs, call)
+        with showing(self.show_progress):
+            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=False), call)
+
+    def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
+        """Fit the correction and apply it to the same cells.
+
+        Returns the corrected data as :func:`mnndask.mnn_correct` does.
+        """
+        call = Call.of(self.get_params())
+        inputs = self._read(datas, call)
+        if not inputs.lazy:
+            check_result_fits(inputs)
+        if len(inputs.categories) < 2:
+            return self._unchanged(inputs, datas)
+        inputs = self._with_checked_annotations(inputs, call)
+        fitted = list(range(len(inputs.categories)))
+        with showing(self.show_progress):
+            self._fit(inputs, call)
+            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=True), call)
+
+    def _read(
+        self,
+        datas: Sequence[Any],
+        call: Call,
+        batches: Sequence[Hashable] | None = None,
+        *,
+        fitting: bool = True,
+    ) -> Inputs:
+        return read_inputs(
+            datas,
+            options=call.reading if fitting else replace(call.reading, batch_categories=None),
+            batches=batches,
+            budget=call.run.budget,
+            fits_on=call.parameters.var_subset if fitting else (),
+            storage_options=call.run.storage_options,
+        )
+
+    def _with_checked_annotations(self, inputs: Inputs, call: Call) -> Inputs:
+        """Warn of annotations that results cannot keep, and release those that can be read again."""
+        if inputs.kind == "anndata":
+            check_annotations(inputs, call.packing)
+        return inputs.without_tables()
+
+    def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
+        message = (
+            "Only one batch was given, so nothing is corrected and the data is returned unchanged.\n"
+            "Pass two or more batches, or one AnnData whose obs[batch_key] has several values."
+        )
+        warn(message)
+        self.mnns_ = [no_pairs()]
+        self.angles_: list[Any] | None = None
+        data = inputs.sources[0].annotated() if inputs.kind == "anndata" else datas[0]
+        return data if self.do_concatenate else [data]
+
+    def _fit(self, inputs: Inputs, call: Call) -> None:
+        with naming_genes(inputs.genes):
+            fitted = fit_inputs(inputs, call.parameters, call.run, self.get_params())
+        self.model_: CorrectionModel = fitted.model
+        self.mnns_, self.angles_, self._fitted = fitted.mnns, fitted.angles, fitted
+        self.sketch_ = fitted.fitted_rows
+        self.batches_, self.batch_categories_ = inputs.names, inputs.categories
+        self.n_features_in_ = inputs.n_genes
+        if inputs.genes is not None:
+            self.feature_names_in_ = np.asarray(inputs.genes)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _correct(self, inputs: Inputs, fitted: list[int], call: Call, *, in_fit: bool) -> list[Any]:
+        with naming_genes(inputs.genes):
+            return correct_inputs(
+                self.model_,
+                inputs,
+                fitted,
+                in_fit=in_fit,
+                n_threads=call.run.n_threads,
+                scratch=call.run.scratch_location,
+            )
+
+    def _pack(self, inputs: Inputs, corrected: list[Any], call: Call) -> Any:
+        if inputs.kind != "anndata":
+            frames = [source.frame for source in inputs.sources]
+            return pack_matrices(corrected, frames, concatenate=call.packing.do_concatenate)
+        return pack_anndata(inputs, corrected, self.uns_, call.packing)
+
+    def _check_genes(self, inputs: Inputs) -> None:
+        label = inputs.sources[0].label
+        if inputs.n_genes != self.n_features_in_:
+            what = f"{label} has {inputs.n_genes} genes, but the fit had {self.n_features_in_}."
+            raise GenesError(what, "Give the genes of the fit, in the same order.")
+        known = getattr(self, "feature_names_in_", None)
+        if known is not None and inputs.genes is not None and list(known) != list(inputs.genes):
+            what = f"{label} has other genes than the fit, or in another order."
+            raise GenesError(
+                what, "Give the genes of the fit, in the same order: batch[:, corrector.feature_names_in_]."
+            )
+
+    def _fitted_batches(self, inputs: Inputs) -> list[int]:
+        """Index of the fitted batch of each input batch: by name if it has one, else by position."""
+        if not inputs.named and len(inputs.sources) != len(self.batches_):
+            what = f"{len(inputs.sources)} batch(es) were given, but {len(self.batches_)} were fitted."
+            raise InputError(what, f"Name the batches: batches=[...], from {', '.join(self.batches_)}.")
+        names = inputs.names if inputs.named else self.batches_
+        unknown = [name for name in names if name not in self.batches_]
+        if unknown:
+            what = f"Batch {unknown[0]!r} was not fitted."
+            raise InputKeyError(what, f"Fitted batches: {', '.join(self.batches_)}.")
+        return [self.batches_.index(name) for name in names]

@@ -1,0 +1,45 @@
+"""How the estimator is shown: without secrets and, once fitted, with what each merge did."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from mnndask.api.fitting import Fitted
+from mnndask.diagnostics.html import merge_table
+
+
+class EstimatorWithRepr(BaseEstimator):
+    """An estimator whose representations leave out the values of ``storage_options``."""
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        out: str = BaseEstimator.__repr__(self._without_secrets(), N_CHAR_MAX)
+        return out
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        out = BaseEstimator._repr_mimebundle_(self._without_secrets(), **kwargs)
+        return out | {"text/html": self._repr_html_()} if "text/html" in out else out
+
+    @property
+    def _repr_html_(self) -> Any:
+        """HTML for notebooks: the parameters and, once fitted, a table of the merge steps."""
+        # scikit-learn's is also a property, which its configuration can switch off.
+        parameters = BaseEstimator._repr_html_.fget(self._without_secrets())
+        fitted = getattr(self, "_fitted", None)
+        return lambda: parameters() + (_merges_as_html(fitted) if fitted else "")
+
+    def _without_secrets(self) -> EstimatorWithRepr:
+        """A copy that is safe to show."""
+        out = copy.copy(self)
+        options = getattr(self, "storage_options", None)
+        if options:
+            out.set_params(storage_options=dict.fromkeys(options, "..."))
+        return out
+
+
+def _merges_as_html(fitted: Fitted) -> str:
+    """Table of the merge steps. Computes no measures beyond those taken at the fit."""
+    diagnostics = fitted.diagnostics
+    return merge_table(fitted.record.steps, [diagnostics.steps[b] for b in diagnostics.order[1:]])

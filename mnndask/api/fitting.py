@@ -1,0 +1,105 @@
+"""Fit a correction to the inputs, and keep what users see of the fit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mnndask._threads import single_threaded_blas
+from mnndask._typing import Rows
+from mnndask.api.pair_tables import pair_tables
+from mnndask.core.history import MergeHistory
+from mnndask.core.model import CorrectionModel
+from mnndask.core.parameters import Parameters
+from mnndask.diagnostics.measures import Diagnostics
+from mnndask.engine.fit_batches import fit_batches
+from mnndask.engine.run_options import RunOptions
+from mnndask.errors import warn
+from mnndask.io.genes import resolve_subset
+from mnndask.io.opened_inputs import Inputs
+from mnndask.io.record import Record
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The result of a fit: the model, and what callers see of it.
+
+    Parameters
+    ----------
+    model
+        The fitted correction.
+    mnns, angles
+        As :func:`mnndask.mnn_correct` returns them.
+    fitted_rows
+        Rows of each batch that the correction was fitted on.
+    record
+        The parameters, and what the merge steps did.
+    diagnostics
+        Measures of the correction.
+    """
+
+    model: CorrectionModel
+    mnns: list[pd.DataFrame]
+    angles: list[Any] | None
+    fitted_rows: list[Rows]
+    record: Record
+    diagnostics: Diagnostics
+
+    @cached_property
+    def uns(self) -> dict[str, Any]:
+        """The contents of ``uns["mnn"]``. Slow measures are computed on first access, in seconds."""
+        start = time.perf_counter()
+        with single_threaded_blas():
+            columns, tables = self.diagnostics.columns(), self.diagnostics.tables()
+            record = self.record.measured(columns, self.diagnostics.sample(), *tables)
+        logger.info("measured the correction in %.1f s", time.perf_counter() - start)
+        return record.to_uns()
+
+
+def fit_inputs(inputs: Inputs, parameters: Parameters, run: RunOptions, given: Mapping[str, Any]) -> Fitted:
+    """Fit a correction. From lazy inputs, reads the cells used for fitting.
+
+    Parameters
+    ----------
+    inputs
+        Two batches or more.
+    parameters, run
+        Parameters of the method, and options of the run.
+    given
+        All parameters as the user gave them, for the record.
+    """
+    subset = resolve_subset(inputs.genes, parameters.var_subset)
+    fitted = fit_batches(inputs, subset, parameters, run)
+    history = fitted.history
+    with single_threaded_blas():
+        diagnostics = Diagnostics.of(history, _rows_of_result(inputs, history))
+    for message in diagnostics.warnings():
+        warn(message)
+    return Fitted(
+        fitted.model,
+        pair_tables(history),
+        fitted.angles,
+        [cells.rows for cells in history.cells.raw],
+        Record.of(given, history, sketch_size=fitted.sketch_size),
+        diagnostics,
+    )
+
+
+def _rows_of_result(inputs: Inputs, history: MergeHistory) -> list[Rows]:
+    """Rows of the fitted cells in the result, whose batches are stacked or in their original order."""
+    raw = history.cells.raw
+    starts = np.cumsum([0] + [cells.n_cells for cells in raw])
+    out = []
+    for b, (start, cells) in enumerate(zip(starts[:-1], raw, strict=True)):
+        _, own = inputs.rows(b)
+        out.append(cells.rows + start if own is None else own[cells.rows])
+    return out

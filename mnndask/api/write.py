@@ -1,0 +1,89 @@
+"""``write_zarr``: write an AnnData as a zarr store that is complete or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from anndata import AnnData
+
+from mnndask._blocks import CHUNK_BYTES
+from mnndask.api.progress_bars import showing
+from mnndask.engine.run_options import RunOptions
+from mnndask.errors import InputTypeError
+from mnndask.io.anndata_writer import write_annotations, write_matrix
+from mnndask.io.output import writing
+from mnndask.io.raw import storable
+from mnndask.stores.location import Location
+from mnndask.stores.output_target import target_of
+
+
+def write_zarr(
+    adata: AnnData,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    *,
+    n_jobs: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    show_progress: bool | None = None,
+) -> None:
+    """Write an AnnData as a zarr store that is complete or not there.
+
+    A local store is written to ``<path>.partial`` and renamed when complete. At a URL, the root metadata is
+    written last, so that nothing opens the store before. ``AnnData.write_zarr`` writes the same elements in
+    place: if stopped, it leaves a store that opens, in which missing values read as zeros.
+
+    Triggers a compute of everything lazy, a block of cells at a time. Dense values are stored in chunks of
+    whole cells, sparse values in their given chunks.
+
+    Parameters
+    ----------
+    adata
+        The data: in memory, backed or lazy. Not modified.
+    path
+        Local path or URL that ends in ``.zarr``.
+    overwrite
+        Whether to replace an existing output, complete or unfinished. An existing store is kept until the new
+        one is complete.
+    n_jobs
+        Number of threads. Default, and -1: all processors. With an active ``distributed.Client``, its workers
+        compute.
+    storage_options
+        Options that fsspec needs to reach a URL.
+    show_progress
+        Whether to show a live line on stderr. None shows it in a terminal or a notebook.
+
+    Raises
+    ------
+    InputTypeError
+        If `adata` is not an AnnData.
+    InputError
+        If `path` does not end in ``.zarr``.
+    OutputExistsError
+        If there is an output, complete or unfinished, and `overwrite` is false; or if another process is
+        writing it.
+    OutputError
+        If the store cannot be written, e.g. because the disk is full. What was written is kept, and does not
+        open.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import anndata as ad, numpy as np
+    >>> import mnndask
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mnndask.write_zarr(ad.AnnData(np.ones((3, 2))), f"{folder}/cells.zarr")
+    ...     print(ad.read_zarr(f"{folder}/cells.zarr").shape)
+    (3, 2)
+    """
+    if not isinstance(adata, AnnData):
+        what = f"The object to write is of type {type(adata).__name__}, not an AnnData."
+        raise InputTypeError(what, "Write one AnnData at a time.")
+    run = RunOptions(n_jobs=n_jobs, storage_options=storage_options, show_progress=show_progress)
+    target = target_of(Location.of(path, run.storage_options))
+    target.check([])
+    adata = storable(adata)
+    with showing(run.show_progress), writing(target, overwrite=overwrite) as root:
+        write_annotations(adata, root, run.n_jobs, remote=target.remote)
+        write_matrix(adata.X, root, run.n_jobs, CHUNK_BYTES, remote=target.remote)

@@ -1,0 +1,94 @@
+"""Columns of the inputs that the command uses: names of batches, genes and cells to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from mnndask.errors import InputError, InputKeyError
+from mnndask.io.anndata_store import read_column
+from mnndask.stores.location import Location
+
+
+def stems_unless_named(inputs: tuple[Location, ...], labels: list[str], batch_key: str) -> list[str] | None:
+    """Return the file stems as batch names, or None if a column of obs already names the batches.
+
+    Reads that column.
+    """
+    columns = [read_column(path, label, batch_key) for path, label in zip(inputs, labels, strict=True)]
+    values = [pd.Series(column).iloc[0] for column in columns if column is not None and len(column)]
+    if len(values) == len(inputs) and len(set(values)) == len(values):
+        return None
+    stems = [path.pure.stem for path in inputs]
+    duplicates = [stem for stem in stems if stems.count(stem) > 1]
+    if duplicates:
+        what = f"Two inputs are both called {duplicates[0]!r}, so file names cannot serve as batch names."
+        raise InputError(what, "Name the batches: --batch-categories NAME,NAME,...")
+    return stems
+
+
+def marked_genes(inputs: tuple[Location, ...], opened: list[AnnData], column: str) -> list[str]:
+    """Return the genes that a column of var marks in every input."""
+    marked = opened[0].var_names
+    for adata, path in zip(opened, inputs, strict=True):
+        marked = marked[marked.isin(adata.var_names[_flags(adata.var, column, "var", path)])]
+    if len(marked) == 0:
+        what = f"No gene is marked by var[{column!r}] in every input."
+        raise InputError(
+            what, "Select highly variable genes across all batches, or name genes with --var-subset."
+        )
+    return list(marked)
+
+
+def marked_cells(
+    inputs: tuple[Location, ...],
+    opened: list[AnnData],
+    column: str,
+    batch_key: str,
+    categories: list[str] | None,
+) -> list[np.ndarray]:
+    """Return a mask per batch of the cells that a column of obs marks, in the order of the batches."""
+    flags = [_flags(adata.obs, column, "obs", path) for adata, path in zip(opened, inputs, strict=True)]
+    if len(inputs) > 1 or batch_key not in opened[0].obs:
+        return flags
+    batches = opened[0].obs[batch_key].astype(str)
+    return [flags[0][(batches == name).to_numpy()] for name in categories or batches.unique()]
+
+
+def listed_genes(path: Path) -> list[str]:
+    """Read gene names from a file with one name per line."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"The gene list {path} cannot be read: {error}."
+        raise InputError(what, "Give a text file with one gene name per line.") from error
+
+
+def _flags(table: Any, column: str, slot: str, path: Location) -> np.ndarray:
+    if column not in table:
+        what = f"{path} has no column {column!r} in {slot}."
+        raise InputKeyError(what, f"Its columns are: {', '.join(table) or 'none'}.")
+    if table[column].dtype.kind != "b":
+        what = f"{slot}[{column!r}] of {path} has type {table[column].dtype}, not boolean."
+        raise InputError(what, "Name a boolean column.")
+    if n := int(table[column].isna().sum()):
+        what = f"{slot}[{column!r}] of {path} has {n} missing value(s)."
+        remedy = f"Fill them in, e.g. adata.{slot}[{column!r}] = adata.{slot}[{column!r}].fillna(False)."
+        raise InputError(what, remedy)
+    return np.asarray(table[column], bool)
+
+
+def angle_column(result: Any, angles: list[Any]) -> np.ndarray:
+    """Return the angles of all cells of a result, NaN for the reference. Computes lazy angles."""
+    out = np.full(result.n_obs, np.nan)
+    record = result.uns["mnn"]
+    names = result.obs[record["parameters"]["batch_key"]].astype(str)
+    codes = pd.Index(record["batches"]).get_indexer(names)
+    for batch, values in enumerate(angles):
+        if values is not None:
+            out[codes == batch] = np.asarray(values)
+    return out

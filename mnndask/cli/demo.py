@@ -1,0 +1,76 @@
+"""``mnndask demo``: simulate batches, correct them through files, measure and plot the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import click
+
+from mnndask.api.correct import mnn_correct
+from mnndask.api.write import write_zarr
+from mnndask.datasets.simulated import simulate
+from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.pl.drawing import draw_to_files
+from mnndask.pl.embeddings import before_and_after
+
+
+@click.command(short_help="Simulate batches, correct them and plot them.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mnndask-demo"),
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option(
+    "--n-cells", type=click.IntRange(min=60), default=1500, show_default=True, help="Total number of cells."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random seed; equal seeds give equal data.",
+)
+def demo(output: Path, n_cells: int, seed: int) -> None:
+    """Simulate three batches, correct them, and print and plot the mixing before and after."""
+    for line in run_demo(output, n_cells=n_cells, seed=seed):
+        click.echo(line)
+
+
+def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:
+    """Run the demonstration in a folder. Return the lines to print.
+
+    Raises
+    ------
+    InputError
+        If matplotlib is not installed.
+    """
+    draw_to_files("The demo draws a plot")
+    folder.mkdir(parents=True, exist_ok=True)
+    batches = simulate(n_cells=n_cells, n_genes=1000, n_batches=3, seed=seed)
+    paths = []
+    for batch in batches:
+        paths.append(folder / f"{batch.obs['batch'].iloc[0]}.h5ad")
+        batch.write_h5ad(paths[-1])
+    subset = batches[0].var_names[batches[0].var["highly_variable"]]
+    result, _, _ = mnn_correct(*paths, var_subset=subset)
+    output, picture = folder / "corrected.zarr", folder / "before-after.png"
+    write_zarr(result, output, overwrite=True)
+
+    corrected = ad.read_zarr(output)
+    before_and_after(corrected, [None, "cell_type"]).savefig(picture, dpi=120)
+    overall, _ = RecordedCells.of(corrected).by_label("cell_type")
+    lines = [f"corrected {corrected.n_obs:,} cells x {corrected.n_vars:,} genes in 3 batches: {output}"]
+    for what, measure in (
+        ("batch mixing: neighbours of the same batch", "same_batch"),
+        ("biology:      neighbours of the same type ", "label_agreement"),
+    ):
+        before, after = overall.loc[[measure], ["before", "after"]].to_numpy(float)[0]
+        lines.append(f"{what}  before {before:.3f}  after {after:.3f}")
+    ideal = float(overall.loc[["same_batch"], ["ideal"]].to_numpy(float)[0, 0])
+    lines.append(f"(with cells of each type mixed at random, the first would be {ideal:.3f})")
+    lines.append(f"picture: {picture}")
+    return lines

@@ -1,0 +1,128 @@
+"""The ``mnndask`` command."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from mnndask.api.progress_bars import aside
+from mnndask.cli.correct import correct
+from mnndask.cli.demo import demo
+from mnndask.cli.look import info, report
+from mnndask.cli.simulate import simulate
+from mnndask.engine.malloc import return_large_blocks
+from mnndask.errors import MNNError, kept_notes
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mnndask")
+def cli() -> None:
+    """Remove batch effects from single-cell data by matching mutual nearest neighbours.
+
+    Works on AnnData files (.zarr, .h5ad), which need not fit in memory.
+    """
+
+
+for command in (correct, report, info, demo, simulate):
+    cli.add_command(command)
+
+
+class WarningPrinter(logging.Handler):
+    """Prints each warning, logged or not, once and on one line."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a logged message."""
+        self.show(record.getMessage())
+
+    def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        """Print a warning; a replacement for ``warnings.showwarning``."""
+        line = f"mnndask: warning: {' '.join(str(message).split())}"
+        if line not in self.printed:
+            self.printed.add(line)
+            with aside():
+                click.echo(line, err=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """Termination of the process by SIGTERM, as job schedulers send it."""
+
+
+def _end(signal_: int, _: Any) -> NoReturn:
+    # Writing is abandoned, and zarr's event loop would log each abandoned task.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    raise Terminated if signal_ == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextmanager
+def handling_signals_and_warnings() -> Iterator[None]:
+    """Treat SIGTERM as an interrupt, which cleans up, and print each warning on one line."""
+    printer, logger = WarningPrinter(), logging.getLogger("mnndask")
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    handled = [signal_ for signal_ in signals if signal.getsignal(signal_) != signal.SIG_IGN]  # e.g. by nohup
+    before = {signal_: signal.signal(signal_, _end) for signal_ in handled}
+    logger.addHandler(printer)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = printer.show
+            yield
+    finally:
+        logger.removeHandler(printer)
+        for signal_, handler in before.items():
+            if signal.getsignal(signal_) is _end:
+                signal.signal(signal_, handler)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command. Errors of use and of files are one line on stderr, with exit status 2.
+
+    An interrupt prints one line, with status 130; SIGTERM one line, with status 143. Any other exception is a
+    bug: its traceback is printed, with status 1.
+    """
+    return_large_blocks()
+    with handling_signals_and_warnings():
+        try:
+            sys.exit(cli.main(args, prog_name="mnndask", standalone_mode=False) or 0)
+        except (click.exceptions.Abort, KeyboardInterrupt) as error:
+            # Threads first complete their current chunks; a second interrupt does not wait for them.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # click raises its own error from ours.
+            outcome = _notes(error.__cause__ or error) or "Nothing was written"
+            terminated = isinstance(error.__cause__ or error, Terminated)
+            status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+            _fail(
+                f"{'terminated' if terminated else 'interrupted'}; {outcome[0].lower()}{outcome[1:]}", status
+            )
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(2)
+        except click.ClickException as error:
+            _fail(f"{error.format_message()} See: mnndask --help", 2)
+        except (MNNError, OSError, MemoryError) as error:
+            _fail(f"{error} {_notes(error)}" if str(error) else "out of memory", 2)
+        except Exception:
+            traceback.print_exc()
+            _fail("this is a bug in mnndask: please report it, with the lines above", 1)
+
+
+def _notes(error: BaseException) -> str:
+    return " ".join(kept_notes(error))
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"mnndask: {' '.join(message.split())}", err=True)
+    sys.exit(status)

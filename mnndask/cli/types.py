@@ -1,0 +1,48 @@
+"""Parameter types of the command's options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mnndask.stores.location import Location
+
+
+class StoreLocation(click.ParamType):  # type: ignore[type-arg]
+    """A local path, or a URL."""
+
+    name = "PATH|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        """Convert a path or URL to a location."""
+        if not value:
+            self.fail("the path is empty.", param, ctx)
+        return Location.of(value)
+
+
+class CommaList(click.ParamType):  # type: ignore[type-arg]
+    """Names separated by commas."""
+
+    name = "NAME,NAME,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Split at commas."""
+        return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
+
+
+class SketchSize(click.ParamType):  # type: ignore[type-arg]
+    """A number of cells, ``auto`` or ``none``."""
+
+    name = "N|auto|none"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str | None:
+        """Convert a number of cells, ``auto`` or ``none``."""
+        if value in ("auto", "none"):
+            return None if value == "none" else "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of cells, auto or none.", param, ctx)

@@ -1,0 +1,175 @@
+"""Nearest neighbours of a block of cells, and ties between them (definition, step 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnndask._typing import Floats, Rows
+from mnndask.core.arrays import Points
+from mnndask.core.distances import squared_distances
+from mnndask.core.kernels.pairs import keep_smallest
+
+
+def nearest(queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]) -> tuple[Rows, Rows]:
+    """Find the `k` nearest of `others` for each query.
+
+    Squared distances within the query's `tolerance` of the k-th smallest count as tied with it. Ties go to
+    the lowest rows.
+
+    Parameters
+    ----------
+    queries
+        In memory.
+    others
+        Visited tile by tile, and once more for queries with more ties than neighbours.
+    k
+        Number of neighbours.
+    tolerance
+        Shape ``(n_queries,)``.
+
+    Returns
+    -------
+    Query rows and other rows of the neighbour relation, ordered by query, then by other.
+    """
+    if k >= len(others):
+        return every_pair(len(queries), len(others))
+    return within_ties(queries, others, k, tolerance, *_smallest(queries, others, k + 1))
+
+
+def every_pair(n_queries: int, n_others: int) -> tuple[Rows, Rows]:
+    """Neighbour relation of all queries with all others."""
+    rows, cols = np.indices((n_queries, n_others)).reshape(2, -1)
+    return rows, cols
+
+
+def within_ties(
+    queries: Points, others: Points, k: int, tolerance: NDArray[np.float64], values: Floats, cols: Rows
+) -> tuple[Rows, Rows]:
+    """The same as :func:`nearest`, from the ``k + 1`` smallest squared distances and the others' rows."""
+    kth = np.partition(values, k - 1, axis=1)[:, k - 1, None]
+    margin = tolerance.astype(values.dtype)[:, None]
+    chosen = values <= kth + margin
+    crowded = chosen.all(axis=1)  # more than k candidates: the row number decides
+    chosen[crowded] = False
+    rows, at = np.nonzero(chosen)
+    cols = cols[rows, at]
+    if crowded.any():
+        many = np.flatnonzero(crowded)
+        free = k - (values < kth - margin).sum(axis=1)[many]
+        more_rows, more_cols = _by_index(queries[many], others, kth[many], margin[many], free)
+        rows, cols = np.concatenate([rows, many[more_rows]]), np.concatenate([cols, more_cols])
+    order = np.lexsort((cols, rows))
+    return rows[order], cols[order]
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """Smallest squared distances of each cell so far, and the rows of the others that they belong to.
+
+    Parameters
+    ----------
+    values
+        Shape ``(n_cells, n_kept)``; infinite where there are not that many yet. Each row is a heap, its
+        largest value first, until it is :meth:`merged`.
+    cells
+        The others' rows, same shape.
+    """
+
+    values: Floats
+    cells: Rows
+
+    @classmethod
+    def empty(cls, n_cells: int, n_kept: int, dtype: np.dtype) -> Smallest:
+        """Infinite distances: nothing was compared yet."""
+        return cls(np.full((n_cells, n_kept), np.inf, dtype), np.zeros((n_cells, n_kept), np.intp))
+
+    def __getitem__(self, rows: slice) -> Smallest:
+        """Some of the cells."""
+        return Smallest(self.values[rows], self.cells[rows])
+
+    @classmethod
+    def merged(cls, parts: Sequence[Smallest]) -> Smallest:
+        """Smallest of all parts, unordered."""
+        if len(parts) == 1:
+            return parts[0]
+        values, cells = (np.hstack([getattr(p, name) for p in parts]) for name in ("values", "cells"))
+        n = parts[0].values.shape[1]
+        least = np.argpartition(values, n - 1, axis=1)[:, :n]
+        return cls(np.take_along_axis(values, least, axis=1), np.take_along_axis(cells, least, axis=1))
+
+
+def smallest_both_ways(
+    queries: Points,
+    others: Points,
+    blocks: Iterable[slice],
+    of_queries: Smallest,
+    of_others: Smallest,
+    distances: Floats | None = None,
+) -> None:
+    """Find the smallest distances of each query to others, and of each of the others to queries, together.
+
+    Each inner product is computed once. All cells are in memory.
+
+    Parameters
+    ----------
+    queries, others
+        Cells of two sides.
+    blocks
+        Queries to look at, a block at once.
+    of_queries, of_others
+        Smallest distances so far, brought up to date.
+    distances
+        Is filled with the squared distances, shape ``(n_queries, n_others)``, if given.
+    """
+    limits = of_others.values[:, 0].copy()
+    for at in blocks:
+        own = of_queries[at]
+        keep_smallest(
+            np.matmul(queries.X[at], others.X.T, out=None if distances is None else distances[at]),
+            queries.squared[at],
+            others.squared,
+            at.start,
+            own.values,
+            own.cells,
+            of_others.values,
+            of_others.cells,
+            limits,
+        )
+
+
+def _smallest(queries: Points, others: Points, n: int) -> tuple[Floats, Rows]:
+    """The `n` smallest squared distances of each query, unordered, and the rows of the others."""
+    values = np.empty((len(queries), 0), queries.squared.dtype)
+    cols = np.empty((len(queries), 0), np.intp)
+    for at, tile in others.tiles():
+        squared = squared_distances(queries, tile)
+        if len(tile) > n:
+            near = np.argpartition(squared, n - 1, axis=1)[:, :n]
+            squared = np.take_along_axis(squared, near, axis=1)
+        else:
+            near = np.broadcast_to(np.arange(len(tile)), squared.shape)
+        values, cols = np.hstack([values, squared]), np.hstack([cols, near + at.start])
+        if values.shape[1] > n:
+            least = np.argpartition(values, n - 1, axis=1)[:, :n]
+            values = np.take_along_axis(values, least, axis=1)
+            cols = np.take_along_axis(cols, least, axis=1)
+    return values, cols
+
+
+def _by_index(
+    queries: Points, others: Points, kth: Floats, margin: Floats, free: NDArray[np.intp]
+) -> tuple[Rows, Rows]:
+    """All that are clearly nearer than the k-th, and of those tied with it the first `free`."""
+    found = []
+    for at, tile in others.tiles():
+        squared = squared_distances(queries, tile)
+        tied = np.abs(squared - kth) <= margin
+        seen = np.cumsum(tied, axis=1)
+        rows, cols = np.nonzero((squared < kth - margin) | (tied & (seen <= free[:, None])))
+        found.append((rows, cols + at.start))
+        free = free - np.minimum(seen[:, -1], free)
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([cols for _, cols in found])

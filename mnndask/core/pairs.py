@@ -1,0 +1,171 @@
+"""Mutual nearest neighbours (definition, step 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mnndask._blocks import block_rows, row_blocks
+from mnndask._progress import counted_blocks, current_line
+from mnndask._threads import map_blocks, shared_blocks
+from mnndask._typing import Floats, Rows
+from mnndask.core.arrays import Points, tile_size
+from mnndask.core.neighbors import Smallest, nearest, smallest_both_ways, within_ties
+from mnndask.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of cells that are mutual nearest neighbours.
+
+    Parameters
+    ----------
+    ref_rows, new_rows
+        The cells of each pair: row among all cells of the reference, row among the batch's fitted cells;
+        ordered by new row, then by reference row.
+    n_reference
+        Cells of the reference.
+    n_reference_used
+        How many of them were compared with.
+    """
+
+    ref_rows: Rows
+    new_rows: Rows
+    n_reference: int
+    n_reference_used: int
+
+    @property
+    def anchors(self) -> Rows:
+        """Fitted cells of the batch that are in a pair, ascending."""
+        return np.unique(self.new_rows)
+
+
+def find_pairs(
+    work: Workspace,
+    new: Points,
+    ref: Points,
+    k: int,
+    tolerances: Sequence[NDArray[np.float64]],
+    distances: Floats | None = None,
+) -> tuple[Rows, Rows]:
+    """Pairs of cells of two sides that are among each other's `k` nearest.
+
+    A squared distance within a cell's tolerance of its k-th smallest counts as tied with it. Ties go to the
+    lowest rows, so that each cell has exactly `k` neighbours. For progress, each new cell counts once.
+
+    Parameters
+    ----------
+    new, ref
+        Cells of both sides in *in* space.
+    tolerances
+        For ties: of the new cells, and of the reference's.
+    distances
+        Is filled with all squared distances, if given; see :func:`memory_for_distances`.
+
+    Returns
+    -------
+    Reference rows and new rows of the pairs, ordered by new row, then by reference row.
+    """
+    sides = (new, ref, tolerances[0]), (ref, new, tolerances[1])
+    if _both_at_once(new, ref, k):
+        both = zip(sides, _smallest_of_both(work, new, ref, k + 1, distances), strict=True)
+        found = [_neighbours(work, *side, partial(_chosen, k, smallest), 0) for side, smallest in both]
+    else:
+        halves = [
+            len(new) / len(queries) / 2 for queries, _, _ in sides
+        ]  # for progress: both directions take the same time
+        found = [
+            _neighbours(work, *side, partial(_searched, k), half)
+            for side, half in zip(sides, halves, strict=True)
+        ]
+    return mutual(found[0], found[1], (len(new), len(ref)))
+
+
+def memory_for_distances(work: Workspace, new: Points, ref: Points, k: int) -> Floats | None:
+    """Memory for all squared distances, if :func:`find_pairs` computes them at once and they fit."""
+    fit = len(new) * len(ref) * work.dtype.itemsize <= work.distance_bytes
+    return np.empty((len(new), len(ref)), work.dtype) if fit and _both_at_once(new, ref, k) else None
+
+
+def _both_at_once(new: Points, ref: Points, k: int) -> bool:
+    """Whether one product of all cells gives the neighbours in both directions."""
+    return new.whole and ref.whole and k < min(len(new), len(ref))
+
+
+def _neighbours(
+    work: Workspace,
+    queries: Points,
+    others: Points,
+    tolerance: NDArray[np.float64],
+    of_block: Callable[..., tuple[Rows, Rows]],
+    counts: float,
+) -> tuple[Rows, Rows]:
+    """Neighbour relation of all queries, from that of blocks of them."""
+
+    def one(at: slice) -> tuple[Rows, Rows]:
+        query, other = of_block(at, queries[at], others, tolerance[at])
+        return query + at.start, other
+
+    found = work.map("neighbours", len(queries), 3 * tile_size(others), one, counts=counts)
+    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+
+def _smallest_of_both(
+    work: Workspace, new: Points, ref: Points, n_kept: int, distances: Floats | None
+) -> tuple[Smallest, Smallest]:
+    """Smallest distances of both sides; each thread keeps the reference's for a share of new cells."""
+    of_new = Smallest.empty(len(new), n_kept, work.dtype)
+    rows, line = block_rows(len(ref), work.dtype.itemsize, work.block_bytes), current_line()
+
+    def one(share: slice) -> Smallest:
+        of_ref = Smallest.empty(len(ref), n_kept, work.dtype)
+        blocks = [
+            slice(b.start + share.start, b.stop + share.start)
+            for b in row_blocks(share.stop - share.start, rows)
+        ]
+        smallest_both_ways(new, ref, counted_blocks(blocks, line), of_new, of_ref, distances)
+        return of_ref
+
+    shares = shared_blocks(len(new), work.n_threads)
+    return of_new, Smallest.merged(map_blocks(one, shares, work.n_threads))
+
+
+def _searched(
+    k: int, at: slice, queries: Points, others: Points, tolerance: NDArray[np.float64]
+) -> tuple[Rows, Rows]:
+    return nearest(queries, others, k, tolerance)
+
+
+def _chosen(
+    k: int, found: Smallest, at: slice, queries: Points, others: Points, tolerance: NDArray[np.float64]
+) -> tuple[Rows, Rows]:
+    return within_ties(queries, others, k, tolerance, found.values[at], found.cells[at])
+
+
+def mutual(of_new: tuple[Rows, Rows], of_ref: tuple[Rows, Rows], shape: tuple[int, int]) -> tuple[Rows, Rows]:
+    """Keep the pairs that both neighbour relations hold.
+
+    Parameters
+    ----------
+    of_new
+        New rows and their nearest reference rows.
+    of_ref
+        Reference rows and their nearest new rows.
+    shape
+        Number of new cells, number of reference cells.
+
+    Returns
+    -------
+    Reference rows and new rows of the pairs, ordered by new row, then by reference row.
+    """
+    towards = sparse.csr_array((np.ones(len(of_new[0]), bool), of_new), shape=shape)
+    back = sparse.csr_array((np.ones(len(of_ref[0]), bool), of_ref), shape=shape[::-1])
+    both = towards.multiply(back.T).tocsr()
+    both.sort_indices()
+    new_rows, ref_rows = both.nonzero()
+    return ref_rows.astype(np.intp), new_rows.astype(np.intp)

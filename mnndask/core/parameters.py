@@ -1,0 +1,164 @@
+"""The method's parameters: one typed value, which no data is needed to check."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from mnndask.core.svd import LANCZOS_OPTIONS, SVD_MODES, SvdSolver
+from mnndask.errors import InputError, InputTypeError
+
+SKETCH_METHODS = ("mixed", "geometric", "random")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What the method is asked to do; :func:`mnndask.mnn_correct` has more on each parameter.
+
+    Parameters
+    ----------
+    var_subset
+        Names of the genes used for distances; None for all.
+    k
+        Number of nearest neighbours.
+    sigma
+        Bandwidth: Gaussian weights are ``exp(-squared distance / sigma)``.
+    cos_norm_in, cos_norm_out
+        Whether cells are divided by their length in *in* space (distances) and in *out* space (results).
+    svd_dim
+        Dimensions of biological variation of each side that are removed from the anchor vectors; None: none.
+    var_adj
+        Whether vectors are lengthened so that cells keep their rank along them.
+    compute_angle
+        Whether angles of corrections to the reference's leading plane are wanted.
+    mnn_order
+        Order in which batches merge, by position or name; None for input order.
+    svd_mode, svd_options
+        Solver of singular vectors, and options of Lanczos' method.
+    restrict
+        Cells of each batch to fit on; None for all.
+    sketch_size, sketch_method
+        Maximum number of fitted cells of each batch (None: all; ``"auto"``), and how they are drawn.
+    n_components
+        Number of principal components in which distances are taken; None for genes.
+    random_state
+        Seed.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a value is invalid whatever the data; names the parameter and what it takes.
+    """
+
+    var_subset: Sequence[Hashable] | None = None
+    k: int = 20
+    sigma: float = 1.0
+    cos_norm_in: bool = True
+    cos_norm_out: bool = True
+    svd_dim: int | None = None
+    var_adj: bool = True
+    compute_angle: bool = False
+    mnn_order: Sequence[int | str] | None = None
+    svd_mode: str = "rsvd"
+    restrict: Sequence[Any] | None = None
+    sketch_size: int | str | None = "auto"
+    sketch_method: str = "mixed"
+    n_components: int | None = None
+    random_state: int = 0
+    svd_options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        for name in ("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle"):
+            check_flag(name, getattr(self, name))
+        self._check_solver()
+        self._check_sketch()
+        self._as_plain_types()
+
+    def _as_plain_types(self) -> None:
+        """Make numbers and flags of NumPy Python's own: single precision would limit what follows."""
+        kinds = {"k": int, "sigma": float, "svd_dim": int, "n_components": int, "random_state": int}
+        kinds |= dict.fromkeys(("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle"), bool)
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else kind(value))
+
+    @property
+    def solver(self) -> SvdSolver:
+        """Solver of singular vectors."""
+        return SvdSolver(self.svd_mode, self.random_state, self.svd_options)
+
+    def _check_numbers(self) -> None:
+        if not is_whole(self.k) or self.k <= 0:
+            what = f"k is {self.k!r}."
+            raise InputError(what, "Give a number of neighbours of at least 1; 20 is usual.")
+        if not isinstance(self.sigma, Real) or not 0 < float(self.sigma) < np.inf:
+            what = f"sigma is {self.sigma!r}."
+            remedy = "Give a positive number: the squared distance over which corrections are smoothed."
+            raise InputError(what, remedy)
+        if self.svd_dim is not None and (not is_whole(self.svd_dim) or self.svd_dim < 0):
+            what = f"svd_dim is {self.svd_dim!r}."
+            raise InputError(what, "Give the number of dimensions to remove, or None for none.")
+        if self.n_components is not None and (not is_whole(self.n_components) or self.n_components <= 0):
+            what = f"n_components is {self.n_components!r}."
+            remedy = "Give a number of principal components of at least 1, 50 say, or None to use the genes."
+            raise InputError(what, remedy)
+        if not is_whole(self.random_state) or not 0 <= self.random_state < 2**32:
+            what = f"random_state is {self.random_state!r}."
+            raise InputError(what, "Give a seed: a whole number from 0 to 4294967295.")
+
+    def _check_solver(self) -> None:
+        options = self.svd_options or {}
+        if self.svd_mode not in SVD_MODES:
+            what = f"svd_mode is {self.svd_mode!r}."
+            raise InputError(what, f"Give one of: {', '.join(SVD_MODES)}.")
+        unknown = [name for name in options if name not in LANCZOS_OPTIONS]
+        if unknown:
+            what = f"Unknown option(s): {', '.join(unknown)}."
+            remedy = f"Besides its own parameters, mnn_correct takes: {', '.join(LANCZOS_OPTIONS)}."
+            raise InputTypeError(what, remedy)
+        if options and self.svd_mode != "irlb":
+            what = f"{', '.join(options)} given, which only svd_mode='irlb' takes."
+            raise InputTypeError(what, "Leave them out, or set svd_mode='irlb'.")
+
+    def _check_sketch(self) -> None:
+        size: Any = self.sketch_size
+        named = size is None or (isinstance(size, str) and size == "auto")
+        if not named and (not is_whole(size) or size <= 0):
+            what = f"sketch_size is {size!r}."
+            raise InputError(what, "Give the most cells to fit on per batch, None for all, or 'auto'.")
+        if not isinstance(self.sketch_method, str) or self.sketch_method not in SKETCH_METHODS:
+            what = f"sketch_method is {self.sketch_method!r}."
+            raise InputError(what, f"Give one of: {', '.join(SKETCH_METHODS)}.")
+        if not named and self.restrict is not None:
+            what = f"Both restrict and sketch_size={size} say which cells to fit on."
+            raise InputError(what, "Give one of them; with restrict, leave sketch_size out.")
+
+
+def is_whole(number: object) -> bool:
+    """Whether something is an integer and not a bool."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false."""
+    if not isinstance(value, bool | np.bool_) and value not in (0, 1):
+        what = f"{name} is {value!r}."
+        raise InputTypeError(what, "Give True or False.")
+
+
+def merge_order(mnn_order: Any, names: list[str]) -> list[int]:
+    """Positions of the batches in merge order; `mnn_order` may name them instead."""
+    if mnn_order is None:
+        return list(range(len(names)))
+    given = list(mnn_order) if isinstance(mnn_order, Iterable) else [mnn_order]
+    order = [names.index(b) if isinstance(b, str) and b in names else b for b in given]
+    if sorted(map(str, order)) != sorted(map(str, range(len(names)))):
+        what = f"mnn_order {mnn_order!r} is no permutation of the {len(names)} batches."
+        remedy = f"Name each once, by position (0 to {len(names) - 1}) or by name: {', '.join(names)}."
+        raise InputError(what, remedy)
+    return [int(b) for b in order]

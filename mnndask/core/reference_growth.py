@@ -1,0 +1,149 @@
+"""Correcting the fitted cells of a batch, by which the reference grows (definition, steps 5, 8 and 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnndask._typing import Floats, Matrix
+from mnndask.core.arrays import Points, row_dots, row_norms, tile_size
+from mnndask.core.model import MergeStep
+from mnndask.core.normalisation import CellsInSpace
+from mnndask.core.reference import ReferenceInSpace
+from mnndask.core.smoothing import smooth
+from mnndask.core.variance import PAIR_COPIES
+from mnndask.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class BatchInSpace:
+    """A batch that is merged, in one distinct space.
+
+    Parameters
+    ----------
+    cells
+        Its fitted cells.
+    vectors
+        Its anchors' correction vectors.
+    ref
+        Cells of the reference that the merge uses.
+    scale
+        Largest norm of a fitted cell.
+    """
+
+    cells: Points
+    vectors: Matrix
+    ref: Points
+    scale: float
+
+
+def correction_passes(step: MergeStep, n_spaces: int, work: Workspace) -> int:
+    """How often each cell counts for progress in :func:`corrected_cells`."""
+    if step.anchor_rows is not None:
+        return 1
+    return 1 + n_spaces * (1 + work.variance_passes * (step.new is not None))
+
+
+def corrected_cells(
+    work: Workspace,
+    step: MergeStep,
+    spaces: Sequence[BatchInSpace],
+    sigma: float,
+    distances: Floats | None,
+) -> tuple[list[Matrix], NDArray[np.float64]]:
+    """Correct a batch's fitted cells in each distinct space.
+
+    Where smoothing and variance adjustment use the same inner products, a block of cells is corrected in one
+    pass. Else all vectors are smoothed, then lengthened, then added. In each space, vectors are lengthened by
+    factors of that space; those of *out* space, the last, are the step's.
+
+    Parameters
+    ----------
+    step
+        The batch's merge step; without `new` and `ref`, no vector is lengthened.
+    spaces
+        The batch in each distinct space.
+    sigma
+        Bandwidth: Gaussian weights are ``exp(-squared distance / sigma)``.
+    distances
+        Precomputed squared distances of the batch's cells to those of the reference; overwritten.
+
+    Returns
+    -------
+    Corrected cells in each space; and their variance factors in the last.
+    """
+    names = [f"corrected-{s}-{step.batches[0]}" for s in range(len(spaces))]
+    out = [work.matrix(name, space.cells.X.shape) for name, space in zip(names, spaces, strict=True)]
+    if step.anchor_rows is not None:
+        return out, _at_once(work, step, spaces[0], sigma, distances, out[0])
+    return out, _in_passes(work, step, spaces, sigma, out)
+
+
+def _at_once(
+    work: Workspace,
+    step: MergeStep,
+    batch: BatchInSpace,
+    sigma: float,
+    distances: Floats | None,
+    out: Matrix,
+) -> NDArray[np.float64]:
+    cells = batch.cells
+
+    def one(at: slice) -> NDArray[np.float64]:
+        own = cells[at]
+        near, _, factors = step.correction(
+            own, own, sigma, distances=None if distances is None else distances[at]
+        )
+        np.add(own.X, near, out=out[at])
+        return factors
+
+    columns = 3 * len(cells) + PAIR_COPIES * len(batch.ref)
+    return np.concatenate(work.map("grow", len(cells), columns, one, counts=1))
+
+
+def _in_passes(
+    work: Workspace, step: MergeStep, spaces: Sequence[BatchInSpace], sigma: float, out: Sequence[Matrix]
+) -> NDArray[np.float64]:
+    cells = spaces[0].cells
+
+    def smoothed(at: slice) -> None:
+        vectors = [space.vectors for space in spaces]
+        parts = smooth(cells[at], step.anchors, step.log_density, vectors, sigma)
+        for target, part in zip(out, parts, strict=True):
+            target[at] = part
+
+    work.map("smooth", len(cells), 3 * tile_size(step.anchors), smoothed, counts=1)
+    factors = np.ones(len(cells))
+    for space, corrected in zip(spaces, out, strict=True):
+        if step.new is not None:
+            factors = work.variance_factors(space.cells, corrected, space.ref, sigma, space.scale)
+
+        def moved(
+            at: slice, X: Matrix = space.cells.X, out: Matrix = corrected, factors: Floats = factors
+        ) -> None:
+            vectors = out[at]
+            out[at] = X[at] + factors[at].astype(vectors.dtype)[:, None] * vectors
+
+        work.map("grow", len(cells), corrected.shape[1], moved, counts=1)
+    return factors
+
+
+def grown(
+    work: Workspace, before: ReferenceInSpace, cells: CellsInSpace, batch: int, corrected: Matrix
+) -> ReferenceInSpace:
+    """The reference in one space with a batch's corrected cells at its end."""
+
+    def one(at: slice) -> tuple[Floats, NDArray[np.float64]]:
+        X = corrected[at]
+        return row_dots(X, X).astype(X.dtype), row_norms(X + cells.centre)
+
+    parts = work.map("grow", len(corrected), corrected.shape[1], one)
+    squared, norms = (np.concatenate(values) for values in zip(*parts, strict=True))
+    norms = np.maximum(cells.tolerance_norms[batch], norms)
+    return ReferenceInSpace(
+        before.stored.extended(Points(corrected, squared, cells.points[batch].tile)),
+        np.concatenate([before.tolerance_norms, norms]),
+    )

@@ -1,0 +1,121 @@
+"""Interpret the measures of a correction in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mnndask.diagnostics.measures import FEWEST_PAIRED
+from mnndask.io.record import Record
+
+MOST_VARIANCE_LOST = 0.1  # of a batch; as batchelor advises for lost.var
+LEAST_CONTRACTION = 0.8
+FEWEST_NEIGHBORS_KEPT = 0.5
+LARGEST_DROP = 0.05  # of the agreement of labels
+LARGEST_DROP_OF_LABEL = 0.1  # of the agreement of one label
+SMALLEST_ANGLE = 45  # degrees between corrections and the reference's leading directions
+
+
+class Finding(NamedTuple):
+    """A sentence, and whether it needs attention."""
+
+    text: str
+    attention: bool = False
+
+
+def findings(record: Record) -> list[Finding]:
+    """Return the findings of a record, those of merge steps first."""
+    return [*_of_steps(record.steps), *_of_all(record)]
+
+
+def _percent(share: float) -> str:
+    """Format a share, with enough digits to distinguish it from 0 and 100 %."""
+    if 0 < share < 0.0005 or 0.9995 < share < 1:
+        return "less than 0.1%" if share < 0.5 else "more than 99.9%"
+    return f"{share:.1%}" if 0 < share < 0.1 or 0.995 < share < 1 else f"{share:.0%}"
+
+
+def _of_steps(steps: pd.DataFrame) -> Iterator[Finding]:
+    for row in steps.iloc[1:].to_dict("records"):
+        name, share = row["batch"], row["paired"]
+        few = share < FEWEST_PAIRED
+        yield Finding(
+            f"{_percent(share)} of the cells of {name} found a pair: "
+            + (
+                "all other cells follow these few. Check that it shares cell types with the batches before "
+                "it, or give a larger k."
+                if few
+                else "the other cells follow the nearest of them."
+            ),
+            few,
+        )
+        if row["lost_variance"] > MOST_VARIANCE_LOST:
+            yield Finding(
+                f"{name} lost {_percent(row['lost_variance'])} of its variance along the direction of its "
+                f"correction. More than {MOST_VARIANCE_LOST:.0%} suggests that biology was removed with the "
+                "batch effect.",
+                True,
+            )
+        if row["angle"] < SMALLEST_ANGLE:
+            yield Finding(
+                f"Cells of {name} were moved at {row['angle']:.0f}° to the directions in which the reference "
+                "varies most. The method assumes nearly 90°: at smaller angles, batch effect and biology are "
+                "hard to tell apart.",
+                True,
+            )
+
+
+def _of_all(record: Record) -> Iterator[Finding]:
+    if record.overall is None:
+        return
+    overall: Any = record.overall
+    same = overall.loc["same_batch"]
+    yield Finding(
+        f"{_percent(same['after'])} of a cell's nearest neighbours belong to its own batch "
+        f"({_percent(same['before'])} before correction). If batches were mixed at random, it would be "
+        f"{_percent(same['ideal'])}."
+        + (f" {same['worst_batch']} is farthest from that." if same["worst_batch"] else "")
+    )
+    kept = overall.loc["neighbors_kept"]
+    if np.isfinite(kept["after"]):
+        low = kept["after"] < FEWEST_NEIGHBORS_KEPT
+        yield Finding(
+            f"{_percent(kept['after'])} of a cell's neighbours within its batch are still its neighbours."
+            + (" A share this low means that the correction scrambled the batches." if low else ""),
+            bool(low),
+        )
+    distances = overall.loc["contraction"]
+    if np.isfinite(distances["worst"]):
+        contracted = distances["worst"] < LEAST_CONTRACTION
+        worst = f" ({distances['worst_batch']}: {distances['worst']:.2f})" if distances["worst_batch"] else ""
+        yield Finding(
+            f"Distances to nearby cells of the same batch are {distances['after']:.2f} times what they "
+            f"were before{worst}."
+            + (" A batch that was contracted can look mixed when it is not." if contracted else ""),
+            bool(contracted),
+        )
+
+
+def findings_of_labels(overall: pd.DataFrame, by_label: pd.DataFrame) -> list[Finding]:
+    """Return the findings of measures that use labels, as ``RecordedCells.by_label`` returns them."""
+    before, after = overall.loc[["label_agreement"], ["before", "after"]].to_numpy(float)[0]
+    dropped = before - after > LARGEST_DROP
+    out = [
+        Finding(
+            f"{_percent(after)} of a cell's neighbours have its label ({_percent(before)} before correction)."
+            + (" The drop means that unlike cells were merged. Try a smaller k or sigma." if dropped else ""),
+            bool(dropped),
+        )
+    ]
+    for label, row in zip(by_label.index, by_label.to_dict("records"), strict=True):
+        before, after = row["agreement_before"], row["agreement_after"]
+        if before - after > LARGEST_DROP_OF_LABEL:
+            words = (
+                f"Cells labelled {label} were merged with others: {_percent(after)} of their neighbours have "
+                f"that label ({_percent(before)} before correction)."
+            )
+            out.append(Finding(words, True))
+    return out

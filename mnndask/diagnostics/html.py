@@ -1,0 +1,78 @@
+"""Describe a fitted correction in HTML. All text is escaped, so that names cannot act as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def merge_table(steps: pd.DataFrame, measures: Sequence[Mapping[str, float]]) -> str:
+    """Return a table of the merge steps, with the measures of every batch but the reference."""
+    measured = pd.DataFrame([{}, *measures], dtype=float)
+    columns = {
+        "batch": "batch",
+        "n_cells": "cells",
+        "n_used": "cells used",
+        "n_pairs": "pairs",
+        "paired": "cells with a pair",
+        "length_median": "correction length, median",
+        "lost_variance": "variance lost",
+    }
+    rows = steps.join(measured.set_axis(steps.index))
+    return f"<p>Merged in this order:</p>{html_table(rows, columns, percent='paired lost_variance')}"
+
+
+def text(value: Any, *, percent: bool = False) -> str:
+    """Format a value as HTML: numbers rounded, text escaped."""
+    if percent and not pd.isna(value):
+        return f"{100 * value:.3g} %"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return "–" if np.isnan(number) else f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+    if isinstance(value, np.ndarray | list | tuple):
+        values = list(value)
+        n, shown = len(values), ", ".join(map(str, values[:5]))
+        return escape(shown if n <= 5 else f"{shown}, … ({n:,} in all)")
+    return escape(str(value))
+
+
+def html_table(
+    rows: pd.DataFrame, columns: Mapping[str, str], index: str | None = None, percent: str = ""
+) -> str:
+    """Return a table that scrolls within the page.
+
+    Parameters
+    ----------
+    rows
+        Values to show.
+    columns
+        Names of the columns to show, and their headings.
+    index
+        Heading of the index; None to omit the index.
+    percent
+        Names of columns to show as percentages, separated by spaces.
+    """
+    shares = set(percent.split())
+    shown = {name: [text(v, percent=name in shares) for v in rows[name]] for name in columns}
+    table = pd.DataFrame(shown, index=[text(str(name)) for name in rows.index])
+    table = table.set_axis([escape(heading) for heading in columns.values()], axis=1)
+    return _in_page(table.rename_axis(columns=escape(index or "")), index=index is not None)
+
+
+def name_value_table(values: Mapping[str, Any]) -> str:
+    """Return a table of names and their values."""
+    table = pd.DataFrame({"": map(text, values.values())}, index=[escape(str(name)) for name in values])
+    return _in_page(table, header=False)
+
+
+def _in_page(table: pd.DataFrame, **options: Any) -> str:
+    with pd.option_context("display.max_colwidth", None):  # it would shorten text
+        return f'<div class="scroll">{table.to_html(escape=False, border=0, **options)}</div>'

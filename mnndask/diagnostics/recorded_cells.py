@@ -1,0 +1,144 @@
+"""The sampled cells of a correction, with their annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from mnndask.errors import InputError, InputKeyError
+from mnndask.io.record import Record
+from mnndask.metrics import agreement_by_label, summarize
+from mnndask.metrics.mixing import mixing_by_batch
+
+MOST_GROUPS = 40  # a numeric column with more values is shown on a colour scale
+
+
+@dataclass(frozen=True)
+class RecordedCells:
+    """The record of a correction, and the annotations of its cells.
+
+    Parameters
+    ----------
+    record
+        Content of ``uns["mnn"]``.
+    obs
+        Annotations of all cells; columns that are not used may be missing.
+    """
+
+    record: Record
+    obs: pd.DataFrame
+
+    @classmethod
+    def of(cls, data: AnnData | RecordedCells) -> RecordedCells:
+        """Create the value from a corrected AnnData.
+
+        Raises
+        ------
+        InputError
+            If no correction is recorded.
+        """
+        if isinstance(data, RecordedCells):
+            return data
+        uns = getattr(data, "uns", {}).get("mnn")
+        return cls(Record.from_uns(uns, "This AnnData"), data.obs)
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """Table of the merge steps, one row per batch in merge order."""
+        return self.record.steps
+
+    @property
+    def sample(self) -> Mapping[str, Any]:
+        """Sampled cells of the correction; see :class:`mnndask.diagnostics.sample.SampledCells`."""
+        assert self.record.sample is not None
+        return self.record.sample
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of all batches."""
+        return int(self.record.steps["n_cells"].sum())
+
+    @property
+    def batches(self) -> Any:
+        """Batch of each sampled cell, with categories in merge order."""
+        names = pd.Index([str(name) for name in self.record.batches])
+        given = pd.Categorical.from_codes(self.sample["batch"], names)
+        return given.reorder_categories([str(name) for name in self.record.steps["batch"]])
+
+    def column(self, name: str) -> Any:
+        """Return a column of obs for the sampled cells, as categories; missing values become ``"missing"``.
+
+        Raises
+        ------
+        InputKeyError, InputError
+            If there is no such column, or obs has another number of cells than the correction.
+        """
+        given = self._given(name)
+        values = given.astype(object)
+        text = values.where(values.notna(), "missing").astype(str)
+        if isinstance(given.dtype, pd.CategoricalDtype):
+            order = [str(c) for c in given.cat.categories]
+            known = dict.fromkeys([c for c in order if c in set(text)] + sorted(set(text) - set(order)))
+            return pd.Categorical(text, categories=list(known))
+        return pd.Categorical(text)
+
+    def is_measure(self, name: str) -> bool:
+        """Return whether a column of obs is numeric, with more values than groups that can be told apart."""
+        given = self._given(name)
+        return given.dtype.kind in "fiu" and given.nunique() > MOST_GROUPS
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return a numeric column of obs for the sampled cells."""
+        return self._given(name).to_numpy(np.float64, na_value=np.nan)
+
+    def _given(self, name: str) -> pd.Series[Any]:
+        if name not in self.obs:
+            what = f"There is no column {name!r} in obs."
+            raise InputKeyError(what, f"Its columns are: {', '.join(map(str, self.obs)) or 'none'}.")
+        if len(self.obs) != self.n_cells:
+            what = f"{self.n_cells:,} cells were corrected, but obs has {len(self.obs):,}."
+            raise InputError(what, "Give the whole result of the correction.")
+        return self.obs[name].iloc[np.asarray(self.sample["row"])]
+
+    def by_label(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return measures of the correction that use labels: over all cells, and by label.
+
+        See :func:`mnndask.metrics.summarize` and :func:`mnndask.metrics.agreement_by_label`.
+
+        Raises
+        ------
+        InputKeyError, InputError
+            As in :meth:`column`, and if there are too few cells.
+        """
+        labels, k = self.column(name), int(self.sample["n_neighbors"])
+        if k == 0:
+            what = f"{len(labels)} cells are too few to measure the agreement of labels."
+            raise InputError(what, "Leave out the label.")
+        states = self.sample["before"], self.sample["after"]
+        overall = summarize(*states, self.batches, labels, k)
+        before, after = (agreement_by_label(state, labels, self.batches, k) for state in states)
+        out = before[["cells", "batches"]].copy()
+        for measure in ("agreement", "transfer"):
+            out[f"{measure}_before"], out[f"{measure}_after"] = before[measure], after[measure]
+        return overall, out
+
+    def mixing(self, label: str | None = None) -> pd.DataFrame:
+        """Return the share of same-batch neighbours by batch in merge order: expected, before and after."""
+        order = list(self.batches.categories)
+        if label is None:
+            assert self.record.mixing is not None
+            return self.record.mixing[["expected", "before", "after"]].reindex(order)
+        labels, k = self.column(label), int(self.sample["n_neighbors"])
+        tables = [
+            mixing_by_batch(self.sample[state], self.batches, labels, k) for state in ("before", "after")
+        ]
+        out = tables[1][["expected"]].rename(index=str)
+        for state, table in zip(("before", "after"), tables, strict=True):
+            out[state] = table["observed"].rename(index=str)
+        return out.reindex(order)

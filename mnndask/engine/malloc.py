@@ -1,0 +1,35 @@
+"""Settings of glibc's allocator: when freed memory returns to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Any
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # constants of malloc.h
+LARGE = 2**23  # bytes
+
+
+def return_large_blocks() -> None:
+    """Return large blocks to the system when they are freed. Process-wide, hence for the command only.
+
+    By default glibc comes to keep blocks of up to 32 MiB, such as chunks, on heaps that fragment: memory then
+    grows with the length of the run. Smaller blocks, such as stored chunks, are better kept, because the
+    system clears each page that is returned before it is allocated again. For the same reason a heap keeps
+    twice as much at its end, as it does by default.
+    """
+    _call("mallopt", MMAP_THRESHOLD, LARGE)
+    _call("mallopt", TRIM_THRESHOLD, 2 * LARGE)  # setting the other one resets this to 128 kB
+
+
+def return_freed() -> None:
+    """Return all free memory to the system, small blocks included."""
+    gc.collect()
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *args: Any) -> None:
+    try:
+        getattr(ctypes.CDLL(None), name)(*args)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return

@@ -1,0 +1,114 @@
+"""Stages of work as named dask tasks: maps over blocks, and lists of tasks computed together."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import dask
+from dask.delayed import Delayed
+
+from mnndask._progress import Line, current_line
+from mnndask._threads import effective_n_jobs, single_threaded_blas
+from mnndask.engine.cluster import active_client
+
+T = TypeVar("T")
+
+
+def threads(n_jobs: int | None) -> dict[str, int]:
+    """Translate `n_jobs` into arguments of dask; None leaves the threads to dask's configuration."""
+    return {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
+
+
+def map_stage(
+    stage: str,
+    function: Callable[[slice], T],
+    blocks: Sequence[slice],
+    n_jobs: int | None,
+    counts: float = 0,
+) -> list[T]:
+    """Call a function on every block, each in its own task; results in order. Triggers one compute.
+
+    On a cluster the tasks advance the current progress line, by `counts` in total.
+    """
+    named = named_tasks(stage)
+    return compute([named(function, block) for block in blocks], n_jobs, counts)
+
+
+def named_tasks(stage: str) -> Callable[..., Delayed]:
+    """Return a function that creates tasks whose keys contain the name of their stage.
+
+    The called function, with all data that it refers to, is in the graph once for all of its tasks.
+    """
+    token = uuid.uuid4().hex
+    functions: dict[int, tuple[Any, Delayed]] = {}  # by id, with the object, so that its id is not reused
+
+    def task(function: Callable[..., Any], *args: Any) -> Delayed:
+        if id(function) not in functions:
+            name = f"mnn-function-{token}-{uuid.uuid4().hex}"
+            functions[id(function)] = function, dask.delayed(function, name=name, traverse=False)
+        key = f"mnn-{stage}-{token}-{uuid.uuid4().hex}"
+        on_one_thread = dask.delayed(_on_one_thread, pure=False)
+        out: Delayed = on_one_thread(functions[id(function)][1], *args, dask_key_name=key)
+        return out
+
+    return task
+
+
+def _on_one_thread(function: Callable[..., T], *args: Any) -> T:
+    with single_threaded_blas():
+        return function(*args)
+
+
+def compute(tasks: list[Delayed], n_jobs: int | None, counts: float) -> list[Any]:
+    """Compute tasks. On a cluster they advance the current progress line, by `counts` in total."""
+    with single_threaded_blas(), watched(tasks, counts):
+        return list(dask.compute(*tasks, **threads(n_jobs)))
+
+
+def compute_lists(lists: Sequence[list[Delayed]], n_jobs: int | None, counts: float) -> list[list[Any]]:
+    """Compute lists of tasks together, with progress as in :func:`compute`."""
+    with single_threaded_blas(), watched([task for tasks in lists for task in tasks], counts):
+        return list(dask.compute(*lists, **threads(n_jobs)))
+
+
+POLL_SECONDS = 0.2  # between checks of what a cluster has finished
+
+
+@contextmanager
+def watched(tasks: Sequence[Any], n: float) -> Iterator[None]:
+    """Advance the current progress line as a cluster finishes dask tasks.
+
+    Parameters
+    ----------
+    tasks
+        Tasks of about equal size.
+    n
+        Total by which they advance the line.
+    """
+    client, line = active_client(), current_line()
+    if client is None or line is None or not line.shown or not tasks:
+        yield
+        return
+    ended = threading.Event()
+    keys = {task.key for task in tasks}
+    thread = threading.Thread(target=_follow, args=(client, keys, n / len(keys), line, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _follow(client: Any, keys: set[Any], each: float, line: Line, ended: threading.Event) -> None:
+    """Poll the states of tasks that the client has already received from the scheduler."""
+    while not ended.wait(POLL_SECONDS):
+        states = {key: client.futures.get(key) for key in keys}
+        finished = {key for key, state in states.items() if state is not None and state.status == "finished"}
+        keys = keys - finished
+        if finished:
+            line.advance(each * len(finished))

@@ -1,0 +1,145 @@
+"""Write the elements of an AnnData store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import dask
+import dask.array as da
+import zarr
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from anndata.io import write_elem
+from scipy import sparse
+from zarr.abc.store import Store
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from mnndask._blocks import rows_per_chunk
+from mnndask._progress import counted, stage
+from mnndask.engine.tasks import compute, named_tasks, threads
+from mnndask.io.anndata_compat import layer_names
+from mnndask.io.resume import ANNOTATED, RUN
+from mnndask.stores.atomic_store import ROOT
+from mnndask.stores.missing_chunks import missing_chunks, stored_chunks
+
+NAMES_PER_CHUNK = 65_536
+LEVEL = -1  # of Zstandard: compresses zeros as well as the default; incompressible data take half the time
+CHUNKS_PER_SHARD = 8  # on object stores, where readers of a few cells fetch one chunk
+
+
+def write_annotations(
+    adata: AnnData, root: zarr.Group, n_jobs: int | None = None, *, remote: bool = False
+) -> None:
+    """Write everything but ``X``, as ``AnnData.write_zarr`` does, unless the resumed run has written it.
+
+    Triggers a compute of lazy elements. If `remote`, tables are written to memory and uploaded together.
+    """
+    run = root.get(RUN)
+    if run is not None and ANNOTATED in run.attrs:
+        return
+    with dask.config.set(threads(n_jobs)):
+        _write_annotations(adata, root, remote=remote)
+    if run is not None:
+        run.attrs[ANNOTATED] = True
+
+
+def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> None:
+    adata.strings_to_categoricals()
+    if adata.raw is not None:
+        adata.strings_to_categoricals(adata.raw.var)
+    tables = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
+    # Strings take ten times their size while chunks are encoded.
+    with zarr.config.set({"async.concurrency": 1}):
+        for name in ("obs", "var"):
+            write_elem(tables, name, getattr(adata, name), dataset_kwargs={"chunks": (NAMES_PER_CHUNK,)})
+    slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
+    slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
+    lazy: list[tuple[str, str, da.Array]] = []
+    for slot, values in slots.items():
+        lazy += [(slot, key, value) for key, value in values.items() if isinstance(value, da.Array)]
+        eager = {key: value for key, value in values.items() if not isinstance(value, da.Array)}
+        write_elem(tables, slot, eager)
+    if remote:
+        sync(_copy(tables.store, root.store))
+    for slot, key, value in lazy:
+        write_elem(root[slot], key, value)
+    write_elem(root, "raw", adata.raw)
+
+
+def is_dense(X: Any) -> bool:
+    """Whether a matrix is dense, be it in memory, lazy, or in an open file."""
+    meta = getattr(X, "_meta", X)
+    return not sparse.issparse(meta) and not isinstance(meta, CSRDataset | CSCDataset)
+
+
+async def _copy(source: Store, target: Store) -> None:
+    """Copy all values but the root metadata, concurrently."""
+
+    async def one(key: str) -> None:
+        value = await source.get(key, default_buffer_prototype())
+        assert value is not None
+        await target.set(key, value)
+
+    await asyncio.gather(*[one(key) async for key in source.list() if key != ROOT])
+
+
+def write_matrix(
+    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, remote: bool = False
+) -> None:
+    """Write a matrix as ``X``. Triggers a compute if it is lazy.
+
+    A dense matrix is written chunk by chunk, without the chunks that exist already. If `remote`, chunks are
+    grouped into shards, one object each. A sparse matrix is written by anndata.
+    """
+    if X is None:
+        return
+    if not is_dense(X):
+        with dask.config.set(threads(n_jobs)):
+            write_elem(root, "X", X)
+        return
+    array = root.get("X")
+    if array is None:
+        array = _empty_matrix(X, root, chunk_bytes, sharded=remote)
+    rows = stored_chunks(array)[0]
+    starts = range(0, X.shape[0], rows)
+    # Tasks are not fused, so that progress displays show the stage of each.
+    with dask.config.set({"optimization.fuse.active": False}):
+        blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
+    missing = missing_chunks(array).ravel()
+    n_cells = sum(
+        min(rows, X.shape[0] - start) for start, absent in zip(starts, missing, strict=True) if absent
+    )
+    with stage("writing", n_cells):
+        write, put = named_tasks("write"), counted(_put, rows=lambda _, __, block: len(block))
+        tasks = [
+            write(put, array, start, block)
+            for start, block, absent in zip(starts, blocks, missing, strict=True)
+            if absent
+        ]
+        compute(tasks, n_jobs, n_cells)
+
+
+def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
+    n_cells, n_genes = X.shape
+    rows = max(1, min(rows_per_chunk(n_genes, X.dtype.itemsize, chunk_bytes), n_cells))
+    chunk_rows = -(-rows // CHUNKS_PER_SHARD) if sharded else rows
+    rows = -(-rows // chunk_rows) * chunk_rows
+    return root.create_array(
+        "X",
+        shape=X.shape,
+        dtype=X.dtype,
+        chunks=(chunk_rows, n_genes),
+        shards=(rows, n_genes) if sharded else None,
+        compressors=ZstdCodec(level=LEVEL),
+        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+    )
+
+
+def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
+    # Arrays opened within `io.output.writing` write chunks of zeros, too. Setting that here, on threads that
+    # overlap, could leave it set in the user's process.
+    array[start : start + len(block)] = block

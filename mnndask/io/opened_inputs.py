@@ -1,0 +1,89 @@
+"""Opened inputs: matrices, and the AnnData or DataArray that contain them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import xarray as xr
+from anndata import AnnData
+
+from mnndask.engine.batches import Batches, Source
+from mnndask.errors import InputTypeError
+
+
+@dataclass(frozen=True)
+class Input(Source):
+    """One input.
+
+    Parameters
+    ----------
+    X, label
+        See :class:`mnndask.engine.batches.Source`.
+    frame
+        AnnData or DataArray that contains the matrix, with annotations in memory; None for bare matrices.
+    reopen
+        Function that opens the AnnData again, for files whose annotations are not kept in memory.
+    """
+
+    frame: AnnData | xr.DataArray | None = None
+    reopen: Callable[[], AnnData] | None = None
+
+    def annotated(self) -> AnnData | xr.DataArray | None:
+        """Return ``frame``, read again if necessary, without repeating warnings."""
+        if self.reopen is None:
+            return self.frame
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return self.reopen()
+
+
+@dataclass(frozen=True)
+class Inputs(Batches):
+    """All inputs of a call.
+
+    Parameters
+    ----------
+    sources, categories, codes
+        See :class:`mnndask.engine.batches.Batches`.
+    kind
+        Kind of the result: ``"anndata"``, ``"dataarray"`` or ``"array"``.
+    genes
+        Names of the genes; None for matrices without names.
+    named
+        Whether the data or the caller named the batches; otherwise they are numbered.
+    """
+
+    sources: list[Input]
+    kind: str
+    genes: pd.Index | None
+    named: bool
+
+    def without_tables(self) -> Inputs:
+        """Return inputs without tables that can be read again: those of a million cells take much memory."""
+        return replace(
+            self, sources=[s if s.reopen is None else replace(s, frame=None) for s in self.sources]
+        )
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Options for reading inputs; see :func:`mnndask.mnn_correct`."""
+
+    batch_key: str = "batch"
+    batch_categories: Sequence[Hashable] | None = None
+    layer: str | None = None
+    var_index: Sequence[Hashable] | None = None
+
+    def __post_init__(self) -> None:
+        check_text("batch_key", self.batch_key)
+        check_text("layer", self.layer, optional=True)
+
+
+def check_text(name: str, value: object, *, optional: bool = False) -> None:
+    """Refuse an option that is not a string."""
+    if not isinstance(value, str) and not (optional and value is None):
+        what = f"{name} is {value!r}."
+        raise InputTypeError(what, f"Give a string{', or None' if optional else ''}.")

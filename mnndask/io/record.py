@@ -1,0 +1,148 @@
+"""Record of a correction in ``uns["mnn"]`` of a result: parameters, steps and measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mnndask._version import __version__
+from mnndask.core.history import MergeHistory
+from mnndask.engine.run_options import RUN_OPTIONS
+from mnndask.errors import InputError
+
+FORMAT_VERSION = 1  # of the record; mnndask 0.1 wrote none
+NOT_RECORDED = RUN_OPTIONS | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
+REMEDY = "Give a result of mnn_correct or of the command, written by this or an earlier version of mnndask."
+
+
+@dataclass(frozen=True)
+class Record:
+    """A correction: its parameters, its steps, and measures of it.
+
+    Parameters
+    ----------
+    parameters
+        Parameters that were set.
+    batches
+        Names of the batches, in input order.
+    steps
+        One row per batch, in merge order.
+    sketch
+        Maximum number of fitted cells per batch, and how they were drawn; None if all cells were fitted.
+    overall, mixing
+        Measures over all cells, and by batch; None if there are too few cells.
+    sample
+        Cells on which the correction was measured; see :class:`mnndask.diagnostics.sample.SampledCells`. None
+        until it is measured.
+    version
+        Version of mnndask that corrected the data.
+    """
+
+    parameters: Mapping[str, Any]
+    batches: np.ndarray
+    steps: pd.DataFrame
+    sketch: Mapping[str, Any] | None = None
+    overall: pd.DataFrame | None = None
+    mixing: pd.DataFrame | None = None
+    sample: Mapping[str, Any] | None = None
+    version: str = __version__
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any], history: MergeHistory, *, sketch_size: int | None) -> Record:
+        """Record a fit that has not yet been measured.
+
+        Parameters that are None or empty, or that do not affect the corrected values, are left out.
+        """
+        given = {key: value for key, value in parameters.items() if key not in NOT_RECORDED}
+        stored = {key: _storable(value) for key, value in given.items() if value is not None}
+        kept = {key: value for key, value in stored.items() if not isinstance(value, dict) or value}
+        sketch = None
+        if sketch_size is not None:
+            sketch = {"size": sketch_size, "method": parameters["sketch_method"]}
+        return cls(kept, np.array(history.cells.names), _steps_of(history), sketch)
+
+    def measured(
+        self,
+        columns: pd.DataFrame,
+        sample: Mapping[str, Any],
+        overall: pd.DataFrame | None,
+        mixing: pd.DataFrame | None,
+    ) -> Record:
+        """Return the record with measures: `columns` are added to the steps."""
+        steps = self.steps.join(columns.set_axis(self.steps.index))
+        return replace(self, steps=steps, sample=sample, overall=overall, mixing=mixing)
+
+    def to_uns(self) -> dict[str, Any]:
+        """Return ``uns["mnn"]``: strings, numbers, flat arrays and tables, supported by both file formats."""
+        parts = {
+            "version": self.version,
+            "format_version": FORMAT_VERSION,
+            "parameters": self.parameters,
+            "batches": self.batches,
+            "steps": self.steps,
+            "sketch": self.sketch,
+            "overall": self.overall,
+            "mixing": self.mixing,
+            "sample": self.sample,
+        }
+        return {key: value for key, value in parts.items() if value is not None}
+
+    @classmethod
+    def from_uns(cls, uns: Any, holder: str) -> Record:
+        """Read ``uns["mnn"]`` of the result that messages call `holder`.
+
+        Raises
+        ------
+        InputError
+            If there is none, it has no measures, or a later mnndask wrote it.
+        """
+        if not isinstance(uns, Mapping) or "steps" not in uns:
+            what = f"{holder} records no correction (there is no uns['mnn'])."
+            raise InputError(what, REMEDY)
+        if int(uns.get("format_version", 0)) > FORMAT_VERSION:
+            what = f"{holder} was corrected by mnndask {uns['version']}, which is later than {__version__}."
+            raise InputError(what, "Upgrade mnndask: pip install --upgrade mnndask.")
+        if "sample" not in uns:
+            what = f"{holder} was corrected by a version of mnndask that recorded no measures."
+            raise InputError(what, REMEDY)
+        optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing")}
+        return cls(
+            uns["parameters"],
+            np.asarray(uns["batches"]),
+            uns["steps"],
+            **optional,
+            sample=uns["sample"],
+            version=str(uns["version"]),
+        )
+
+
+def _steps_of(history: MergeHistory) -> pd.DataFrame:
+    """Return a table with one row per batch, in merge order; the reference has no pairs."""
+    order, cells = history.order, history.cells
+    pairs = [None, *(merge.pairs for merge in history.merges)]
+    return pd.DataFrame(
+        {
+            "batch": [cells.names[b] for b in order],
+            "n_cells": [cells.raw[b].n_cells for b in order],
+            "n_used": [cells.n_fitted[b] for b in order],
+            "n_reference": [p.n_reference if p else 0 for p in pairs],
+            "n_reference_used": [p.n_reference_used if p else 0 for p in pairs],
+            "n_pairs": [len(p.new_rows) if p else 0 for p in pairs],
+            "n_paired_cells": [len(p.anchors) if p else 0 for p in pairs],
+            "n_paired_reference": [len(np.unique(p.ref_rows)) if p else 0 for p in pairs],
+        },
+        index=pd.Index([str(i) for i in range(len(order))], name="step"),
+    )
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _storable(v) for k, v in value.items()}
+    if isinstance(value, str | bool | int | float | np.generic):
+        return value
+    array = np.asarray(list(value))
+    return array.astype(str) if array.dtype.kind in "OUS" else array

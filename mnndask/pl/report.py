@@ -1,0 +1,266 @@
+"""A self-contained HTML report on a correction: plots, tables, and what they mean."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from io import BytesIO
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mnndask.diagnostics import html as markup
+from mnndask.diagnostics.findings import Finding, findings, findings_of_labels
+from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.io.record import Record
+from mnndask.pl.cells import correction_length, variance_factor
+from mnndask.pl.drawing import draw_to_files
+from mnndask.pl.embeddings import embedding, pairs
+from mnndask.pl.measures import merge_overview, mixing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LIBRARIES = ("mnndask", "anndata", "dask", "zarr", "numpy", "scipy", "scikit-learn", "numba")
+MOST_STEPS_DRAWN = 3  # first steps whose pairs are drawn
+
+OF_STEPS = {
+    "batch": "batch",
+    "n_cells": "cells",
+    "n_used": "cells used",
+    "n_pairs": "pairs",
+    "paired": "cells with a pair",
+    "paired_reference": "of batches merged before",
+    "length_median": "correction length, median",
+    "length_95": "95 %",
+    "lengthened": "variance factor > 1",
+    "angle": "angle to biology (°)",
+    "lost_variance": "variance lost",
+    "mixing_before": "mixing before",
+    "mixing_after": "mixing after",
+}
+
+MEASURES = {
+    "same_batch": "neighbours of the same batch (share)",
+    "same_batch_ratio": "the same, relative to chance",
+    "lisi": "effective number of batches in a neighbourhood (LISI)",
+    "neighbors_kept": "neighbours kept within the batch (share)",
+    "contraction": "distance to nearby cells of the batch, after over before",
+    "label_agreement": "neighbours of the same label (share)",
+    "label_transfer": "label predicted by other batches (share)",
+}
+
+STATES = {
+    "before": "before",
+    "after": "after",
+    "ideal": "ideal",
+    "worst_batch": "worst batch",
+    "worst": "its value",
+}
+
+
+def report(
+    cells: RecordedCells, name: str, *, label: str | None = None, seconds: Mapping[str, float] | None = None
+) -> tuple[str, list[str]]:
+    """Create the report. Return its HTML and the findings in it that need attention.
+
+    Parameters
+    ----------
+    cells
+        Record of a correction, and its sampled cells.
+    name
+        Name of the result.
+    label
+        Column of obs with cell types.
+    seconds
+        Seconds that each part of the run took, if known.
+
+    Raises
+    ------
+    InputError, InputKeyError
+        If matplotlib is not installed, or there is no such column.
+    """
+    draw_to_files("A report contains plots")
+    record = cells.record
+    found = findings(record)
+    sections = [_pictures("Before and after", _embeddings(cells, label))]
+    overall = record.overall
+    if overall is not None and record.mixing is not None:
+        of_labels = ""
+        if label is not None:
+            overall, by_label = cells.by_label(label)
+            found += findings_of_labels(overall, by_label)
+            of_labels = _by_label(by_label, label)
+        sections += [
+            _mixing(cells, record.mixing, label),
+            _section("Measures", _measures(overall)),
+            of_labels,
+        ]
+    sections += [_steps(cells), _parameters(record, seconds)]
+    summary = _section("At a glance", f"<ul>{''.join(map(_item, found))}</ul>")
+    page = Template(files("mnndask.pl").joinpath("page.html").read_text(encoding="utf-8"))
+    html = page.substitute(
+        title=markup.text(f"Correction of {name}"), lead=_lead(cells), body="\n".join([summary, *sections])
+    )
+    return html, [finding.text for finding in found if finding.attention]
+
+
+def _lead(cells: RecordedCells) -> str:
+    steps, n = cells.steps, len(cells.sample["row"])
+    words = (
+        f"{cells.n_cells:,} cells in {len(steps)} batches were corrected by matching mutual nearest "
+        f"neighbours; {steps['batch'].iloc[0]} is the reference, which is not moved. Plots and measures are "
+        f"based on {n:,} cells"
+        + (", drawn at random from those that the correction was fitted on." if n < cells.n_cells else ".")
+    )
+    return markup.text(words)
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{markup.text(title)}</h2>{''.join(parts)}</section>"
+
+
+def _item(finding: Finding) -> str:
+    return f"<li{' class=attention' if finding.attention else ''}>{markup.text(finding.text)}</li>"
+
+
+Picture = tuple[Callable[[], "Axes"], str]
+
+
+def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
+    figures = [_figure(draw, caption) for draw, caption in pictures]
+    return _section(title, f'<div class="pictures">{"".join(figures)}</div>', *parts)
+
+
+def _figure(draw: Callable[[], Axes], caption: str) -> str:
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"font.size": 12}):  # readable on a phone, too
+        ax = draw()
+        figure, file = ax.get_figure(root=True), BytesIO()
+        assert figure is not None
+        figure.savefig(file, format="png", dpi=160)
+    plt.close(figure)
+    data = base64.b64encode(file.getvalue()).decode()
+    about = markup.text(f"{ax.get_title()}. {caption}")
+    words = markup.text(caption)
+    image = f'<img alt="{about}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+
+
+def _embeddings(cells: RecordedCells, label: str | None) -> list[Picture]:
+    out: list[Picture] = [
+        (
+            lambda: embedding(cells, "before"),
+            "Batches that are separate here have a batch effect, or contain different cells.",
+        ),
+        (
+            lambda: embedding(cells, "after"),
+            "Batches should overlap wherever they contain the same cell types.",
+        ),
+    ]
+    if label is not None:
+        out += [
+            (lambda: embedding(cells, "before", color=label), "Cell types before correction."),
+            (
+                lambda: embedding(cells, "after", color=label),
+                "Cell types should still be separate. Types that were separate before and are merged now are "
+                "over-corrected.",
+            ),
+        ]
+    return out
+
+
+def _mixing(cells: RecordedCells, table: pd.DataFrame, label: str | None) -> str:
+    drawn = (
+        lambda: mixing(cells, label=label),
+        "Share of a cell's neighbours from its own batch. After correction it should be near the share "
+        "expected by chance; a batch with cell types of its own should stay above it.",
+    )
+    columns = {
+        "cells": "cells",
+        "expected": "by chance",
+        "before": "before",
+        "after": "after",
+        "excess_after": "excess after",
+        "neighbors_kept": "neighbours kept",
+        "contraction": "contraction",
+    }
+    shown = markup.html_table(table, columns, "batch", "expected before after neighbors_kept")
+    return _pictures("Mixing of batches", [drawn], shown)
+
+
+def _measures(overall: Any) -> str:
+    named = overall.rename(index=MEASURES)
+    named["worst_batch"] = named["worst_batch"].fillna("")
+    return markup.html_table(named, STATES, "measure")
+
+
+def _by_label(by_label: Any, label: str) -> str:
+    columns = {
+        "cells": "cells",
+        "batches": "batches",
+        "agreement_before": "agreement before",
+        "agreement_after": "after",
+        "transfer_before": "transfer before",
+        "transfer_after": "after",
+    }
+    shares = "agreement_before agreement_after transfer_before transfer_after"
+    words = (
+        "<p>Agreement: share of neighbours with the cell's label. Transfer: share of cells whose label the "
+        "nearest cells of other batches predict. If agreement falls, cell types were merged.</p>"
+    )
+    return _section(f"Cell types, by {label}", words, markup.html_table(by_label, columns, label, shares))
+
+
+def _steps(cells: RecordedCells) -> str:
+    pictures: list[Picture] = [
+        (
+            lambda: merge_overview(cells),
+            "Batches merge one by one. Few paired cells mean that a batch has little in common with the "
+            "batches before it.",
+        ),
+        (
+            lambda: correction_length(cells),
+            "Box: middle half of the cells; whiskers: 5 to 95 %. Much longer whiskers than in other batches "
+            "show cells that were moved far.",
+        ),
+        (
+            lambda: variance_factor(cells),
+            "Variance adjustment lengthens corrections so that cells keep their rank in the reference. Shown "
+            "are cells with a factor above 1.",
+        ),
+    ]
+    caption = "Lines should be parallel, from each cell type to the same type."
+    names = list(cells.batches.categories)[1 : 1 + MOST_STEPS_DRAWN]
+    pictures += [(partial(pairs, cells, name), caption) for name in names]
+    shares = "paired paired_reference lengthened lost_variance"
+    words = (
+        "<p>Variance lost: share of the batch's variance that the correction removed along its own "
+        "direction, like batchelor's lost.var; above 10 %, biology may have been removed with the batch "
+        "effect. Mixing: share of the neighbours of the batch's cells that are from batches merged before, "
+        "relative to chance.</p>"
+    )
+    return _pictures("Merge steps", pictures, markup.html_table(cells.steps, OF_STEPS, percent=shares), words)
+
+
+def _parameters(record: Record, seconds: Mapping[str, float] | None) -> str:
+    parameters = sorted(record.parameters.items())
+    given = {name: value for name, value in parameters if not isinstance(value, Mapping)}
+    parts = [_section("Parameters", markup.name_value_table(given))]
+    if record.sketch is not None:
+        parts.append(_section("Sketch", markup.name_value_table(dict(sorted(record.sketch.items())))))
+    if seconds:
+        parts.append(_section("Time (s)", markup.name_value_table(seconds)))
+    versions = {"corrected by mnndask": record.version}
+    for library in LIBRARIES:
+        try:
+            versions[f"{library} (of this page)"] = version(library)
+        except PackageNotFoundError:
+            continue
+    parts.append(_section("Versions", markup.name_value_table(versions)))
+    return "".join(parts)

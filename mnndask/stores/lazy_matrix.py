@@ -1,0 +1,267 @@
+"""Stored matrices as dask arrays, read block by block. Errors name what cannot be read."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import h5py
+import numpy as np
+import zarr
+from anndata.io import sparse_dataset
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
+from mnndask.errors import InputReadError
+from mnndask.stores.hdf5 import check_filters, missing_filter, missing_filter_error, open_hdf5, path_of_file
+from mnndask.stores.location import innermost
+from mnndask.stores.missing_chunks import check_chunks, chunk_key, stored_chunks
+from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
+from mnndask.stores.whole_store import MissingChunkError, opened_strictly
+
+COLUMNS_PER_CHUNK = 1000  # of a CSC matrix
+BYTES_PER_ROW = 100  # of results computed from a row, in addition to its stored values
+BLOCKS_PER_WORKER = 4  # minimum when blocks are merged
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """Reads blocks of one stored matrix.
+
+    Parameters
+    ----------
+    source
+        The zarr array (dense), the three zarr arrays (sparse), or the path of an HDF5 file that tasks open.
+    name
+        Name of the matrix in its store.
+    label
+        Name of the input in messages.
+    format
+        ``"dense"``, ``"csr"`` or ``"csc"``.
+    shape
+        Shape of the matrix.
+    """
+
+    source: Any
+    name: str
+    label: str
+    format: str
+    shape: tuple[int, ...]
+
+    def __call__(self, block_info: Any = None) -> Any:
+        """Read the block at the location that dask passes in `block_info`."""
+        region = [slice(start, stop) for start, stop in block_info[None]["array-location"]]
+        where = f"{self.name}, {_describe(region, self.format)},"
+        with reading(self.label, where), self._opened() as stored:
+            return self._read(stored, region)
+
+    def stored_bytes(self, ends: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Bytes of the values and indices of the sparse rows before each of `ends`; reads the pointers."""
+        with reading(self.label, self.name), self._opened() as stored:
+            whole = slice(0, self.shape[0])
+            indptr = self._read_slices(stored["indptr"], [slice(0, self.shape[0] + 1)], [whole, whole])
+            per_value = sum(stored[part].dtype.itemsize for part in ("data", "indices"))
+        return np.asarray((indptr[ends] - indptr[0]) * per_value)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        if not isinstance(self.source, Path):
+            yield self.source
+            return
+        with open_hdf5(self.source) as file:
+            yield file[self.name]
+
+    def _read(self, stored: Any, region: list[slice]) -> Any:
+        if self.format == "dense":
+            return self._read_slices(stored, region, region)
+        major = region[self.format == "csc"]
+        indptr = self._read_slices(stored["indptr"], [slice(major.start, major.stop + 1)], region)
+        if len(indptr) != major.stop - major.start + 1 or (indptr[1:] < indptr[:-1]).any():
+            what = "indptr is not ascending"
+            raise ValueError(what)
+        inside = [slice(int(indptr[0]), int(indptr[-1]))]
+        data, indices = (self._read_slices(stored[part], inside, region) for part in ("data", "indices"))
+        kind = sparse.csc_matrix if self.format == "csc" else sparse.csr_matrix
+        block = kind((data, indices, indptr - indptr[0]), shape=[r.stop - r.start for r in region])
+        block.check_format(full_check=True)  # indices out of bounds would corrupt memory
+        return block
+
+    def _read_slices(self, array: Any, slices: list[slice], region: list[slice]) -> NDArray[Any]:
+        """Read slices of a stored array. Errors name the chunk that cannot be read."""
+        try:
+            return np.asarray(array[tuple(slices)])
+        except MemoryError:
+            raise
+        except Exception as error:
+            where = _describe(region, self.format)
+            if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # on this worker
+                raise missing_filter_error(self.label, array, name) from error
+            chunk, cause = _first_unreadable(array, slices) or (array.name.lstrip("/") or "its data", error)
+            cause = innermost(cause)
+            if isinstance(cause, MissingChunkError):
+                what = f"{self.label} lacks the chunk {cause} (of {where})."
+                raise InputReadError(what, WRITE_AGAIN) from error
+            raise unreadable(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
+
+
+def _describe(region: list[slice], format_: str) -> str:
+    axis, unit = (1, "genes") if format_ == "csc" else (0, "rows")
+    return f"{unit} {region[axis].start} to {region[axis].stop - 1}"
+
+
+def _first_unreadable(array: Any, slices: list[slice]) -> tuple[str, BaseException] | None:
+    """First chunk in slices of a zarr array that cannot be read, and the error."""
+    if not isinstance(array, zarr.Array):
+        return None
+    sizes = stored_chunks(array)
+    grid = [range(s.start // n, -(-s.stop // n)) for s, n in zip(slices, sizes, strict=True)]
+    for at in itertools.product(*grid):
+        try:
+            array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, sizes, strict=True))]
+        except Exception as error:
+            return chunk_key(array, at), error
+    return None
+
+
+def lazy_matrix(
+    stored: Any,
+    label: str | None = None,
+    *,
+    chunks: Any = None,
+    name: str | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    first: int = 0,
+) -> da.Array:
+    """Return a stored matrix as a dask array whose chunks are whole rows (CSC: whole columns).
+
+    Only the list of stored chunks is read.
+
+    Parameters
+    ----------
+    stored
+        Array or sparse group of an open zarr store or HDF5 file.
+    label
+        Name of the input in messages; its path by default.
+    chunks
+        Chunks of the dask array, instead of the default ones.
+    name
+        Name of the graph layer, to replace another array.
+    chunk_bytes
+        Target size in bytes of a chunk when dense.
+    first
+        Number of rows stacked before this matrix: chunks of CSR rows are aligned so that all chunks of the
+        stack have the size that they have when it is written.
+
+    Raises
+    ------
+    InputError
+        If chunks are missing and the store does not record that they are empty.
+    """
+    is_sparse = isinstance(stored, zarr.Group | h5py.Group)
+    label = label or path_of(stored)
+    slot = stored.name.strip("/") or "its data"
+    with reading(label, slot):
+        matrix: Any = sparse_dataset(stored, should_cache_indptr=False) if is_sparse else stored
+        format_, shape = (matrix.format if is_sparse else "dense"), tuple(int(n) for n in matrix.shape)
+        dtype = np.dtype(matrix.dtype)
+        check_filters(stored, label)
+        empty = check_chunks(stored, label)
+        # An absolute path, as workers may have another working directory.
+        file = path_of_file(stored, label) if hasattr(stored, "file") else None
+        source = file or opened_strictly(stored, frozenset(empty))
+        if isinstance(source, zarr.Group):  # opened once, not for each block
+            source = {part: source[part] for part in ("data", "indices", "indptr")}
+    block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
+    kinds = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
+    return _lazy(
+        BlockReader(source, slot, label, format_, shape),
+        chunks or _blocks(shape, block_shape, first if format_ == "csr" else 0),
+        dtype,
+        np.empty((0,) * len(shape), dtype) if format_ == "dense" else kinds[format_]((0, 0), dtype=dtype),
+        name,
+    )
+
+
+def _lazy(reader: BlockReader, chunks: Any, dtype: np.dtype, meta: Any, name: str | None = None) -> da.Array:
+    name = name or f"mnn-read-{uuid.uuid4().hex}"
+    out: da.Array = da.map_blocks(reader, name=name, chunks=chunks, dtype=dtype, meta=meta)
+    return out
+
+
+def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
+    """Return an array read directly from CSR rows in blocks of `rows` rows; any other array unchanged."""
+    reader = _reader_of(X)
+    if reader is None:
+        return X
+    return _lazy(reader, (rows, X.chunks[1]), X.dtype, X._meta)
+
+
+def in_large_blocks(X: da.Array, n_bytes: int, n_workers: int) -> da.Array:
+    """Return an array in larger blocks, of up to `n_bytes` as stored, if :func:`reblocked` applies to it.
+
+    For passes that keep little of each block. Blocks of moderate size when dense are small as stored, and
+    straddle stored chunks, many of which would be decoded twice. Reads the row pointers.
+    """
+    reader = _reader_of(X)
+    if reader is None:
+        return X
+    ends = np.cumsum(X.chunks[0])
+    bytes_at_ends = reader.stored_bytes(ends) + ends * BYTES_PER_ROW
+    max_bytes = min(n_bytes, bytes_at_ends[-1] // (BLOCKS_PER_WORKER * n_workers))
+    sizes: list[int] = []
+    start = first = 0
+    for n, end in zip(X.chunks[0], bytes_at_ends, strict=True):
+        if sizes and end - first <= max_bytes:
+            sizes[-1] += n
+        else:
+            sizes.append(n)
+            first = start
+        start = end
+    return X if len(sizes) == X.numblocks[0] else reblocked(X, tuple(sizes))
+
+
+def _reader_of(X: da.Array) -> BlockReader | None:
+    """Return the reader of an array that is read directly from CSR rows; None for any other array."""
+    layer = X.dask.layers.get(X.name) if isinstance(X.dask, HighLevelGraph) else None
+    for argument, _ in getattr(layer, "indices", ()):
+        if isinstance(argument, BlockReader) and argument.format == "csr":
+            return argument
+    return None
+
+
+def _blocks(shape: tuple[int, ...], block: tuple[int, ...], first: int) -> tuple[tuple[int, ...], ...]:
+    """Block sizes; the first block completes the last block of the `first` rows stacked before."""
+    lead = min(-first % block[0], shape[0])
+    sizes = da.core.normalize_chunks(block, (shape[0] - lead, *shape[1:]))
+    rows = (lead, *sizes[0]) if lead else sizes[0]
+    return tuple(n for n in rows if n or len(rows) == 1), *sizes[1:]
+
+
+def path_of(stored: Any) -> str:
+    """Path of the file or store that contains an array or group."""
+    if hasattr(stored, "file"):
+        return str(stored.file.filename)
+    store = stored.store
+    return str(getattr(store, "root", None) or getattr(store, "path", None) or store)
+
+
+def _block_shape(
+    stored: Any, format_: str, shape: tuple[int, ...], dtype: np.dtype, chunk_bytes: int
+) -> tuple[int, ...]:
+    if format_ == "csc":
+        return shape[0], max(1, min(COLUMNS_PER_CHUNK, shape[1]))
+    max_rows = rows_per_chunk(int(np.prod(shape[1:])), dtype.itemsize, chunk_bytes)
+    # Whole shards, or else whole chunks, so that none is read twice.
+    unit = 1
+    if format_ == "dense" and stored.chunks:
+        shards = getattr(stored, "shards", None)
+        unit = shards[0] if shards and shards[0] <= max_rows else stored.chunks[0]
+    return max(1, max_rows // unit) * unit, *shape[1:]

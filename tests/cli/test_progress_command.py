@@ -1,0 +1,120 @@
+"""Progress of the command, as it is seen: in a pseudo-terminal, and through a pipe."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers import STAGE, as_anndata
+from terminals import BATCHES, STAGES, check_stages, seen
+
+OF_COMMAND = ["reading cells", *STAGES[:3], "writing"]
+CONTROLS = re.compile(r"[\r\x08\x1b]")
+FAILING = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import mnndask.io.output
+from mnndask.cli.main import main
+
+def put(*_):
+    print("at work", flush=True)
+    time.sleep({seconds})
+    raise OSError(28, "No space left on device")
+
+mnndask.io.anndata_writer._put = put
+main(sys.argv[1:])
+"""
+PLAIN = "import sys; from mnndask.cli.main import main; main(sys.argv[1:])"
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Function that runs the command with stderr on a terminal or a pipe; gives status, stdout and stderr."""
+    for name, X in zip("ab", BATCHES, strict=True):
+        as_anndata(X, name).write_h5ad(tmp_path / f"{name}.h5ad")
+
+    def run(*words, program=PLAIN, terminal=True, signal_=None):
+        ours, theirs = pty.openpty() if terminal else os.pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "correct", "a.h5ad", "b.h5ad", "-o", "out.zarr", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "100"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            text=True,
+        )
+        os.close(theirs)
+        try:
+            first = process.stdout.readline() if signal_ else ""
+            if signal_:
+                process.send_signal(signal_)
+            err = read_all(ours)
+            out = first + process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+            os.close(ours)
+        return process.returncode, out, err
+
+    return run
+
+
+def read_all(end):
+    parts = []
+    while True:
+        try:
+            part = os.read(end, 65536)
+        except OSError:  # how a terminal ends
+            part = b""
+        if not part:
+            return b"".join(parts).decode()
+        parts.append(part)
+
+
+def test_command_in_a_terminal(command):
+    status, out, err = command()
+    assert status == 0
+    assert "\r" in err
+    check_stages(seen(err), OF_COMMAND)
+    assert out.splitlines()[-1].startswith("corrected 130 cells")
+
+
+def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(command):
+    status, out, err = command(terminal=False)
+    assert status == 0
+    assert not CONTROLS.search(out + err)
+    assert out.splitlines()[-1].startswith("corrected 130 cells")
+    told = [STAGE.fullmatch(line)[1] for line in err.splitlines()]
+    assert told == OF_COMMAND
+
+
+def test_quiet_command_through_a_pipe_says_nothing(command):
+    assert command("--quiet", terminal=False) == (0, "", "")
+
+
+def test_quiet_command_in_a_terminal_says_warnings_and_errors_only(command):
+    status, out, err = command("--quiet", "-k", "65")
+    assert (status, out) == (0, "")
+    assert len(seen(err)) == 1
+    assert seen(err)[0].startswith("mnndask: warning: k=65 is more than the 60 cells")
+    status, out, err = command("--quiet")
+    assert (status, out) == (2, "")
+    assert [line.split(".zarr")[0] for line in seen(err)] == ["mnndask: The output out"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "signal_", "status", "said"),
+    [(0.2, None, 2, "The output out.zarr could not be written"), (1, signal.SIGINT, 130, "interrupted; ")],
+    ids=["error", "ctrl-c"],
+)
+def test_a_failure_is_alone_on_its_line(command, seconds, signal_, status, said):
+    ended, _, err = command(program=FAILING.format(seconds=seconds), signal_=signal_)
+    assert ended == status
+    assert "writing:   0%" in err
+    lines = seen(err)
+    check_stages(lines[:-1], OF_COMMAND[:-1])
+    assert lines[-1].startswith(f"mnndask: {said}")

@@ -1,0 +1,58 @@
+"""What a memory limit refuses, and what it counts."""
+
+from __future__ import annotations
+
+import re
+
+import dask.array as da
+import numpy as np
+import pytest
+from helpers import make_batches
+
+from mnndask import mnn_correct
+from mnndask.core.gene_spaces import GeneSpaces
+from mnndask.engine import fit_plan as plan
+from mnndask.engine.chunks import moderate
+from mnndask.engine.memory_budget import Budget, at_least, parse_memory
+from mnndask.errors import InputError
+from mnndask.io.inputs import read_inputs
+from mnndask.io.opened_inputs import InputOptions
+
+
+def asked_for(caught):
+    """Limit that a refusal says would do."""
+    return re.search(r"Give at least ([\d.]+ \w+)", str(caught.value)).group(1)
+
+
+@pytest.mark.parametrize("n", [999, 1_048_576, 2_003_000, 33_333_333, 1_234_567_890, 2 * 10**14])
+def test_a_limit_in_words_is_no_less(n):
+    assert n <= parse_memory(at_least(n)) <= 1.02 * n + 1
+
+
+def test_limit_too_small_for_a_cell_says_the_least_that_does():
+    X = da.zeros((5, 2003), chunks=(1, -1))
+    with pytest.raises(InputError, match="too small for one cell of batch 0") as caught:
+        moderate(X, "batch 0", Budget.of("50kB", 2), 8)
+    assert moderate(X, "batch 0", Budget.of(asked_for(caught), 2), 8).chunks == X.chunks
+
+
+def test_limit_too_small_for_a_fit_says_the_least_that_does():
+    X = make_batches()
+    with pytest.raises(InputError, match=r"memory_limit of 2 B is too small to fit on 40") as caught:
+        mnn_correct(*X, k=5, memory_limit=2, n_jobs=2)
+    corrected = mnn_correct(*X, k=5, memory_limit=asked_for(caught), n_jobs=2)[0]
+    np.testing.assert_allclose(corrected, mnn_correct(*X, k=5)[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_parts_of_a_long_reference_count(monkeypatch, bounded):
+    """Of 60, 130 and 180 cells, two references are longer than 100: each has 100 of its own."""
+    monkeypatch.setattr(plan, "REFERENCE_CELLS", 100)
+    inputs = read_inputs(make_batches((60, 70, 50, 20)), options=InputOptions(), budget=Budget.of("1GB", 1))
+    spaces = GeneSpaces(40, None, True, True, inputs.dtype)
+    cells, parts = (n * 40 * 8 for n in (4 * 200, 2 * 100))
+    for resident, fits in ((cells, not bounded), (cells + parts, True)):
+        budget = Budget(2 * resident, 1)
+        order = list(range(4))
+        planned = plan.Plan.of(inputs, inputs.n_cells, order, spaces, budget, bounded=bounded)
+        assert planned.tiled is not fits
