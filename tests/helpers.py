@@ -137,6 +137,12 @@ def values(result):
     return X.compute(scheduler="threads") if isinstance(X, da.Array) else np.asarray(X)
 
 
+def without_record(result):
+    """The result without `uns["mnn"]`, whose many small arrays take most of the time that writing takes."""
+    del result.uns["mnn"]
+    return result
+
+
 @contextmanager
 def no_compute():
     """Fail if dask computes anything inside."""

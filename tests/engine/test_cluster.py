@@ -192,6 +192,7 @@ def test_killed_workers_do_not_change_the_result(client, tmp_path, expected, how
     while len({path.name for path in tmp_path.glob("read-by-*")}) < 2:
         time.sleep(0.01)
     kill(list(before)[:how_many])
+    (tmp_path / "slow").unlink()
     np.testing.assert_allclose(future.result(timeout=120), expected, atol=1e-10)
     client.wait_for_workers(2, timeout=60)
     assert len(before - worker_pids(client)) == how_many
@@ -225,7 +226,7 @@ def test_a_worker_of_little_memory_spills(tmp_path, expected):
 
 
 def test_a_cluster_without_workers_is_waited_for(expected, caplog):
-    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as local, Client(local):
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as local, Client(local):
         local.adapt(minimum=0, maximum=1, interval="100ms")
         result = mnn_correct(*lazily(), **OPTIONS)[0]
         np.testing.assert_allclose(result.compute(), expected, atol=1e-10)

@@ -56,9 +56,20 @@ def as_stored(kind, folder):
     return [opener(folder / f"{i}.{'zarr' if 'zarr' in kind else 'h5ad'}") for i in range(3)]
 
 
-@pytest.mark.parametrize("suffix", ["zarr", "h5ad"])
+# In both formats what is in memory and what is lazy; of other kinds, each in one.
 @pytest.mark.parametrize(
-    "kind", ["memory", "backed", "lazy-zarr", "lazy-h5ad", "path-zarr", "path-h5ad", "split"]
+    ("kind", "suffix"),
+    [
+        ("memory", "zarr"),
+        ("memory", "h5ad"),
+        ("backed", "zarr"),
+        ("lazy-zarr", "zarr"),
+        ("lazy-zarr", "h5ad"),
+        ("lazy-h5ad", "zarr"),
+        ("path-zarr", "h5ad"),
+        ("path-h5ad", "h5ad"),
+        ("split", "h5ad"),
+    ],
 )
 def test_results_are_written_and_read(kind, suffix, tmp_path):
     result = mnn_correct(*as_stored(kind, tmp_path), k=10, save_raw=True, var_subset=GENES[:30], svd_dim=2)[0]

@@ -77,7 +77,7 @@ def stopped_by(tmp_path):
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20  # at once, on a machine that has much else to do
         assert out == ""
         chunks = json.loads((tmp_path / "out.zarr.partial/X/zarr.json").read_text())["chunk_grid"]
         assert chunks["configuration"]["chunk_shape"] == [1200 // N_CHUNKS, 40]
