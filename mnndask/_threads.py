@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -81,20 +81,26 @@ class _BlasLimit:
     def enter(self) -> None:
         with self.lock:
             if self.callers == 0:
-                self.thread.submit(self._set).result()
+                self._run(self._set)
             self.callers += 1
 
     def leave(self) -> None:
         with self.lock:
             self.callers -= 1
             if self.callers == 0:
-                self.thread.submit(self._lift).result()
+                self._run(self._lift)
+
+    def _run(self, function: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the interpreter is ending, and starts no work on threads any more
+            self.thread.submit(function).result()
 
     def _set(self) -> None:
         self.limiter = _controller().limit(limits=1, user_api="blas")
 
     def _lift(self) -> None:
-        self.limiter.restore_original_limits()
+        if self.limiter is not None:
+            self.limiter.restore_original_limits()
+            self.limiter = None
 
 
 _blas_limit = _BlasLimit()
