@@ -38,7 +38,7 @@ class Line:
     passes
         How often each is counted.
     bar
-        What shows it; None if nobody looks.
+        What shows it; None if nothing is shown.
     """
 
     def __init__(self, total: int, passes: float, bar: Bar | None) -> None:
@@ -74,7 +74,7 @@ _line: ContextVar[Line | None] = ContextVar("mnndask_progress_line", default=Non
 
 @contextmanager
 def drawing(make_bar: MakeBar | None) -> Iterator[None]:
-    """Show the stages of the work by bars made so; None shows nothing."""
+    """Show the stages of the work with bars from this function; None shows nothing."""
     token = _make_bar.set(make_bar)
     try:
         yield
@@ -109,7 +109,7 @@ def stage(title: str, total: int, unit: str = "cells", *, passes: float = 1) -> 
 
 
 def advance(n: float) -> None:
-    """Tell the stage at hand that so many are done."""
+    """Advance the current stage by `n`."""
     line = _line.get()
     if line is not None:
         line.advance(n)
@@ -118,7 +118,7 @@ def advance(n: float) -> None:
 def counted(
     function: Callable[..., T], rows: Callable[..., float] | None = None, weight: float = 1
 ) -> Callable[..., T]:
-    """Same function; the stage at hand advances with each call of it, on whatever thread.
+    """Return the function; each call of it, on any thread, advances the current stage.
 
     In other processes nothing is counted: see :func:`mnndask.engine.tasks.watched`.
 
@@ -146,7 +146,7 @@ def counted_blocks(blocks: Iterable[slice], line: Line | None) -> Iterator[slice
 
 
 def current_line() -> Line | None:
-    """Line of the stage at hand, for threads that are about to start."""
+    """Line of the current stage, for threads that are about to start."""
     return _line.get()
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
 
@@ -35,7 +35,8 @@ def shared_blocks(n_rows: int, n_threads: int, most: int | None = None) -> list[
 def map_blocks(function: Callable[[slice], T], blocks: list[slice], n_threads: int) -> list[T]:
     """Call `function` on every block, on threads, each with one BLAS thread; results in order.
 
-    If one fails, or this thread is interrupted, blocks that are under way are waited for.
+    If one fails, or this thread is interrupted, blocks that are under way are waited for. A function that
+    calls this again works on its own thread; it must not wait for another thread that does.
     """
     with single_threaded_blas():
         if min(n_threads, len(blocks)) <= 1 or getattr(_in_pool, "value", False):
@@ -80,9 +81,15 @@ class _BlasLimit:
 
     def enter(self) -> None:
         with self.lock:
-            if self.callers == 0:
-                self._run(self._set)
             self.callers += 1
+            try:
+                if self.callers == 1:
+                    self._run(self._set)
+            except BaseException:  # an interrupt while the thread sets the limit
+                self.callers -= 1
+                if self.callers == 0:
+                    self._run(self._lift)
+                raise
 
     def leave(self) -> None:
         with self.lock:
@@ -91,8 +98,11 @@ class _BlasLimit:
                 self._run(self._lift)
 
     def _run(self, function: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the interpreter is ending, and starts no work on threads any more
-            self.thread.submit(function).result()
+        try:
+            future = self.thread.submit(function)
+        except RuntimeError:  # the interpreter is ending, and starts no work on threads any more
+            return
+        future.result()
 
     def _set(self) -> None:
         self.limiter = _controller().limit(limits=1, user_api="blas")
@@ -109,6 +119,8 @@ _blas_limit = _BlasLimit()
 def _after_fork() -> None:
     """Threads do not outlive a fork: begin anew."""
     global _blas_limit
+    if _blas_limit.limiter is not None:  # the parent was at work
+        _blas_limit.limiter.restore_original_limits()
     _blas_limit = _BlasLimit()
     _pool.cache_clear()
 

@@ -154,8 +154,8 @@ def too_long(
 
 def warn(message: str) -> None:
     """Issue a warning that refers to the first calling line outside the package."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "mnndask":
+    frame, level, passed = sys._getframe(1), 2, {"mnndask", "contextlib"}
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in passed:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from mnndask._blocks import CHUNK_BYTES
 from mnndask.api.progress_bars import showing
+from mnndask.core.parameters import check_flag
 from mnndask.engine.run_options import RunOptions
 from mnndask.errors import InputTypeError
 from mnndask.io.anndata_writer import write_annotations, write_matrix
@@ -31,11 +32,13 @@ def write_zarr(
     """Write an AnnData as a zarr store that is complete or not there.
 
     A local store is written to ``<path>.partial`` and renamed when complete. At a URL, the root metadata is
-    written last, so that nothing opens the store before. ``AnnData.write_zarr`` writes the same elements in
-    place: if stopped, it leaves a store that opens, in which missing values read as zeros.
+    written last, so that nothing opens the store before. ``AnnData.write_zarr`` writes in place: if stopped,
+    it leaves a store that opens, in which missing values read as zeros.
 
-    Triggers a compute of everything lazy, a block of cells at a time. Dense values are stored in chunks of
-    whole cells, sparse values in their given chunks.
+    Triggers a compute of everything lazy, a block of cells at a time; sparse data that is backed by a file is
+    read whole. Dense values are stored in chunks of whole cells. What a file cannot hold as it is gets
+    another name or type, or is left out, and a warning names it, as for results of
+    :func:`mnndask.mnn_correct`.
 
     Parameters
     ----------
@@ -58,8 +61,8 @@ def write_zarr(
     ------
     InputTypeError
         If `adata` is not an AnnData.
-    InputError
-        If `path` does not end in ``.zarr``.
+    InputError, InputNotFoundError
+        If `path` does not end in ``.zarr``, or its folder does not exist.
     OutputExistsError
         If there is an output, complete or unfinished, and `overwrite` is false; or if another process is
         writing it.
@@ -80,6 +83,10 @@ def write_zarr(
     if not isinstance(adata, AnnData):
         what = f"The object to write is of type {type(adata).__name__}, not an AnnData."
         raise InputTypeError(what, "Write one AnnData at a time.")
+    check_flag("overwrite", overwrite)
+    if not isinstance(path, str | os.PathLike):
+        what = f"The path is {path!r}."
+        raise InputTypeError(what, "Give a path or URL that ends in .zarr.")
     run = RunOptions(n_jobs=n_jobs, storage_options=storage_options, show_progress=show_progress)
     target = target_of(Location.of(path, run.storage_options))
     target.check([])

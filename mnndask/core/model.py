@@ -77,6 +77,11 @@ class MergeStep:
         near: int = self.near_vectors.shape[1]
         return max(sides) + 4 * near + 3 * rest
 
+    @property
+    def shares_inner_products(self) -> bool:
+        """Whether smoothing and variance adjustment use the same inner products (one space, one tile)."""
+        return self.anchor_rows is not None
+
     def correction(
         self,
         cells: Points,
@@ -107,7 +112,7 @@ class MergeStep:
         factors = np.full(len(cells), np.nan) if known is None else known.copy()
         unknown = np.isnan(factors)
         inner = of_anchors = None
-        if self.anchor_rows is not None and 2 * unknown.sum() > len(cells) and not has_few_dims(cells.X):
+        if self.shares_inner_products and 2 * unknown.sum() > len(cells) and not has_few_dims(cells.X):
             inner, of_anchors = self._inner_products(cells)
         near, rest = self._smoothed(cells, sigma, of_anchors)
         if self.new is not None and self.ref is not None:

@@ -56,7 +56,8 @@ class ReferenceInMemory:
         Number of its cells.
     filled_rows
         Rows of the storage that are filled: one number in a list, which all references on this storage share.
-        A reference that is not the latest copies its cells before it grows.
+        A reference that is not the latest copies its cells before it grows. One thread at a time may extend
+        references on one storage.
     """
 
     storage: Points

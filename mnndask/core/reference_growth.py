@@ -42,7 +42,7 @@ class BatchInSpace:
 
 def correction_passes(step: MergeStep, n_spaces: int, work: Workspace) -> int:
     """How often each cell counts for progress in :func:`corrected_cells`."""
-    if step.anchor_rows is not None:
+    if step.shares_inner_products:
         return 1
     return 1 + n_spaces * (1 + work.variance_passes * (step.new is not None))
 
@@ -77,7 +77,7 @@ def corrected_cells(
     """
     names = [f"corrected-{s}-{step.batches[0]}" for s in range(len(spaces))]
     out = [work.matrix(name, space.cells.X.shape) for name, space in zip(names, spaces, strict=True)]
-    if step.anchor_rows is not None:
+    if step.shares_inner_products:
         return out, _at_once(work, step, spaces[0], sigma, distances, out[0])
     return out, _in_passes(work, step, spaces, sigma, out)
 

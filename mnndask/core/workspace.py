@@ -1,4 +1,4 @@
-"""What a fit asks of whoever runs it, a protocol; and the class that does it in memory."""
+"""Where the matrices of a fit live and how its loops run: a protocol, and the class that works in memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Workspace(Protocol):
         """How often each cell counts for progress in :meth:`variance_factors`."""
 
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
-        """A matrix that is yet to be filled; its name is unique in the fit, and says where it is stored."""
+        """A matrix that is yet to be filled; its name says what it is, to whoever looks into the folder."""
 
     def map(
         self, stage: str, n_rows: int, columns: int, function: Callable[[slice], T], *, counts: float = 0

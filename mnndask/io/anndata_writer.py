@@ -97,7 +97,7 @@ def write_matrix(
     """
     if X is None:
         return
-    if not is_dense(X):
+    if not is_dense(X) or 0 in X.shape:
         with dask.config.set(threads(n_jobs)):
             write_elem(root, "X", X)
         return

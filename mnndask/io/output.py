@@ -33,7 +33,9 @@ def check_free(target: Target, *, overwrite: bool, resume: bool) -> None:
     """Refuse an output that exists, complete or unfinished, unless it is to be replaced or continued."""
     if target.exists() and not overwrite:
         what = f"The output {target} exists."
-        raise OutputExistsError(what, "Remove it, choose another path, or overwrite it with --overwrite.")
+        raise OutputExistsError(
+            what, "Remove it, choose another path, or replace it: --overwrite, or overwrite=True in Python."
+        )
     if target.unfinished() and not (overwrite or resume):
         raise _unfinished(target)
 
@@ -108,7 +110,10 @@ def _can_continue(target: Target, run: ResumeRecord) -> bool:
 
 def _unfinished(target: Target) -> OutputExistsError:
     what = f"An unfinished output, {target.growing}, exists."
-    remedy = "Another run is writing it, or one has failed: continue it with --resume, or use --overwrite."
+    remedy = (
+        "Another run is writing it, or one has failed: the command continues it with --resume. To replace it: "
+        "--overwrite, or overwrite=True in Python."
+    )
     return OutputExistsError(what, remedy)
 
 
@@ -121,8 +126,8 @@ def _when_failed(target: Target, run: ResumeRecord | None, *, keep: bool) -> Ite
         if not keep:
             target.clear()
         elif _is_kept(target):
-            resumes = "" if run is None else "--resume continues it, "
-            error.add_note(f"{KEPT} {target.growing}: {resumes}--overwrite replaces it.")
+            options = "overwrite=True" if run is None else "--resume continues it, --overwrite"
+            error.add_note(f"{KEPT} {target.growing}: {options} replaces it.")
         raise
 
 

@@ -43,7 +43,8 @@ def storable(adata: AnnData) -> AnnData:
     changes = Changes()
     with quiet_anndata():
         annotations = storable_annotations(Annotations.of(adata), "the data", None, changes, copied=False)
-        out = with_raw(annotations.around(adata.X), raw_of_one(adata, "the data", changes, copied=False))
+        X = backed_matrix(adata, "X") if adata.isbacked and "X" in adata.file else adata.X
+        out = with_raw(annotations.around(X), raw_of_one(adata, "the data", changes, copied=False))
     changes.warn()
     return out
 

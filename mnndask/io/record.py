@@ -14,7 +14,7 @@ from mnndask.core.history import MergeHistory
 from mnndask.engine.run_options import RUN_OPTIONS
 from mnndask.errors import InputError
 
-FORMAT_VERSION = 1  # of the record; mnndask 0.1 wrote none
+FORMAT_VERSION = 1  # of the record; older ones have none
 NOT_RECORDED = RUN_OPTIONS | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
 REMEDY = "Give a result of mnn_correct or of the command, written by this or an earlier version of mnndask."
 
@@ -100,23 +100,26 @@ class Record:
         InputError
             If there is none, it has no measures, or a later mnndask wrote it.
         """
-        if not isinstance(uns, Mapping) or "steps" not in uns:
+        if not isinstance(uns, Mapping) or not {"steps", "batches"} <= set(uns):
             what = f"{holder} records no correction (there is no uns['mnn'])."
             raise InputError(what, REMEDY)
-        if int(uns.get("format_version", 0)) > FORMAT_VERSION:
-            what = f"{holder} was corrected by mnndask {uns['version']}, which is later than {__version__}."
+        found = uns.get("format_version", 0)
+        if not str(found).isdigit() or int(found) > FORMAT_VERSION:
+            what = (
+                f"{holder} has a record of format {found}; this mnndask reads formats up to {FORMAT_VERSION}."
+            )
             raise InputError(what, "Upgrade mnndask: pip install --upgrade mnndask.")
         if "sample" not in uns:
             what = f"{holder} was corrected by a version of mnndask that recorded no measures."
             raise InputError(what, REMEDY)
         optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing")}
         return cls(
-            uns["parameters"],
+            uns.get("parameters", {}),
             np.asarray(uns["batches"]),
             uns["steps"],
             **optional,
             sample=uns["sample"],
-            version=str(uns["version"]),
+            version=str(uns.get("version", "unknown")),
         )
 
 

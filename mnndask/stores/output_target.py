@@ -67,7 +67,7 @@ def target_of(output: Location) -> Target:
     """
     if output.pure.suffix != ".zarr":
         what = f"The output {output} does not end in .zarr."
-        raise InputError(what, "Results are written as zarr stores: give a path such as corrected.zarr.")
+        raise InputError(what, "Outputs are zarr stores: give a path such as corrected.zarr.")
     return RemoteTarget(output) if output.is_url else LocalTarget(output.path)
 
 

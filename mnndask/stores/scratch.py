@@ -103,9 +103,12 @@ class ScratchStore:
     def matrix(
         self, name: str, shape: tuple[int, int], dtype: np.dtype, columns: int = GENES_PER_BLOCK
     ) -> StoredMatrix:
-        """Create a matrix on disk, in chunks of `tile` rows and up to `columns` columns."""
+        """Create a matrix on disk, in chunks of `tile` rows and up to `columns` columns.
+
+        Each has a place of its own, whatever others are called.
+        """
         chunks = (max(1, min(self.tile or 1, shape[0])), max(1, min(columns, shape[1])))
-        place = self.location.child(name)
+        place = self.location.child(f"{name}-{uuid.uuid4().hex[:12]}")
         with self.folder.writing():
             array = zarr.create_array(
                 place.store(),

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import zarr
 from helpers import as_anndata, check_kept, make_batches, told
+from scipy import sparse
 
 from mnndask import write_zarr
 from mnndask.cli.main import main
-from mnndask.errors import OutputExistsError
+from mnndask.errors import InputTypeError, OutputExistsError
 from mnndask.stores.locks import only_writer
 
 
@@ -228,3 +229,28 @@ def test_a_failed_output_leaves_zarrs_settings_as_they_were(tmp_path, monkeypatc
         write_zarr(ad.AnnData(X), tmp_path / "a.zarr", n_jobs=4)
     time.sleep(0.5)
     assert not zarr.config.get("array.write_empty_chunks")
+
+
+@pytest.mark.parametrize("X", [np.empty((0, 5)), np.empty((5, 0)), None])
+def test_an_anndata_without_values_is_written(X, tmp_path):
+    adata = ad.AnnData(X) if X is not None else ad.AnnData(obs={"depth": [1, 2]})
+    write_zarr(adata, tmp_path / "a.zarr")
+    assert ad.read_zarr(tmp_path / "a.zarr").shape == adata.shape
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_matrix])
+def test_a_view_of_a_file_is_written(layout, tmp_path):
+    X = np.arange(60.0).reshape(20, 3)
+    ad.AnnData(layout(X)).write_h5ad(tmp_path / "a.h5ad")
+    write_zarr(ad.read_h5ad(tmp_path / "a.h5ad", backed="r")[5:10], tmp_path / "a.zarr")
+    written = ad.read_zarr(tmp_path / "a.zarr").X
+    np.testing.assert_array_equal(written.toarray() if sparse.issparse(written) else written, X[5:10])
+
+
+def test_the_python_call_names_its_own_remedies(tmp_path):
+    write_zarr(ad.AnnData(np.ones((2, 2))), tmp_path / "a.zarr")
+    with pytest.raises(OutputExistsError, match="overwrite=True in Python"):
+        write_zarr(ad.AnnData(np.zeros((2, 2))), tmp_path / "a.zarr")
+    with pytest.raises(InputTypeError, match="path is None"):
+        write_zarr(ad.AnnData(np.zeros((2, 2))), None)
+    assert (ad.read_zarr(tmp_path / "a.zarr").X == 1).all()
