@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import tempfile
 
 import pytest
 from cluster_fixtures import client, two_workers  # noqa: F401
@@ -12,14 +13,30 @@ from spoiling import A, B, stored
 
 # Workers inherit this. They share the cores: threads of OpenMP that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Thousands of small files are made and removed: in memory, where a few gigabytes of it are free for that.
-if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+FOLDER = pytest.StashKey[str]()
 
 # HYPOTHESIS_PROFILE=explore looks for new examples.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("explore", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+IN_MEMORY, ENOUGH = "/dev/shm", 4 * 2**30
+
+
+def pytest_configure(config):
+    """Have temporary files in memory, where there is enough: thousands of small ones come and go."""
+    if "TMPDIR" in os.environ or not os.path.isdir(IN_MEMORY) or shutil.disk_usage(IN_MEMORY).free < ENOUGH:
+        return
+    config.stash[FOLDER] = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="mnndask-tests-", dir=IN_MEMORY)
+    os.chmod(os.environ["TMPDIR"], 0o711)  # as tests that act as another user pass through it
+    tempfile.tempdir = None  # which may have been looked for already
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Free it, unless there are failures to look into."""
+    if FOLDER in session.config.stash and exitstatus == 0:
+        shutil.rmtree(session.config.stash[FOLDER], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

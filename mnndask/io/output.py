@@ -111,7 +111,7 @@ def _can_continue(target: Target, run: ResumeRecord) -> bool:
 def _unfinished(target: Target) -> OutputExistsError:
     what = f"An unfinished output, {target.growing}, exists."
     remedy = (
-        "Another run is writing it, or one has failed: the command continues it with --resume. To replace it: "
+        "Another run is writing it, or one has failed. The command continues it with --resume. Replace it: "
         "--overwrite, or overwrite=True in Python."
     )
     return OutputExistsError(what, remedy)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from functools import cache
 
 import anndata as ad
 import numpy as np
@@ -74,6 +75,12 @@ def as_read(path):
 
 
 @pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Function that gives an undamaged store of a kind, to be read only; each is written once."""
+    return cache(lambda kind: written(tmp_path_factory.mktemp(kind), A, kind, "a"))
+
+
+@pytest.fixture(scope="module")
 def in_chunks(tmp_path_factory):
     return written(tmp_path_factory.mktemp("chunks"), A, "zarr3", "a", rows=16)
 
@@ -97,8 +104,8 @@ def check_tables(found, wanted):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_are_read_as_anndata_reads_them(kind, tmp_path):
-    path = written(tmp_path, A, kind, "a")
+def test_they_are_read_as_anndata_reads_them(kind, whole):
+    path = whole(kind)
     check_tables(open_lazily(Location.of(path), None, "batch 0"), as_read(path))
 
 
@@ -154,9 +161,8 @@ def test_columns_that_are_called_as_their_parts_are(column, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_table_is_as_long_as_its_names(kind, tmp_path):
-    path = written(tmp_path, A, kind, "a")
-    assert read_record(Location.of(path))[2] == A.shape
+def test_a_table_is_as_long_as_its_names(kind, whole):
+    assert read_record(Location.of(whole(kind)))[2] == A.shape
 
 
 def test_names_that_are_categories(tmp_path):

@@ -21,7 +21,7 @@ def test_requests_that_fail_once_or_take_long_are_made_again_or_waited_for(s3, s
     def fail_once(method, path):
         if method == "PUT" and is_chunk(path) and path not in waited and len(waited) < 2:
             waited.add(path)
-            return 1.0
+            return 0.5
         if "/X/" not in path or (method, path) in failed or sum(m == method for m, _ in failed) >= 3:
             return None
         failed.add((method, path))

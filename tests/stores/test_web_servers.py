@@ -34,6 +34,7 @@ class Handler(SimpleHTTPRequestHandler):
     """Gives files of its folder, and where none is, a listing or some answer."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # answers of two parts would wait for 40 ms between them
 
     def __init__(self, *args, how, **options):
         self.how = how
