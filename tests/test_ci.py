@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -208,3 +209,14 @@ def test_each_python_has_a_job():
         "lowest": named[0],
         "showcase": named[-1],
     }
+
+
+def test_tests_that_are_packed_need_nothing_that_is_not():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = project["tool"]["hatch"]["build"]["targets"]["sdist"]
+    assert {"/mnndask", "/tests"} <= set(packed["include"])
+    assert set(packed["exclude"]) == {"/tests/showcase", "/tests/test_ci.py"}
+    elsewhere = re.compile(r"^(from|import) (benchmarks|notebooks|tests)\b", re.MULTILINE)
+    for file in (ROOT / "tests").rglob("*.py"):
+        if "showcase" not in file.parts:
+            assert not elsewhere.search(file.read_text()), file
