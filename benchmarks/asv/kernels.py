@@ -13,7 +13,7 @@ from mnndask.core.kernels.exponential import exp_in_place
 from mnndask.core.kernels.quantiles import weighted_quantiles
 from mnndask.core.neighbors import Smallest, nearest, smallest_both_ways
 from mnndask.core.smoothing import density, smooth
-from mnndask.core.variance import variance_factors
+from mnndask.core.variance import Lines, variance_factors
 
 
 class Block:
@@ -51,13 +51,13 @@ class Block:
         smooth(self.cells, self.anchors, self.log_density, [self.vectors], 1.0)
 
     def time_variance(self, *_: Any) -> None:
-        variance_factors(self.cells, self.moves, self.new, self.ref, 1.0, 1.0)
+        variance_factors(Lines.of(self.cells, self.moves, 1.0, 1.0), self.new, self.ref)
 
     def time_neighbours(self, *_: Any) -> None:
         nearest(self.cells, self.ref, 20, np.full(self.n_cells, 1e-10))
 
     def time_neighbours_both_ways(self, *_: Any) -> None:
-        kept = [Smallest.none(len(side), 21, self.cells.squared.dtype) for side in (self.cells, self.ref)]
+        kept = [Smallest.empty(len(side), 21, self.cells.squared.dtype) for side in (self.cells, self.ref)]
         smallest_both_ways(self.cells, self.ref, [slice(0, self.n_cells)], *kept)
 
     def peakmem_variance(self, *_: Any) -> None:
