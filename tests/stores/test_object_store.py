@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from s3_fixtures import BATCHES, KEY, MARKS, SECRET, check_result
+from s3_fixtures import BATCHES, KEY, MARKS, SECRET, check_result, read
 
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.api.write import write_zarr
@@ -23,6 +23,10 @@ pytestmark = MARKS
 def test_from_and_to_an_object_store(s3, s3_server, s3_command):
     assert s3_command() == (0, [])
     check_result()
+    assert read("s3://lab/out.zarr").obs_names.tolist() == [
+        *(f"{i}-a" for i in range(60)),
+        *(f"{i}-b" for i in range(50)),
+    ]
     root = zarr.open_group(zarr.storage.FsspecStore.from_url("s3://lab/out.zarr"), mode="r")
     assert root.metadata.consolidated_metadata is not None
     assert (root["X"].shards, root["X"].chunks) == ((21, 40), (3, 40))
