@@ -19,5 +19,7 @@ def stored(folder: Path, n_cells: int | list[int], n_genes: int, n_batches: int)
     wanted = n_cells if isinstance(n_cells, int) else sum(n_cells)
     found = sum(n for n, _ in shapes)
     if (found, len(paths), shapes[0][1]) != (wanted, n_batches, n_genes):
-        sys.exit(f"{folder} holds {found} cells x {shapes[0][1]} genes in {len(paths)} batches, not {wanted}")
+        sys.exit(
+            f"{folder} contains {found} cells x {shapes[0][1]} genes in {len(paths)} batches, not {wanted}"
+        )
     return paths

@@ -116,7 +116,7 @@ def nonfinite(name: str, rows: NDArray[np.integer], genes: Iterable[int] = ()) -
         error.genes, error.where = numbers, where
         return error
     where = f"row {first}" if first == last else f"rows {first} to {last} ({len(rows)} of them)"
-    what = f"{name} holds NaN or infinity in {where}."
+    what = f"{name} contains NaN or infinity in {where}."
     remedy = "Remove these cells, or replace the values (numpy.nan_to_num), before correcting."
     return NonFiniteError(what, remedy)
 
@@ -124,7 +124,7 @@ def nonfinite(name: str, rows: NDArray[np.integer], genes: Iterable[int] = ()) -
 def nonfinite_genes(where: str, genes: Sequence[str]) -> NonFiniteError:
     """Error naming genes that have no finite value in any of the rows."""
     listed = ", ".join(genes[:5]) + (f" and {len(genes) - 5} more" if len(genes) > 5 else "")
-    what = f"{where} holds NaN or infinity for gene {listed}."
+    what = f"{where} contains NaN or infinity for gene {listed}."
     return NonFiniteError(what, "Remove these genes from all batches before correcting, or give them values.")
 
 
@@ -144,8 +144,8 @@ def too_long(
 ) -> InputError:
     """Error naming a batch with cells that are too long for the precision of the distances."""
     what = (
-        f"batch {name!r} holds {int((lengths > longest).sum())} cell(s) of length up to {lengths.max():.2g}, "
-        f"which is too large for distances in {dtype} (at most {longest:.2g})."
+        f"batch {name!r} contains {int((lengths > longest).sum())} cell(s) of length up to "
+        f"{lengths.max():.2g}, which is too large for distances in {dtype} (at most {longest:.2g})."
     )
     wider = ", or give them in float64" if dtype != np.float64 else ""
     remedy = f"Divide the values of all batches by one large number{wider}."

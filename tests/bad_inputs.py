@@ -71,7 +71,7 @@ CASES = []
 
 
 def case(name, error, first, second, data=arrays, **options):
-    """A case: `data(folder)` gives the batches; each line of the message holds a given text."""
+    """A case: `data(folder)` gives the batches; each line of the message contains a given text."""
     return pytest.param(error, first, second, data, options, id=name)
 
 
@@ -116,31 +116,31 @@ bad("index-duplicates", GenesError, "var_index has duplicate gene names, e.g. g3
 bad("index-number", InputTypeError, "var_index is 5", "one name per column", var_index=5)
 
 # values
-bad("nan", NonFiniteError, "batch '1' holds NaN or infinity in row 3.", "nan_to_num",
+bad("nan", NonFiniteError, "batch '1' contains NaN or infinity in row 3.", "nan_to_num",
     lambda _: (A, spoiled(B, 3)))
-bad("inf", NonFiniteError, "batch '0' holds NaN or infinity in rows 3 to 9 (2 of them)", "Remove",
+bad("inf", NonFiniteError, "batch '0' contains NaN or infinity in rows 3 to 9 (2 of them)", "Remove",
     lambda _: (spoiled(A, 3, 9, value=-np.inf), B))
-bad("nan-csr", NonFiniteError, "batch '1' holds NaN or infinity in row 3.", "Remove",
+bad("nan-csr", NonFiniteError, "batch '1' contains NaN or infinity in row 3.", "Remove",
     lambda _: (sparse.csr_matrix(A), sparse.csr_matrix(spoiled(B, 3))))
-bad("inf-csc", NonFiniteError, "batch '0' holds NaN or infinity in rows 0 to 5 (2", "Remove",
+bad("inf-csc", NonFiniteError, "batch '0' contains NaN or infinity in rows 0 to 5 (2", "Remove",
     lambda _: (sparse.csc_array(spoiled(A, 0, 5, value=np.inf)), sparse.csc_array(B)))
-bad("nan-anndata", NonFiniteError, "batch 'q' holds NaN or infinity in row 8.", "Remove",
+bad("nan-anndata", NonFiniteError, "batch 'q' contains NaN or infinity in row 8.", "Remove",
     lambda _: (labelled(A, "p"), labelled(spoiled(B, 8), "q", "b")), batch_key="s")
-bad("nan-dask", NonFiniteError, "batch '1' holds NaN or infinity in rows 1 to 19 (3 of them)", "Remove",
+bad("nan-dask", NonFiniteError, "batch '1' contains NaN or infinity in rows 1 to 19 (3 of them)", "Remove",
     lambda _: (lazy(A), lazy(spoiled(B, 1, 9, 19))))
-bad("nan-split", NonFiniteError, "batch 'y' holds NaN or infinity in rows 3 to 13 (2 of them)", "Remove",
+bad("nan-split", NonFiniteError, "batch 'y' contains NaN or infinity in rows 3 to 13 (2 of them)", "Remove",
     lambda _: (interleaved(spoiled(A, 3, 13)),), batch_key="s")
-bad("nan-split-csr", NonFiniteError, "batch 'x' holds NaN or infinity in row 4.", "Remove",
+bad("nan-split-csr", NonFiniteError, "batch 'x' contains NaN or infinity in row 4.", "Remove",
     lambda _: (interleaved(sparse.csr_matrix(spoiled(A, 4))),), batch_key="s")
-bad("nan-not-fitted", NonFiniteError, "batch '1' holds NaN or infinity in rows 2 to 7 (2 of them)", "Remove",
-    lambda _: (A, spoiled(B, 2, 7)), restrict=SOME)
-bad("nan-not-fitted-csr", NonFiniteError, "batch '0' holds NaN or infinity in row 1.", "Remove",
+bad("nan-not-fitted", NonFiniteError, "batch '1' contains NaN or infinity in rows 2 to 7 (2 of them)",
+    "Remove", lambda _: (A, spoiled(B, 2, 7)), restrict=SOME)
+bad("nan-not-fitted-csr", NonFiniteError, "batch '0' contains NaN or infinity in row 1.", "Remove",
     lambda _: (sparse.csr_matrix(spoiled(A, 1)), sparse.csr_matrix(B)), restrict=SOME)
-bad("nan-not-fitted-split", NonFiniteError, "batch 'y' holds NaN or infinity in row 3.", "Remove",
+bad("nan-not-fitted-split", NonFiniteError, "batch 'y' contains NaN or infinity in row 3.", "Remove",
     lambda _: (interleaved(spoiled(A, 3)),), batch_key="s", restrict=[None, np.arange(2, 12)])
-bad("nan-not-fitted-lazy", NonFiniteError, "batch '1' holds NaN or infinity in row 8.", "Remove",
+bad("nan-not-fitted-lazy", NonFiniteError, "batch '1' contains NaN or infinity in row 8.", "Remove",
     lambda _: (lazy(A), lazy(spoiled(B, 8))), restrict=SOME)
-bad("nan-not-fitted-lazy-split", NonFiniteError, "batch 'y' holds NaN or infinity in row 3.", "Remove",
+bad("nan-not-fitted-lazy-split", NonFiniteError, "batch 'y' contains NaN or infinity in row 3.", "Remove",
     lambda _: (interleaved(lazy(spoiled(A, 3))),), batch_key="s", restrict=[None, np.arange(2, 12)])
 bad("complex", InputTypeError, "batch 1 has dtype complex128", "astype", lambda _: (A, B.astype(complex)))
 bad("strings", InputTypeError, "batch 0 has dtype <U", "astype", pair(lambda X: X.astype(str)))

@@ -59,7 +59,7 @@ def mnn_correct(  # noqa: PLR0913
         log-transformed. All of one kind: AnnData (in memory, backed or lazy), :class:`numpy.ndarray`, SciPy
         sparse, dask array of dense or sparse chunks, zarr array, :class:`xarray.DataArray` (first dimension
         cells), the path of a ``.zarr`` or ``.h5ad``, or the URL of a ``.zarr``. Or **one** AnnData (or path)
-        that holds all batches and distinguishes them in ``obs[batch_key]``; batches then count in order of
+        that contains all batches and distinguishes them in ``obs[batch_key]``; batches then count in order of
         appearance. Never modified.
     var_index
         Names of the genes, if `datas` are matrices. Needed only with `var_subset`.
@@ -71,7 +71,7 @@ def mnn_correct(  # noqa: PLR0913
         input and distinct between inputs, its values name the batches. Otherwise it is added.
     index_unique
         Separator between a cell's name and its batch's name, which keeps names unique. None leaves names
-        unchanged. One AnnData that holds all batches keeps its names.
+        unchanged. One AnnData that contains all batches keeps its names.
     batch_categories
         Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
     k

@@ -162,7 +162,7 @@ show_progress
             As for :meth:`fit`, with the same genes. Lazy data stays lazy.
         batches
             Name of the fitted batch of each of `datas`. By default ``obs[batch_key]`` names them, in several
-            objects or in one AnnData that holds them all. Data without that column is taken as the fitted
+            objects or in one AnnData that contains them all. Data without that column is taken as the fitted
             batches in their order.
 
         Raises

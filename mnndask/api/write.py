@@ -36,7 +36,7 @@ def write_zarr(
     it leaves a store that opens, in which missing values read as zeros.
 
     Triggers a compute of everything lazy, a block of cells at a time; sparse data that is backed by a file is
-    read whole. Dense values are stored in chunks of whole cells. What a file cannot hold as it is gets
+    read whole. Dense values are stored in chunks of whole cells. What a file cannot store as it is gets
     another name or type, or is left out, and a warning names it, as for results of
     :func:`mnndask.mnn_correct`.
 

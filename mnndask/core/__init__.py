@@ -22,7 +22,8 @@ Step What                                                    Where
 8    Variance adjustment                                     :mod:`~mnndask.core.variance`,
                                                              :mod:`~mnndask.core.quantile_search` (tile by
                                                              tile)
-9    Cells are corrected, and the reference grows by them    :mod:`~mnndask.core.model` (any cells),
+9    Cells are corrected, and the reference grows by them    :mod:`~mnndask.core.correction` (the sum),
+                                                             :mod:`~mnndask.core.model` (any cells),
                                                              :mod:`~mnndask.core.reference_growth`,
                                                              :mod:`~mnndask.core.reference`
 ==== ======================================================= ================================================

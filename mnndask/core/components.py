@@ -51,12 +51,8 @@ class Components:
         if tile is None and solver.mode != "irlb" and 2 * n <= len(mean) <= min(n_cells, MOST_GENES):
             return cls(mean, _of_covariance(batches, mean, n, scale))
         weights = [np.full(len(X), len(X) ** -0.5, dtype) for X in batches]
-        if tile is None:
-            rows = np.concatenate([(X - mean) * w[:, None] for X, w in zip(batches, weights, strict=True)])
-            basis, _, _ = solver(rows.T, n, scale)
-        else:
-            rows = CentredRows(Stacked(tuple(batches)), tile, mean, np.concatenate(weights))
-            basis, _, _ = rows.leading(solver, n, scale)
+        cells = CentredRows(Stacked(tuple(batches)), tile, mean, np.concatenate(weights))
+        basis, _, _ = cells.leading(solver, n, scale)
         return cls(mean, np.ascontiguousarray(basis))
 
     def project(self, X: Floats) -> Floats:

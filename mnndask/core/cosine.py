@@ -22,7 +22,7 @@ def cosine_lengths(X_in: Floats) -> NDArray[np.float64]:
     Returns
     -------
     ``max(|x|, 1e-8)`` per cell, shape ``(n_cells,)``, in double precision whatever the input's; infinite
-    where that cannot hold it.
+    where that overflows.
     """
     lengths = np.sqrt(row_dots(X_in, X_in))
     if not np.isfinite(lengths).all():  # squares overflow

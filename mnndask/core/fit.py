@@ -123,7 +123,7 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
         ref=refs[-1] if parameters.var_adj else None,
         scale=cells.space_out.scale,
         factors=np.full(cells.raw[batch].n_cells, np.nan if parameters.var_adj else 1.0),
-        anchor_rows=pairs.anchors if variance_in_same_space and new.whole else None,
+        anchor_rows=pairs.anchors if variance_in_same_space else None,
     )
 
     # 6: for angles, keep the vectors before any span is removed, and the reference's leading plane.

@@ -22,7 +22,7 @@ def cover(
     """Choose cells evenly over the space that cells occupy, whatever their density.
 
     The space is cut into boxes, with about the largest side at which at least `n` boxes are open, that is,
-    hold cells but none that is taken. `n` of these, drawn at random, give one random cell each.
+    contain cells but none that is taken. `n` of these, drawn at random, give one random cell each.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def _first_of_open_boxes(keys: NDArray[np.uint64], n_free: int) -> Rows:
 
 
 def _without(boxes: NDArray[np.uint64], occupied: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which boxes hold no cell that is taken already."""
+    """Which boxes contain no cell that is taken already."""
     if len(occupied) == 0:
         return np.ones(len(boxes), bool)
     occupied = np.sort(occupied)

@@ -11,6 +11,7 @@ from mnndask._blocks import block_rows, row_blocks
 from mnndask._typing import Block, Floats, Matrix, Rows
 from mnndask.core.arrays import Points, tile_size
 from mnndask.core.components import Components
+from mnndask.core.correction import lengthen, moved
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.kernels.buffers import buffer, products, reuse_buffers
 from mnndask.core.kernels.few_dims import has_few_dims
@@ -48,7 +49,7 @@ class MergeStep:
         leading directions; None unless angles were asked for.
     anchor_rows
         Rows of `new` that the anchors are, so that the same inner products serve smoothing and variance
-        adjustment; None where these take other spaces, or one tile does not hold all cells.
+        adjustment; None where these take other spaces.
     """
 
     batches: list[int]
@@ -80,7 +81,7 @@ class MergeStep:
     @property
     def shares_inner_products(self) -> bool:
         """Whether smoothing and variance adjustment use the same inner products (one space, one tile)."""
-        return self.anchor_rows is not None
+        return self.anchor_rows is not None and self.new is not None and self.new.whole
 
     def correction(
         self,
@@ -122,7 +123,7 @@ class MergeStep:
                 found = variance_factors(lines, self.new, self.ref, inner, distances)
                 factors[rows] = np.where(unknown[rows], found, factors[rows])
             for vectors in (near, rest):
-                vectors *= factors.astype(vectors.dtype)[:, None]
+                lengthen(vectors, factors)
         return near, rest, factors
 
     def _inner_products(self, cells: Points) -> tuple[Floats, Floats]:
@@ -278,11 +279,11 @@ class CorrectionModel:
         near, rest, _ = step.correction(cells, own, self.sigma, known)
         if self.components_out is not None:
             vectors = step.rest_vectors
-            out += vectors.expanded(rest) if isinstance(vectors, LowRank) else rest
+            moved(out, vectors.expanded(rest) if isinstance(vectors, LowRank) else rest, out=out)
             return
-        out[:, self.spaces.near] += near
-        if rest.shape[1]:
-            out[:, self.spaces.rest] += rest
+        for genes, vectors in (self.spaces.near, near), (self.spaces.rest, rest):
+            if vectors.shape[1]:
+                out[:, genes] = moved(out[:, genes], vectors)
 
 
 def _around(cells: Floats, components: Components | None, centre: Floats) -> Points:

@@ -15,15 +15,15 @@ from mnndask._blocks import GENES_PER_BLOCK
 from mnndask._progress import advance, stage
 from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import tile_size
+from mnndask.core.correction import lengthen, moved
 from mnndask.core.history import Merge, MergeHistory
 from mnndask.core.low_rank import bytes_needed, compress, is_worth_it
 from mnndask.core.model import MergeStep
 from mnndask.core.smoothing import pair_means, smooth, smoothing_weights
 from mnndask.core.workspace import Workspace
 
-NewMatrix: TypeAlias = Callable[
-    [str, tuple[int, int], int], Matrix
-]  # from a name, a shape, and the number of columns that are written at once
+# From a name, a shape, and the number of columns that are written at once.
+NewMatrix: TypeAlias = Callable[[str, tuple[int, int], int], Matrix]
 
 
 def with_other_genes(
@@ -132,13 +132,13 @@ class OtherGenes:
             return
         cells = self.history.cells.space_in.points[batch]
         fitted = self.history.cells.raw[batch].rows[rows]
-        factors = step.factors[fitted].astype(vectors.dtype)[:, None]
+        factors = step.factors[fitted]
         own = self._cells(batch, rows, genes)
 
         def one(at: slice) -> Floats:
-            (moved,) = smooth(cells[rows[at]], step.anchors, step.log_density, [vectors], sigma)
-            out: Floats = own[at] + factors[at] * moved
-            return out
+            (smoothed,) = smooth(cells[rows[at]], step.anchors, step.log_density, [vectors], sigma)
+            lengthen(smoothed, factors[at])
+            return moved(own[at], smoothed)
 
         # Returned, not written: a task may run in another process.
         corrected = self.work.map("smooth", len(rows), 3 * tile_size(step.anchors), one)

@@ -148,7 +148,7 @@ def _chosen(
 
 
 def mutual(of_new: tuple[Rows, Rows], of_ref: tuple[Rows, Rows], shape: tuple[int, int]) -> tuple[Rows, Rows]:
-    """Keep the pairs that both neighbour relations hold.
+    """Keep the pairs that are in both neighbour relations.
 
     Parameters
     ----------

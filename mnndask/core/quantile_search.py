@@ -24,7 +24,7 @@ from mnndask.core.kernels.quantiles import Doubles
 
 Counts = NDArray[np.intp]
 BINS, FEWEST_BINS = 256, 16
-HELD, FEWEST_HELD = 1024, 32  # values of a row that may be gathered
+MOST_GATHERED, FEWEST_GATHERED = 1024, 32  # values of a row that may be gathered
 SLACK = 1e-3  # fraction of a bin by which a bracket is widened, so that rounding pushes no value out of it
 HALVINGS = 64  # of a bracket, which is then narrower than rounding
 
@@ -56,7 +56,7 @@ def _histogram(
 
 
 def _bin_that_reaches(sums: Doubles, counts: Counts, target: Doubles) -> Counts:
-    """First bin of each row that holds values and at which the cumulative weight reaches the target."""
+    """First bin of each row that has values and at which the cumulative weight reaches the target."""
     cumulative = np.cumsum(sums, axis=1)
     reached = (cumulative >= target[:, None]) & (counts > 0)
     last = counts.shape[1] - 1 - np.argmax(counts[:, ::-1] > 0, axis=1)
@@ -76,21 +76,21 @@ def _first_to_reach(rows: Counts, values: Floats, weights: Floats, target: Doubl
     """
     order = np.lexsort((values, rows))
     rows, values, weights = rows[order], values[order], weights[order]
-    held = np.bincount(rows, minlength=len(target))
-    first = np.cumsum(held) - held
+    n_values = np.bincount(rows, minlength=len(target))
+    first = np.cumsum(n_values) - n_values
     # Each row's own sum: one over all rows would lose digits.
-    own = np.zeros((len(target), held.max(initial=0)))
+    own = np.zeros((len(target), n_values.max(initial=0)))
     own[rows, np.arange(len(rows)) - first[rows]] = weights
     short = (np.cumsum(own, axis=1) < target[:, None]).sum(axis=1)
     out = np.full(len(target), np.nan)
-    some = held > 0
-    out[some] = values[(first + np.minimum(short, held - 1))[some]]
+    some = n_values > 0
+    out[some] = values[(first + np.minimum(short, n_values - 1))[some]]
     return out
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What a tile of values tells about each row's quantile; tallies add up.
+    """What a tile of values says about each row's quantile; tallies add up.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class QuantileSearch:
         Quantiles; NaN where they are still sought.
     n_bins
         Bins of a bracket in each round that narrows it.
-    n_held
+    n_gathered
         Most values of a row that may be gathered.
     gathers
         Whether the next round collects the values in the brackets instead of narrowing the brackets.
@@ -156,7 +156,7 @@ class QuantileSearch:
     stop: Floats
     found: Doubles
     n_bins: int
-    n_held: int
+    n_gathered: int
     gathers: bool = False
     n_rounds: int = 0
 
@@ -174,7 +174,7 @@ class QuantileSearch:
             high + margin,
             np.full(len(share), np.nan),
             n_bins=min(BINS, max(FEWEST_BINS, tile // 2)),
-            n_held=min(HELD, max(FEWEST_HELD, 2 * tile)),
+            n_gathered=min(MOST_GATHERED, max(FEWEST_GATHERED, 2 * tile)),
         )
 
     @property
@@ -226,7 +226,7 @@ class QuantileSearch:
         before, beyond = chosen == 0, chosen == self.n_bins + 1
         start = np.maximum(np.where(before, tally.low, start), tally.low)
         stop = np.minimum(np.where(beyond, tally.high, stop), tally.high)
-        many = tally.counts[np.arange(len(chosen)), chosen] > self.n_held
+        many = tally.counts[np.arange(len(chosen)), chosen] > self.n_gathered
         # Of brackets that are narrower than rounding, take the start.
         spent = many & (self.n_rounds + 1 >= self.most_rounds)
         found = np.where(spent & np.isnan(self.found), start, self.found)

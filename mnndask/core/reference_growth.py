@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mnndask._typing import Floats, Matrix
 from mnndask.core.arrays import Points, row_dots, row_norms, tile_size
+from mnndask.core.correction import lengthen, moved
 from mnndask.core.model import MergeStep
 from mnndask.core.normalisation import CellsInSpace
 from mnndask.core.reference import ReferenceInSpace
@@ -97,7 +98,7 @@ def _at_once(
         near, _, factors = step.correction(
             own, own, sigma, distances=None if distances is None else distances[at]
         )
-        np.add(own.X, near, out=out[at])
+        out[at] = moved(own.X, near)
         return factors
 
     columns = 3 * len(cells) + PAIR_COPIES * len(batch.ref)
@@ -121,13 +122,17 @@ def _in_passes(
         if step.new is not None:
             factors = work.variance_factors(space.cells, corrected, space.ref, sigma, space.scale)
 
-        def moved(
-            at: slice, X: Matrix = space.cells.X, out: Matrix = corrected, factors: Floats = factors
+        def one(
+            at: slice,
+            X: Matrix = space.cells.X,
+            out: Matrix = corrected,
+            factors: NDArray[np.float64] = factors,
         ) -> None:
             vectors = out[at]
-            out[at] = X[at] + factors[at].astype(vectors.dtype)[:, None] * vectors
+            lengthen(vectors, factors[at])
+            out[at] = moved(X[at], vectors)
 
-        work.map("grow", len(cells), corrected.shape[1], moved, counts=1)
+        work.map("grow", len(cells), corrected.shape[1], one, counts=1)
     return factors
 
 

@@ -31,17 +31,8 @@ class Span:
 
     @classmethod
     def of(cls, cells: Points, n_dims: int, solver: SvdSolver, scale: float) -> Span:
-        """Span of cells whose norms are up to `scale`.
-
-        Cells in tiles are always decomposed by Lanczos' method: it only needs products with vectors, which
-        are sums over tiles.
-        """
-        X = cells.X
-        if cells.tile is None or min(X.shape) <= n_dims:
-            rows = X[: X.shape[0]]
-            U, s, Wt = solver((rows - rows.mean(axis=0)).T, n_dims, scale)
-        else:
-            U, s, Wt = CentredRows(X, cells.tile).leading(solver, n_dims, scale)
+        """Span of cells whose norms are up to `scale`."""
+        U, s, Wt = CentredRows(cells.X, cells.tile).leading(solver, n_dims, scale)
         return cls(U, Wt.T / s)
 
     def loadings(self, X_rest: Floats) -> Floats:

@@ -83,14 +83,14 @@ def _rounding(X: Floats | LinearOperator, scale: float) -> float:
 
 
 class CentredRows(LinearOperator):
-    """Genes × cells, each gene centred; a tile of cells is in memory at once.
+    """Genes × cells, each gene centred.
 
     Parameters
     ----------
     X
         Cells × genes.
     tile
-        Cells to have in memory.
+        Number of cells in memory at once; None for all.
     mean
         Value of each gene that is subtracted; None for its mean over the cells.
     weights
@@ -98,7 +98,7 @@ class CentredRows(LinearOperator):
     """
 
     def __init__(
-        self, X: Matrix, tile: int, mean: Floats | None = None, weights: Floats | None = None
+        self, X: Matrix, tile: int | None, mean: Floats | None = None, weights: Floats | None = None
     ) -> None:
         super().__init__(np.dtype(X.dtype), X.shape[::-1])
         self.X, self.blocks = X, row_blocks(X.shape[0], tile)
@@ -106,7 +106,13 @@ class CentredRows(LinearOperator):
         self.weights = np.ones(X.shape[0], self.dtype) if weights is None else weights
 
     def leading(self, solver: SvdSolver, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
-        """First `n` singular triplets; fewer, if the rest is rounding of data of that scale."""
+        """First `n` singular triplets; fewer, if the rest is rounding of data of that scale.
+
+        Cells in tiles are decomposed by Lanczos' method: it only needs products with vectors, which are sums
+        over tiles.
+        """
+        if len(self.blocks) == 1 or min(self.shape) <= n:
+            return solver(self._block(slice(0, self.shape[1])).T, n, scale)
         norm = np.sqrt(sum(np.linalg.norm(self._block(at)) ** 2 for at in self.blocks))
         if norm > _rounding(self, scale):
             return solver.lanczos(self, n, scale)

@@ -51,9 +51,9 @@ def variance_factors(
     new, ref
         Fitted cells of the batch and of the reference, in the same space.
     inner
-        Precomputed inner products of the cells and `new`; overwritten.
+        Precomputed inner products of the cells and `new`, which must be one tile; overwritten.
     distances
-        Precomputed squared distances of the cells to `ref`; overwritten.
+        Precomputed squared distances of the cells to `ref`, which must be one tile; overwritten.
 
     Returns
     -------
@@ -65,10 +65,9 @@ def variance_factors(
     length 0 has factor 1, and a cell below all fitted cells of its batch aims at the reference's lowest
     projection.
     """
-    if new.whole:
-        batch_weights = lines.batch_weights(new, inner)
-    else:
-        batch_weights = add_batch_weights((lines.batch_weights(tile) for _, tile in new.tiles()), lines.sigma)
+    batch_weights = add_batch_weights(
+        (lines.batch_weights(tile, inner) for _, tile in new.tiles()), lines.sigma
+    )
     if ref.whole:
         return lines.factors(lines.quantiles(lines.target_rank(batch_weights), ref, distances))
     search = lines.search(batch_weights, ref)

@@ -48,7 +48,7 @@ class Workspace(Protocol):
         """How often each cell counts for progress in :meth:`variance_factors`."""
 
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
-        """A matrix that is yet to be filled; its name says what it is, to whoever looks into the folder."""
+        """A matrix that is yet to be filled; its name describes it, for display."""
 
     def map(
         self, stage: str, n_rows: int, columns: int, function: Callable[[slice], T], *, counts: float = 0

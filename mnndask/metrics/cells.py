@@ -20,7 +20,7 @@ def as_coordinates(embedding: ArrayLike, name: str = "embedding") -> NDArray[np.
     cells = given if given.dtype == np.float32 else given.astype(np.float64, copy=False)
     bad = np.flatnonzero(~np.isfinite(cells).all(axis=1))
     if len(bad):
-        what = f"{name} holds NaN or infinity in {len(bad)} cell(s), first in cell {bad[0]}."
+        what = f"{name} contains NaN or infinity in {len(bad)} cell(s), first in cell {bad[0]}."
         raise NonFiniteError(what, "Leave these cells out, also of the labels and batches.")
     return cells
 

@@ -24,8 +24,8 @@ from mnndask.stores.whole_store import arrays_in
 AT_ONCE = 32  # concurrent requests to a web server
 
 NOT_ALL_STORED = (
-    "Copy or write it again. If the missing chunks hold only zeros, which some writers omit, write it with "
-    "zarr.config.set({'array.write_empty_chunks': True})."
+    "Copy or write it again. If the missing chunks contain only zeros, which some writers omit, write it "
+    "with zarr.config.set({'array.write_empty_chunks': True})."
 )
 
 
@@ -69,7 +69,7 @@ def _check_dense(array: Any, label: str) -> set[str]:
     message = (
         f"{label} lacks {missing.sum()} of the {missing.size} chunks of {name}, in all rows of "
         f"the same columns. They count as zeros, since some writers omit chunks of zeros.\n"
-        "If these columns hold other values, copy or write the file again."
+        "If these columns contain other values, copy or write the file again."
     )
     warn(message)
     return _keys(array, missing)
@@ -105,7 +105,7 @@ def check_annotation_chunks(elem: Any, label: str, used: Collection[str] = ()) -
         message = (
             f"{label} lacks chunks of {', '.join(doubtful)}. They count as zeros (in codes: the first "
             "category), since some writers omit chunks of zeros.\n"
-            "If they hold other values, copy the file again; to be sure, write it with "
+            "If they contain other values, copy the file again; to be sure, write it with "
             "zarr.config.set({'array.write_empty_chunks': True})."
         )
         warn(message)

@@ -98,7 +98,7 @@ class LocalTarget:
         return self.partial.exists()
 
     def only_writer(self) -> AbstractContextManager[None]:
-        """Hold a file lock."""
+        """Lock a file while the output is written."""
         return only_writer(self.partial)
 
     def check_ours(self) -> None:
@@ -195,7 +195,7 @@ class RemoteTarget:
                 return []
 
     def only_writer(self) -> AbstractContextManager[None]:
-        """Hold a lease that is visible to other runs."""
+        """Lease the output, visibly to other runs."""
         return self.lease.held()
 
     def check_ours(self) -> None:

@@ -196,7 +196,7 @@ def spoil_a_cell_that_is_not_fitted(folder):
 def test_failure_while_writing(run, folder):
     spoil_a_cell_that_is_not_fitted(folder)
     before = contents(folder)
-    refused(run, "a.h5ad b.h5ad --restrict used -o out.zarr", "batch 'b' holds NaN or infinity in row 2.")
+    refused(run, "a.h5ad b.h5ad --restrict used -o out.zarr", "batch 'b' contains NaN or infinity in row 2.")
     assert {path: file for path, file in contents(folder).items() if ".partial" not in str(path)} == before
     for path in folder.glob("*.partial"):
         with pytest.raises(Exception):  # noqa: B017, PT011 - whatever anndata raises, it must not open

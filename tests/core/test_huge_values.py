@@ -44,14 +44,14 @@ def test_cells_too_long_to_square(kind, options, restrict):
     for by, dtype in [(1e17, np.float32), (1e19, np.float32), (1e37, np.float32), (1e155, np.float64)]:
         batches = A.astype(dtype), with_huge_cells(B, 22, 25, by=by, dtype=dtype)
         lines = refusal(*map(kind, batches), **options, restrict=restrict)
-        assert "batch '1' holds " in lines[0]
+        assert "batch '1' contains " in lines[0]
         assert f"which is too large for distances in {np.dtype(dtype)} (at most " in lines[0]
         assert ("give them in float64" in lines[1]) == (dtype == np.float32)
 
 
 def test_they_are_counted():
     (first, _) = refusal(A, with_huge_cells(B, 3, 9, 21, by=1e200, dtype=np.float64), **RAW)
-    assert "holds 3 cell(s) of length up to " in first
+    assert "contains 3 cell(s) of length up to " in first
 
 
 def test_in_double_precision_they_are_computed():
@@ -84,7 +84,7 @@ def test_but_not_longer_than_a_number_can_be():
     for largest in (np.finfo(np.float32).max, np.finfo(np.float64).max):
         spoiled = with_huge_cells(B, by=1, dtype=np.asarray(largest).dtype)
         spoiled[4] = largest
-        assert "batch '1' holds 1 cell(s) of length up to " in refusal(A.astype(spoiled.dtype), spoiled)[0]
+        assert "batch '1' contains 1 cell(s) of length up to " in refusal(A.astype(spoiled.dtype), spoiled)[0]
 
 
 @pytest.mark.parametrize("by", [1e155, 1e307])
@@ -94,12 +94,14 @@ def test_a_sketch_refuses_them_when_it_is_drawn(by, cell, pilot, monkeypatch):
     monkeypatch.setattr("mnndask.engine.project_cells.PILOT_CELLS", pilot)
     one, two = make_batches((300, 400))
     two[cell] *= by
-    assert "batch '1' holds 1 cell(s)" in refusal(one, two, sketch_size=50, sketch_method="mixed", **RAW)[0]
+    assert (
+        "batch '1' contains 1 cell(s)" in refusal(one, two, sketch_size=50, sketch_method="mixed", **RAW)[0]
+    )
 
 
 def test_cells_that_are_new_to_a_fitted_correction():
     corrector = MNNCorrector(k=5, **RAW).fit([A.astype(np.float32), B.astype(np.float32)])
-    with pytest.raises(InputError, match="batch '1' holds 26 cell"):
+    with pytest.raises(InputError, match="batch '1' contains 26 cell"):
         corrector.transform([(B * 1e19).astype(np.float32)], ["1"])
 
 

@@ -85,7 +85,7 @@ def test_quantiles_by_rounds_equal_sorting(problem, tile, n_sample):
 @given(problem=quantile_problems(), tile=st.integers(30, 300), n_sample=st.integers(1, 300))
 @settings(deadline=None, max_examples=150)
 def test_quantiles_by_many_narrow_rounds_equal_sorting(problem, tile, n_sample):
-    with patch.multiple(quantiles, HELD=3, BINS=8):
+    with patch.multiple(quantiles, MOST_GATHERED=3, BINS=8):
         assert_sorted(*problem, searched(*problem, tile=tile, n_sample=n_sample)[0])
 
 
@@ -98,7 +98,7 @@ def assert_sorted(values, weights, shares, found):
 def test_crowded_brackets_are_narrowed_before_values_are_held():
     values = np.random.default_rng(0).normal(size=(3, 20_000))
     problem = values, np.ones_like(values), np.array([0.1, 0.5, 0.9])
-    with patch.multiple(quantiles, HELD=16, BINS=8):
+    with patch.multiple(quantiles, MOST_GATHERED=16, BINS=8):
         found, rounds = searched(*problem, tile=700, n_sample=256)
     assert [r.gathers for r in rounds].count(False) >= 4  # rounds that narrowed
     widths = [float((r.stop - r.start).max()) for r in rounds[:-1]]

@@ -237,5 +237,5 @@ def test_errors_of_inputs_come_back_from_workers(client, tmp_path):
     spoiled = [X.copy() for X in BATCHES]
     spoiled[1][200, 3] = np.nan
     lazy = [da.from_array(X, chunks=(37, -1)) for X in spoiled]
-    with pytest.raises(InputError, match="batch '1' holds NaN or infinity in row 200"):
+    with pytest.raises(InputError, match="batch '1' contains NaN or infinity in row 200"):
         mnn_correct(*lazy, k=5, restrict=[np.arange(100)] * 3)[0].compute()

@@ -177,7 +177,7 @@ def test_cells_that_are_not_finite_are_named(lazy, split, pilot, monkeypatch):
     adata = as_anndata(wrap(np.vstack(X)))
     adata.obs["s"] = np.repeat(["p", "q"], 60)
     datas, name, row = ([adata], "q", 91) if split else ([wrap(x) for x in X], "1", 31)
-    with pytest.raises(NonFiniteError, match=f"batch '{name}' holds NaN or infinity in row {row}."):
+    with pytest.raises(NonFiniteError, match=f"batch '{name}' contains NaN or infinity in row {row}."):
         sketched(*datas, size=5, batch_key="s", sketch_method="geometric")
 
 

@@ -92,7 +92,7 @@ def test_states_of_different_cells_are_refused(cells):
     for metric in (neighbors_kept, contraction, summarize):
         with pytest.raises(InputError, match="before has 300 cells, and after has 299"):
             metric(X, X[1:], batches)
-        with pytest.raises(InputError, match="after holds NaN"):
+        with pytest.raises(InputError, match="after contains NaN"):
             metric(X, np.where(X > 2, np.nan, X), batches)
 
 

@@ -207,7 +207,7 @@ def test_the_plain_pass_normalises_into_the_same_layout(tmp_path):
 def test_stored_data_of_other_sizes_is_not_taken_for_what_was_asked(tmp_path):
     data.stored(tmp_path, 60, 20, 2)
     assert len(data.stored(tmp_path, 60, 20, 2)) == 2
-    with pytest.raises(SystemExit, match="holds 60 cells x 20 genes in 2 batches"):
+    with pytest.raises(SystemExit, match="contains 60 cells x 20 genes in 2 batches"):
         data.stored(tmp_path, 70, 20, 2)
 
 

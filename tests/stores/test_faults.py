@@ -236,5 +236,5 @@ def test_nan_deep_inside_a_chunk(tmp_path, capsys, where, layout):
     err = capsys.readouterr().err
     assert end.value.code == 2
     assert len(told(err)) == 1
-    assert "batch 'b' holds NaN or infinity in row 37." in err
+    assert "batch 'b' contains NaN or infinity in row 37." in err
     assert (tmp_path / "out.zarr.partial").exists() == ("out.zarr.partial" in err) == (where == "application")

@@ -88,7 +88,7 @@ def test_other_genes_alone_may_be_on_disk(scratch):
 def test_a_batch_that_cannot_be_read_to_its_end_leaves_nothing(scratch):
     batches = make_batches()
     batches[1][61, 3] = np.nan
-    with pytest.raises(NonFiniteError, match="batch '1' holds NaN or infinity in row 61"):
+    with pytest.raises(NonFiniteError, match="batch '1' contains NaN or infinity in row 61"):
         mnn_correct(*lazily(batches, rows=10), scratch=scratch, **ON_DISK | {"n_jobs": 2})
     assert not list(scratch.iterdir())
 

@@ -59,7 +59,14 @@ def _pivots_of_sample(values: Any, weights: Any, share: Any) -> Any:  # pragma: 
 
 @compiled(FAST_SUMS)
 def _bracket(
-    values: Any, weights: Any, share: Any, total: Any, low: Any, before: Any, held: Any, held_weights: Any
+    values: Any,
+    weights: Any,
+    share: Any,
+    total: Any,
+    low: Any,
+    before: Any,
+    gathered: Any,
+    gathered_weights: Any,
 ) -> Any:  # pragma: no cover
     """Bracket the quantile: two values, and the weight up to the first, which does not reach the share.
 
@@ -72,9 +79,9 @@ def _bracket(
         return low, high, before
     n_sampled = 0
     for j in range(0, n, n // SAMPLED):
-        held[n_sampled], held_weights[n_sampled] = values[j], weights[j]
+        gathered[n_sampled], gathered_weights[n_sampled] = values[j], weights[j]
         n_sampled += 1
-    first, second = _pivots_of_sample(held[:n_sampled], held_weights[:n_sampled], share)
+    first, second = _pivots_of_sample(gathered[:n_sampled], gathered_weights[:n_sampled], share)
     first, second = max(low, first), max(low, second)
     while True:
         wide = upto - before
@@ -98,7 +105,7 @@ def _bracket(
 
 @compiled(FAST_SUMS)
 def _gather(
-    values: Any, weights: Any, low: Any, high: Any, held: Any, held_weights: Any
+    values: Any, weights: Any, low: Any, high: Any, gathered: Any, gathered_weights: Any
 ) -> int:  # pragma: no cover
     """Copy values above `low` and at most `high`; return how many. The buffer has space for one more."""
     n, whole = 0, values.size - values.size % STRIP
@@ -108,10 +115,10 @@ def _gather(
             some |= np.int32(values[start + j] > low) & np.int32(values[start + j] <= high)
         if some:
             for j in range(start, start + STRIP):  # without a branch, which would often be mispredicted
-                held[n], held_weights[n] = values[j], weights[j]
+                gathered[n], gathered_weights[n] = values[j], weights[j]
                 n += (values[j] > low) & (values[j] <= high)
     for j in range(whole, values.size):
-        held[n], held_weights[n] = values[j], weights[j]
+        gathered[n], gathered_weights[n] = values[j], weights[j]
         n += (values[j] > low) & (values[j] <= high)
     return n
 
@@ -152,9 +159,9 @@ def _keep_bin_of_target(
 
 @compiled(FAST_SUMS)
 def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> None:  # pragma: no cover
-    """Fill `out`, which holds lower bounds at first; see :func:`weighted_quantiles`."""
+    """Fill `out`, which has lower bounds at first; see :func:`weighted_quantiles`."""
     n = values.shape[1]
-    held, held_weights = np.empty(n + 1, values.dtype), np.empty(n + 1, weights.dtype)
+    gathered, gathered_weights = np.empty(n + 1, values.dtype), np.empty(n + 1, weights.dtype)
     bins, sums = np.empty(n, np.int32), np.empty((N_LANES, N_BINS))
     infinite = values.dtype.type(np.inf)
     for i in range(values.shape[0]):
@@ -169,21 +176,21 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
             continue
         if before >= target:
             continue
-        low, high, before = _bracket(v, w, shares[i], total, low, before, held, held_weights)
-        n_held = _gather(v, w, low, high, held, held_weights)
-        if n_held == 0:  # the share is never reached
+        low, high, before = _bracket(v, w, shares[i], total, low, before, gathered, gathered_weights)
+        n_gathered = _gather(v, w, low, high, gathered, gathered_weights)
+        if n_gathered == 0:  # the share is never reached
             out[i] = max(out[i], v.max())
             continue
-        if n_held > FEW:
-            n_held, before = _keep_bin_of_target(
-                held[:n_held], held_weights[:n_held], before, target, bins, sums
+        if n_gathered > FEW:
+            n_gathered, before = _keep_bin_of_target(
+                gathered[:n_gathered], gathered_weights[:n_gathered], before, target, bins, sums
             )
-        order = np.argsort(held[:n_held])
-        found = held[order[-1]]
+        order = np.argsort(gathered[:n_gathered])
+        found = gathered[order[-1]]
         for j in order:
-            before += held_weights[j]
+            before += gathered_weights[j]
             if before >= target:
-                found = held[j]
+                found = gathered[j]
                 break
         out[i] = max(out[i], found)
 
