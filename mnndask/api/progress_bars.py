@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,7 +58,10 @@ class _TqdmBar:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         # tqdm.auto chooses terminal or notebook; without ipywidgets it would warn and draw text.
-        tqdm = import_module("tqdm.auto" if find_spec("ipywidgets") else "tqdm").tqdm
+        if find_spec("ipywidgets"):
+            from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
         # Draw every update (miniters=1): there is one per block of cells, not per cell.
         self.bar = _narrower(tqdm)(
             desc=title,

@@ -12,6 +12,8 @@ from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Matrix
 from mnndask.core.kernels.pairs import dots_of_rows
 
+ROWS_IN_DOUBLE = 256  # rows that are converted to double precision at once
+
 
 def tile_size(points: Points) -> int:
     """Number of cells in a tile."""
@@ -129,3 +131,11 @@ def row_norms(A: Floats) -> NDArray[np.float64]:
     """Norms of rows, shape ``(n_cells,)``."""
     out: NDArray[np.float64] = np.sqrt(row_dots(A, A))
     return out
+
+
+def weighted_sum(A: Floats, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted sum of rows, shape ``(n_genes,)``, in double precision."""
+    total = np.zeros(A.shape[1])
+    for at in row_blocks(len(A), ROWS_IN_DOUBLE):
+        total += weights[at] @ A[at].astype(np.float64)
+    return total

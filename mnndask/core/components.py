@@ -40,16 +40,16 @@ class Components:
 
         Each batch is centred on the mean of all batches' means and divided by the square root of its number
         of cells, as in fastMNN (``batchelor::multiBatchPCA``). With a `tile`, at most that many cells are in
-        memory at once, and the solver is Lanczos'. `scale` is the largest norm of a cell.
+        memory at once. `scale` is the largest norm of a cell.
 
         A few components of a moderate number of genes are computed from the covariance, which is exact and
-        takes half the time, unless Lanczos' solver is asked for.
+        takes half the time, unless Lanczos' solver is asked for. Others of cells in tiles are Lanczos'.
         """
         dtype = batches[0].dtype
         mean = np.mean([mean_cell(X, tile) for X in batches], axis=0).astype(dtype)
         n_cells = sum(map(len, batches))
-        if tile is None and solver.mode != "irlb" and 2 * n <= len(mean) <= min(n_cells, MOST_GENES):
-            return cls(mean, _of_covariance(batches, mean, n, scale))
+        if solver.mode != "irlb" and 2 * n <= len(mean) <= min(n_cells, tile or MOST_GENES, MOST_GENES):
+            return cls(mean, _of_covariance(batches, mean, n, scale, tile))
         weights = [np.full(len(X), len(X) ** -0.5, dtype) for X in batches]
         cells = CentredRows(Stacked(tuple(batches)), tile, mean, np.concatenate(weights))
         basis, _, _ = cells.leading(solver, n, scale)
@@ -62,12 +62,12 @@ class Components:
         return out
 
 
-def _of_covariance(batches: Sequence[Floats], mean: Floats, n: int, scale: float) -> Floats:
+def _of_covariance(batches: Sequence[Matrix], mean: Floats, n: int, scale: float, tile: int | None) -> Floats:
     """Leading eigenvectors of the batches' mean covariance around a point, in double precision."""
     n_genes = len(mean)
     total = np.zeros((n_genes, n_genes))
     for X in batches:
-        for at in row_blocks(len(X), CELLS_AT_ONCE):
+        for at in row_blocks(len(X), min(tile or CELLS_AT_ONCE, CELLS_AT_ONCE)):
             cells = (X[at] - mean).astype(np.float64)
             total += cells.T @ cells / len(X)
     values, vectors = eigh(total, subset_by_index=[n_genes - n, n_genes - 1], overwrite_a=True)

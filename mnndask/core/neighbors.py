@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Rows
 from mnndask.core.arrays import Points
 from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.pairs import keep_smallest
+
+DOUBT = 4  # tolerances by which two computed distances may be wrong
+DOUBLES = 1024  # others that are converted to double precision at once
 
 
 def nearest(queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]) -> tuple[Rows, Rows]:
@@ -25,7 +29,7 @@ def nearest(queries: Points, others: Points, k: int, tolerance: NDArray[np.float
     queries
         In memory.
     others
-        Visited tile by tile, and once more for queries with more ties than neighbours.
+        Visited tile by tile; and twice more, in double precision, for queries that are in doubt.
     k
         Number of neighbours.
     tolerance
@@ -33,11 +37,22 @@ def nearest(queries: Points, others: Points, k: int, tolerance: NDArray[np.float
 
     Returns
     -------
-    Query rows and other rows of the neighbour relation, ordered by query, then by other.
+    Query rows and other rows of the neighbour relation.
     """
+    (rows, cols), doubtful = searched(queries, others, k, tolerance)
+    if not len(doubtful):
+        return rows, cols
+    more_rows, more_cols = nearest_in_double(queries[doubtful], others, k, tolerance[doubtful])
+    return np.concatenate([rows, doubtful[more_rows]]), np.concatenate([cols, more_cols])
+
+
+def searched(
+    queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]
+) -> tuple[tuple[Rows, Rows], Rows]:
+    """The same for queries that are not in doubt, and those that are; see :func:`without_doubt`."""
     if k >= len(others):
-        return every_pair(len(queries), len(others))
-    return within_ties(queries, others, k, tolerance, *_smallest(queries, others, k + 1))
+        return every_pair(len(queries), len(others)), np.zeros(0, np.intp)
+    return without_doubt(k, tolerance, *_smallest(queries, _tiles(others), k + 1))
 
 
 def every_pair(n_queries: int, n_others: int) -> tuple[Rows, Rows]:
@@ -46,24 +61,56 @@ def every_pair(n_queries: int, n_others: int) -> tuple[Rows, Rows]:
     return rows, cols
 
 
-def within_ties(
-    queries: Points, others: Points, k: int, tolerance: NDArray[np.float64], values: Floats, cols: Rows
+def without_doubt(
+    k: int, tolerance: NDArray[np.float64], values: Floats, cols: Rows
+) -> tuple[tuple[Rows, Rows], Rows]:
+    """Choose neighbours from the ``k + 1`` smallest squared distances, where these decide.
+
+    A query is in doubt if the next distance after the k-th is within the tolerance of it, or so near that
+    rounding decides whether it is. Rounding depends on how cells are divided into blocks and tiles.
+
+    Returns
+    -------
+    Query rows and other rows of the neighbour relation, and the queries that are in doubt.
+    """
+    least = np.partition(values, (k - 1, k), axis=1)[:, k - 1 :]
+    doubt = least[:, 1] <= least[:, 0] + ((1 + DOUBT) * tolerance).astype(values.dtype)
+    rows, at = np.nonzero((values <= least[:, :1]) & ~doubt[:, None])
+    return (rows, cols[rows, at]), np.flatnonzero(doubt)
+
+
+def nearest_in_double(
+    queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]
 ) -> tuple[Rows, Rows]:
-    """The same as :func:`nearest`, from the ``k + 1`` smallest squared distances and the others' rows."""
-    kth = np.partition(values, k - 1, axis=1)[:, k - 1, None]
-    margin = tolerance.astype(values.dtype)[:, None]
-    chosen = values <= kth + margin
-    crowded = chosen.all(axis=1)  # more than k candidates: the row number decides
-    chosen[crowded] = False
-    rows, at = np.nonzero(chosen)
-    cols = cols[rows, at]
-    if crowded.any():
-        many = np.flatnonzero(crowded)
-        free = k - (values < kth - margin).sum(axis=1)[many]
-        more_rows, more_cols = _by_index(queries[many], others, kth[many], margin[many], free)
-        rows, cols = np.concatenate([rows, many[more_rows]]), np.concatenate([cols, more_cols])
-    order = np.lexsort((cols, rows))
-    return rows[order], cols[order]
+    """The same as :func:`nearest`, for fewer neighbours than there are others, in double precision."""
+    queries = _doubles(queries)
+    margin = tolerance[:, None]
+    values, _ = _smallest(queries, _tiles_in_double(others), k)
+    kth = values.max(axis=1, keepdims=True)
+    free = k - (values < kth - margin).sum(axis=1)
+    found = []
+    for start, tile in _tiles_in_double(others):
+        squared = squared_distances(queries, tile)
+        tied = np.abs(squared - kth) <= margin
+        seen = np.cumsum(tied, axis=1)
+        rows, cols = np.nonzero((squared < kth - margin) | (tied & (seen <= free[:, None])))
+        found.append((rows, cols + start))
+        free = free - np.minimum(seen[:, -1], free)
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([cols for _, cols in found])
+
+
+def _tiles(points: Points) -> Iterator[tuple[int, Points]]:
+    return ((at.start, tile) for at, tile in points.tiles())
+
+
+def _tiles_in_double(points: Points) -> Iterator[tuple[int, Points]]:
+    for at, tile in points.tiles():
+        for rows in row_blocks(len(tile), DOUBLES):
+            yield at.start + rows.start, _doubles(tile[rows])
+
+
+def _doubles(points: Points) -> Points:
+    return Points.of(points.X.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -141,35 +188,23 @@ def smallest_both_ways(
         )
 
 
-def _smallest(queries: Points, others: Points, n: int) -> tuple[Floats, Rows]:
-    """The `n` smallest squared distances of each query, unordered, and the rows of the others."""
+def _smallest(queries: Points, tiles: Iterable[tuple[int, Points]], n: int) -> tuple[Floats, Rows]:
+    """The `n` smallest squared distances of each query, unordered, and the rows of the others.
+
+    Tiles of the others come with the number of their first row.
+    """
     values = np.empty((len(queries), 0), queries.squared.dtype)
     cols = np.empty((len(queries), 0), np.intp)
-    for at, tile in others.tiles():
+    for start, tile in tiles:
         squared = squared_distances(queries, tile)
         if len(tile) > n:
             near = np.argpartition(squared, n - 1, axis=1)[:, :n]
             squared = np.take_along_axis(squared, near, axis=1)
         else:
             near = np.broadcast_to(np.arange(len(tile)), squared.shape)
-        values, cols = np.hstack([values, squared]), np.hstack([cols, near + at.start])
+        values, cols = np.hstack([values, squared]), np.hstack([cols, near + start])
         if values.shape[1] > n:
             least = np.argpartition(values, n - 1, axis=1)[:, :n]
             values = np.take_along_axis(values, least, axis=1)
             cols = np.take_along_axis(cols, least, axis=1)
     return values, cols
-
-
-def _by_index(
-    queries: Points, others: Points, kth: Floats, margin: Floats, free: NDArray[np.intp]
-) -> tuple[Rows, Rows]:
-    """All that are clearly nearer than the k-th, and of those tied with it the first `free`."""
-    found = []
-    for at, tile in others.tiles():
-        squared = squared_distances(queries, tile)
-        tied = np.abs(squared - kth) <= margin
-        seen = np.cumsum(tied, axis=1)
-        rows, cols = np.nonzero((squared < kth - margin) | (tied & (seen <= free[:, None])))
-        found.append((rows, cols + at.start))
-        free = free - np.minimum(seen[:, -1], free)
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([cols for _, cols in found])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask._typing import Floats, Matrix
-from mnndask.core.arrays import Points, row_dots, row_norms
+from mnndask.core.arrays import Points, row_dots, row_norms, weighted_sum
 from mnndask.core.components import Components
 from mnndask.core.cosine import SHORTEST
 from mnndask.core.fit_cells import FitCells
@@ -17,6 +17,8 @@ from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.svd import SvdSolver
 from mnndask.core.workspace import Workspace
 from mnndask.errors import warn
+
+CENTRE_DIGITS = 12  # binary digits of the centre's largest coordinate
 
 
 @dataclass(frozen=True)
@@ -190,18 +192,23 @@ def _centred(
 def _centre(
     matrices: Sequence[Matrix], sizes: Sequence[NDArray[np.float64]], typical: float, work: Workspace
 ) -> NDArray[np.float64]:
-    """Mean of all cells, those above the typical norm scaled down: a few huge ones must not shift it."""
+    """Mean of all cells, those above the typical norm scaled down: a few huge ones must not shift it.
+
+    Rounded to few binary digits, so that it is the same for any blocks: what is subtracted decides ties.
+    """
     total = np.zeros(matrices[0].shape[1])
     for X, size in zip(matrices, sizes, strict=True):
-        weights = np.divide(typical, size, out=np.ones(len(size)), where=size > 0).astype(X.dtype)
+        weights = np.divide(typical, size, out=np.ones(len(size)), where=size > 0)
 
-        def one(at: slice, X: Matrix = X, weights: Floats = weights) -> Floats:
-            out: Floats = weights[at] @ X[at]
-            return out
+        def one(at: slice, X: Matrix = X, weights: NDArray[np.float64] = weights) -> NDArray[np.float64]:
+            return weighted_sum(X[at], weights[at])
 
         for part in work.map("centre", len(X), X.shape[1], one, counts=1):
             total += part
-    return total / sum(map(len, matrices))
+    centre = total / sum(map(len, matrices))
+    unit = np.ldexp(1.0, int(np.frexp(np.abs(centre).max(initial=0))[1]) - CENTRE_DIGITS)
+    rounded: NDArray[np.float64] = np.round(centre / unit) * unit
+    return rounded
 
 
 def warn_of_empty_cells(cells: NormalisedCells) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from mnndask._progress import counted_blocks, current_line
 from mnndask._threads import map_blocks, shared_blocks
 from mnndask._typing import Floats, Rows
 from mnndask.core.arrays import Points, tile_size
-from mnndask.core.neighbors import Smallest, nearest, smallest_both_ways, within_ties
+from mnndask.core.neighbors import Smallest, nearest_in_double, searched, smallest_both_ways, without_doubt
 from mnndask.core.workspace import Workspace
+
+Side: TypeAlias = tuple[Points, Points, NDArray[np.float64]]  # queries, others, the queries' tolerances
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,10 @@ def find_pairs(
     """
     sides = (new, ref, tolerances[0]), (ref, new, tolerances[1])
     if _both_at_once(new, ref, k):
-        both = zip(sides, _smallest_of_both(work, new, ref, k + 1, distances), strict=True)
-        found = [_neighbours(work, *side, partial(_chosen, k, smallest), 0) for side, smallest in both]
-    else:
-        halves = [
-            len(new) / len(queries) / 2 for queries, _, _ in sides
-        ]  # for progress: both directions take the same time
-        found = [
-            _neighbours(work, *side, partial(_searched, k), half)
-            for side, half in zip(sides, halves, strict=True)
-        ]
+        smallest = _smallest_of_both(work, new, ref, k + 1, distances)
+        found = [_neighbours(work, side, k, own, 0) for side, own in zip(sides, smallest, strict=True)]
+    else:  # both directions take the same time
+        found = [_neighbours(work, side, k, None, len(new) / len(side[0]) / 2) for side in sides]
     return mutual(found[0], found[1], (len(new), len(ref)))
 
 
@@ -98,21 +94,35 @@ def _both_at_once(new: Points, ref: Points, k: int) -> bool:
 
 
 def _neighbours(
-    work: Workspace,
-    queries: Points,
-    others: Points,
-    tolerance: NDArray[np.float64],
-    of_block: Callable[..., tuple[Rows, Rows]],
-    counts: float,
+    work: Workspace, side: Side, k: int, smallest: Smallest | None, counts: float
 ) -> tuple[Rows, Rows]:
-    """Neighbour relation of all queries, from that of blocks of them."""
+    """Neighbour relation of all queries; those in doubt are looked at once more, in double precision.
 
-    def one(at: slice) -> tuple[Rows, Rows]:
-        query, other = of_block(at, queries[at], others, tolerance[at])
-        return query + at.start, other
+    The smallest distances may be known already. `counts` is what each query counts for progress.
+    """
+    queries, others, tolerance = side
+
+    def one(at: slice) -> tuple[Rows, Rows, Rows]:
+        if smallest is None:
+            (query, other), doubtful = searched(queries[at], others, k, tolerance[at])
+        else:
+            (query, other), doubtful = without_doubt(
+                k, tolerance[at], smallest.values[at], smallest.cells[at]
+            )
+        return query + at.start, other, doubtful + at.start
 
     found = work.map("neighbours", len(queries), 3 * tile_size(others), one, counts=counts)
-    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+    rows, cols, doubtful = map(np.concatenate, zip(*found, strict=True))
+    if not len(doubtful):
+        return rows, cols
+
+    def again(at: slice) -> tuple[Rows, Rows]:
+        some = doubtful[at]
+        query, other = nearest_in_double(queries[some], others, k, tolerance[some])
+        return some[query], other
+
+    more = work.map("ties", len(doubtful), 3 * tile_size(others), again)
+    return np.concatenate([rows, *(r for r, _ in more)]), np.concatenate([cols, *(c for _, c in more)])
 
 
 def _smallest_of_both(
@@ -133,18 +143,6 @@ def _smallest_of_both(
 
     shares = shared_blocks(len(new), work.n_threads)
     return of_new, Smallest.merged(map_blocks(one, shares, work.n_threads))
-
-
-def _searched(
-    k: int, at: slice, queries: Points, others: Points, tolerance: NDArray[np.float64]
-) -> tuple[Rows, Rows]:
-    return nearest(queries, others, k, tolerance)
-
-
-def _chosen(
-    k: int, found: Smallest, at: slice, queries: Points, others: Points, tolerance: NDArray[np.float64]
-) -> tuple[Rows, Rows]:
-    return within_ties(queries, others, k, tolerance, found.values[at], found.cells[at])
 
 
 def mutual(of_new: tuple[Rows, Rows], of_ref: tuple[Rows, Rows], shape: tuple[int, int]) -> tuple[Rows, Rows]:

@@ -59,13 +59,13 @@ class SvdSolver:
                 X, n, n_oversamples=OVERSAMPLES, n_iter=POWER_ITERATIONS, random_state=self.seed
             )
         elif self.mode == "irlb" and n < min(X.shape):
-            return self.lanczos(X, n, scale)
+            return self.lanczos(X, n, rounding)
         else:
             U, s, Wt = np.linalg.svd(X, full_matrices=False)
         kept = s[:n] > rounding
         return U[:, :n][:, kept], s[:n][kept], Wt[:n][kept]
 
-    def lanczos(self, X: Floats | LinearOperator, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
+    def lanczos(self, X: Floats | LinearOperator, n: int, rounding: float) -> tuple[Floats, Floats, Floats]:
         """The same by implicitly restarted Lanczos, for fewer triplets than there are."""
         start = np.random.default_rng(self.seed).uniform(size=min(X.shape)).astype(X.dtype)
         options = {"v0": start, **(self.options or {})}
@@ -73,17 +73,17 @@ class SvdSolver:
             U, s, Wt = svds(X, n, solver="arpack", **options)
         except (ValueError, TypeError, ArpackError) as error:
             raise SolverError(str(error)) from error
-        kept = s[::-1] > _rounding(X, scale)
+        kept = s[::-1] > rounding
         return U[:, ::-1][:, kept], s[::-1][kept], Wt[::-1][kept]
 
 
-def _rounding(X: Floats | LinearOperator, scale: float) -> float:
+def _rounding(X: Matrix, scale: float) -> float:
     """Singular values up to this are rounding of data of that scale."""
     return float(10 * np.sqrt(max(X.shape)) * np.finfo(X.dtype).eps * scale)
 
 
 class CentredRows(LinearOperator):
-    """Genes × cells, each gene centred.
+    """Genes × cells, each gene centred; its products with vectors are in double precision.
 
     Parameters
     ----------
@@ -100,10 +100,10 @@ class CentredRows(LinearOperator):
     def __init__(
         self, X: Matrix, tile: int | None, mean: Floats | None = None, weights: Floats | None = None
     ) -> None:
-        super().__init__(np.dtype(X.dtype), X.shape[::-1])
+        super().__init__(np.dtype(np.float64), X.shape[::-1])
         self.X, self.blocks = X, row_blocks(X.shape[0], tile)
-        self.mean = mean_cell(X, tile).astype(self.dtype) if mean is None else mean
-        self.weights = np.ones(X.shape[0], self.dtype) if weights is None else weights
+        self.mean = mean_cell(X, tile).astype(X.dtype) if mean is None else mean
+        self.weights = np.ones(X.shape[0], X.dtype) if weights is None else weights
 
     def leading(self, solver: SvdSolver, n: int, scale: float) -> tuple[Floats, Floats, Floats]:
         """First `n` singular triplets; fewer, if the rest is rounding of data of that scale.
@@ -113,11 +113,13 @@ class CentredRows(LinearOperator):
         """
         if len(self.blocks) == 1 or min(self.shape) <= n:
             return solver(self._block(slice(0, self.shape[1])).T, n, scale)
-        norm = np.sqrt(sum(np.linalg.norm(self._block(at)) ** 2 for at in self.blocks))
-        if norm > _rounding(self, scale):
-            return solver.lanczos(self, n, scale)
         n_genes, n_cells = self.shape
-        return np.zeros((n_genes, 0), self.dtype), np.zeros(0, self.dtype), np.zeros((0, n_cells), self.dtype)
+        found: tuple[Floats, ...] = np.zeros((n_genes, 0)), np.zeros(0), np.zeros((0, n_cells))
+        rounding = _rounding(self.X, scale)
+        if np.sqrt(sum(np.linalg.norm(self._block(at)) ** 2 for at in self.blocks)) > rounding:
+            found = solver.lanczos(self, n, rounding)
+        U, s, Wt = (part.astype(self.X.dtype) for part in found)
+        return U, s, Wt
 
     def _block(self, at: slice) -> Floats:
         out: Floats = (self.X[at] - self.mean) * self.weights[at, None]
