@@ -12,7 +12,7 @@ from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Matrix
 from mnndask.core.kernels.pairs import dots_of_rows
 
-ROWS_IN_DOUBLE = 256  # rows that are converted to double precision at once
+ROWS_IN_DOUBLE, CELLS_IN_DOUBLE = 256, 1024  # rows that are converted to double precision at once
 
 
 def tile_size(points: Points) -> int:
@@ -76,6 +76,20 @@ class Points:
         """Iterate over tiles: which cells they are, and the cells in memory."""
         for at in row_blocks(len(self), self.tile):
             yield at, self[at]
+
+
+@dataclass(frozen=True)
+class DoublePoints(Points):
+    """Cells that are converted to double precision when they are looked at, a few at once."""
+
+    @classmethod
+    def around(cls, points: Points) -> DoublePoints:
+        """The same cells."""
+        return cls(points.X, points.squared, min(points.tile or CELLS_IN_DOUBLE, CELLS_IN_DOUBLE))
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Points:
+        """Some of the cells, in memory and in double precision."""
+        return Points.of(self.X[rows].astype(np.float64))
 
 
 @dataclass(frozen=True)

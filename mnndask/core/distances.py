@@ -60,7 +60,11 @@ class Tolerances:
     squared_distance: float  # of the cell's norm, squared
     projection: float  # of the largest norm
     doubtful: float  # of the largest norm: a smaller difference is computed again in double precision
+    beside: float  # of the largest norm: rounding may decide on which side of a cell one is that is so near
     reach: float  # of the total weight
+    share: (
+        float  # of the total weight: rounding may move a cell's rank by this much, with distances about sigma
+    )
     vector: float  # of the cell's norm: an anchor vector shorter than this is rounding
 
     @classmethod
@@ -69,5 +73,9 @@ class Tolerances:
         return DOUBLE if dtype == np.float64 else SINGLE
 
 
-DOUBLE = Tolerances(squared_distance=1e-10, projection=1e-11, doubtful=0, reach=1e-12, vector=1e-14)
-SINGLE = Tolerances(squared_distance=1e-6, projection=1e-8, doubtful=1e-5, reach=1e-12, vector=1e-6)
+DOUBLE = Tolerances(
+    squared_distance=1e-10, projection=1e-11, doubtful=0, beside=0, reach=1e-12, share=0, vector=1e-14
+)
+SINGLE = Tolerances(
+    squared_distance=1e-6, projection=1e-8, doubtful=1e-5, beside=1e-7, reach=1e-12, share=2.5e-7, vector=1e-6
+)

@@ -12,6 +12,7 @@ from mnndask._typing import Block, Floats, Matrix, Rows
 from mnndask.core.arrays import Points, tile_size
 from mnndask.core.components import Components
 from mnndask.core.correction import lengthen, moved
+from mnndask.core.doubt import factors_in_double
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.kernels.buffers import buffer, products, reuse_buffers
 from mnndask.core.kernels.few_dims import has_few_dims
@@ -120,7 +121,9 @@ class MergeStep:
             if unknown.any():
                 rows = slice(None) if inner is not None or unknown.all() else np.flatnonzero(unknown)
                 lines = Lines.of(own[rows], near[rows], sigma, self.scale)
-                found = variance_factors(lines, self.new, self.ref, inner, distances)
+                found, doubtful = variance_factors(lines, self.new, self.ref, inner, distances)
+                if (again := np.arange(len(cells))[rows][doubtful & unknown[rows]]).size:
+                    found[doubtful & unknown[rows]] = factors_in_double(cells[again], own[again], self, sigma)
                 factors[rows] = np.where(unknown[rows], found, factors[rows])
             for vectors in (near, rest):
                 lengthen(vectors, factors)

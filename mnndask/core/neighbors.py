@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Rows
-from mnndask.core.arrays import Points
+from mnndask.core.arrays import DoublePoints, Points
 from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.pairs import keep_smallest
 
 DOUBT = 4  # tolerances by which two computed distances may be wrong
-DOUBLES = 1024  # others that are converted to double precision at once
 
 
 def nearest(queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]) -> tuple[Rows, Rows]:
@@ -52,7 +50,7 @@ def searched(
     """The same for queries that are not in doubt, and those that are; see :func:`without_doubt`."""
     if k >= len(others):
         return every_pair(len(queries), len(others)), np.zeros(0, np.intp)
-    return without_doubt(k, tolerance, *_smallest(queries, _tiles(others), k + 1))
+    return without_doubt(k, tolerance, *_smallest(queries, others, k + 1))
 
 
 def every_pair(n_queries: int, n_others: int) -> tuple[Rows, Rows]:
@@ -83,34 +81,20 @@ def nearest_in_double(
     queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]
 ) -> tuple[Rows, Rows]:
     """The same as :func:`nearest`, for fewer neighbours than there are others, in double precision."""
-    queries = _doubles(queries)
+    queries, others = DoublePoints.around(queries)[:], DoublePoints.around(others)
     margin = tolerance[:, None]
-    values, _ = _smallest(queries, _tiles_in_double(others), k)
+    values, _ = _smallest(queries, others, k)
     kth = values.max(axis=1, keepdims=True)
     free = k - (values < kth - margin).sum(axis=1)
     found = []
-    for start, tile in _tiles_in_double(others):
+    for at, tile in others.tiles():
         squared = squared_distances(queries, tile)
         tied = np.abs(squared - kth) <= margin
         seen = np.cumsum(tied, axis=1)
         rows, cols = np.nonzero((squared < kth - margin) | (tied & (seen <= free[:, None])))
-        found.append((rows, cols + start))
+        found.append((rows, cols + at.start))
         free = free - np.minimum(seen[:, -1], free)
     return np.concatenate([rows for rows, _ in found]), np.concatenate([cols for _, cols in found])
-
-
-def _tiles(points: Points) -> Iterator[tuple[int, Points]]:
-    return ((at.start, tile) for at, tile in points.tiles())
-
-
-def _tiles_in_double(points: Points) -> Iterator[tuple[int, Points]]:
-    for at, tile in points.tiles():
-        for rows in row_blocks(len(tile), DOUBLES):
-            yield at.start + rows.start, _doubles(tile[rows])
-
-
-def _doubles(points: Points) -> Points:
-    return Points.of(points.X.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -188,21 +172,18 @@ def smallest_both_ways(
         )
 
 
-def _smallest(queries: Points, tiles: Iterable[tuple[int, Points]], n: int) -> tuple[Floats, Rows]:
-    """The `n` smallest squared distances of each query, unordered, and the rows of the others.
-
-    Tiles of the others come with the number of their first row.
-    """
+def _smallest(queries: Points, others: Points, n: int) -> tuple[Floats, Rows]:
+    """The `n` smallest squared distances of each query, unordered, and the rows of the others."""
     values = np.empty((len(queries), 0), queries.squared.dtype)
     cols = np.empty((len(queries), 0), np.intp)
-    for start, tile in tiles:
+    for at, tile in others.tiles():
         squared = squared_distances(queries, tile)
         if len(tile) > n:
             near = np.argpartition(squared, n - 1, axis=1)[:, :n]
             squared = np.take_along_axis(squared, near, axis=1)
         else:
             near = np.broadcast_to(np.arange(len(tile)), squared.shape)
-        values, cols = np.hstack([values, squared]), np.hstack([cols, near + start])
+        values, cols = np.hstack([values, squared]), np.hstack([cols, near + at.start])
         if values.shape[1] > n:
             least = np.argpartition(values, n - 1, axis=1)[:, :n]
             values = np.take_along_axis(values, least, axis=1)

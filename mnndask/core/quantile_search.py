@@ -64,14 +64,18 @@ def _bin_that_reaches(sums: Doubles, counts: Counts, target: Doubles) -> Counts:
     return chosen
 
 
-def _first_to_reach(rows: Counts, values: Floats, weights: Floats, target: Doubles) -> Doubles:
+def _first_to_reach(
+    rows: Counts, values: Floats, weights: Floats, target: Doubles, rounding: Doubles
+) -> tuple[Doubles, NDArray[np.bool_]]:
     """Of the values of each row, the first in ascending order that reaches the target, else the largest.
+
+    And whether it would be another if the sum of weights differed by as much as rounding.
 
     Parameters
     ----------
     rows, values, weights
         An entry each value. A row without any gets NaN.
-    target
+    target, rounding
         Shape ``(n_rows,)``.
     """
     order = np.lexsort((values, rows))
@@ -81,10 +85,21 @@ def _first_to_reach(rows: Counts, values: Floats, weights: Floats, target: Doubl
     # Each row's own sum: one over all rows would lose digits.
     own = np.zeros((len(target), n_values.max(initial=0)))
     own[rows, np.arange(len(rows)) - first[rows]] = weights
-    short = (np.cumsum(own, axis=1) < target[:, None]).sum(axis=1)
+    beyond = np.cumsum(own, axis=1) - target[:, None]
+    short = (beyond < 0).sum(axis=1)
     out = np.full(len(target), np.nan)
     some = n_values > 0
     out[some] = values[(first + np.minimum(short, n_values - 1))[some]]
+    doubtful = (np.abs(beyond) < rounding[:, None]).any(axis=1) | (np.abs(target) < rounding)
+    return out, doubtful & some
+
+
+def rescaling(least: Floats, smaller: Floats, sigma: float) -> Doubles:
+    """Factors that make weights relative to a smaller squared distance.
+
+    In double precision: rounded, they would shift the balance between tiles.
+    """
+    out: Doubles = np.exp(to_log_weights(least.astype(np.float64) - smaller, sigma))
     return out
 
 
@@ -116,7 +131,7 @@ class Tally:
     def plus(self, other: Tally, sigma: float) -> Tally:
         """Tally of both tiles."""
         least = np.minimum(self.least, other.least)
-        own, its = (np.exp(to_log_weights(part.least - least, sigma)).astype(float) for part in (self, other))
+        own, its = rescaling(self.least, least, sigma), rescaling(other.least, least, sigma)
         return Tally(
             least,
             self.sums * own[:, None] + other.sums * its[:, None],
@@ -141,6 +156,10 @@ class QuantileSearch:
         Bracket of each row.
     found
         Quantiles; NaN where they are still sought.
+    doubtful
+        Whether rounding may decide them.
+    margin
+        Share of the total weight that counts as rounding.
     n_bins
         Bins of a bracket in each round that narrows it.
     n_gathered
@@ -155,24 +174,36 @@ class QuantileSearch:
     start: Floats
     stop: Floats
     found: Doubles
+    doubtful: NDArray[np.bool_]
+    margin: float
     n_bins: int
     n_gathered: int
     gathers: bool = False
     n_rounds: int = 0
 
     @classmethod
-    def around(cls, share: Doubles, sample: Floats, tile: int) -> QuantileSearch:
+    def around(
+        cls,
+        share: Doubles,
+        sample: Floats,
+        tile: int,
+        doubtful: NDArray[np.bool_] | None = None,
+        margin: float = 0,
+    ) -> QuantileSearch:
         """Begin with the range of a sample of values, widened by half; a good sample saves rounds.
 
-        `tile` is the number of values in a tile: a tally is no larger.
+        `tile` is the number of values in a tile: a tally is no larger. Rows whose share is doubtful have
+        doubtful quantiles.
         """
         low, high = sample.min(axis=1), sample.max(axis=1)
-        margin = (high - low) / 2
+        half = (high - low) / 2
         return cls(
             share,
-            low - margin,
-            high + margin,
+            low - half,
+            high + half,
             np.full(len(share), np.nan),
+            np.zeros(len(share), np.bool_) if doubtful is None else doubtful,
+            margin,
             n_bins=min(BINS, max(FEWEST_BINS, tile // 2)),
             n_gathered=min(MOST_GATHERED, max(FEWEST_GATHERED, 2 * tile)),
         )
@@ -214,11 +245,15 @@ class QuantileSearch:
 
     def after(self, tally: Tally) -> QuantileSearch:
         """Next round, from the tally of all tiles."""
-        target = self.share * tally.sums.sum(axis=1)
+        total = tally.sums.sum(axis=1)
+        target = self.share * total
         if self.gathers:
-            found = _first_to_reach(tally.rows, tally.values, tally.weights, target - tally.sums[:, 0])
+            found, doubtful = _first_to_reach(
+                tally.rows, tally.values, tally.weights, target - tally.sums[:, 0], self.margin * total
+            )
             found = np.where(np.isnan(self.found), found, self.found)
-            return replace(self, found=np.where(np.isnan(found), self.start, found))
+            found = np.where(np.isnan(found), self.start, found)
+            return replace(self, found=found, doubtful=self.doubtful | doubtful)
         chosen = _bin_that_reaches(tally.sums, tally.counts, target)
         width = (self.stop - self.start) / self.n_bins
         start = self.start + ((chosen - 1 - SLACK) * width).astype(width.dtype)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask._typing import Floats, Matrix
-from mnndask.core.arrays import Points, row_dots, row_norms, tile_size
+from mnndask._typing import Floats, Matrix, Rows
+from mnndask.core.arrays import CELLS_IN_DOUBLE, Points, row_dots, row_norms, tile_size
 from mnndask.core.correction import lengthen, moved
+from mnndask.core.doubt import factors_in_double
 from mnndask.core.model import MergeStep
 from mnndask.core.normalisation import CellsInSpace
 from mnndask.core.reference import ReferenceInSpace
@@ -120,7 +121,10 @@ def _in_passes(
     factors = np.ones(len(cells))
     for space, corrected in zip(spaces, out, strict=True):
         if step.new is not None:
-            factors = work.variance_factors(space.cells, corrected, space.ref, sigma, space.scale)
+            factors, doubtful = work.variance_factors(space.cells, corrected, space.ref, sigma, space.scale)
+            if doubtful.any():
+                rows = np.flatnonzero(doubtful)
+                factors[rows] = _in_double(work, step, cells, space, rows, sigma)
 
         def one(
             at: slice,
@@ -134,6 +138,19 @@ def _in_passes(
 
         work.map("grow", len(cells), corrected.shape[1], one, counts=1)
     return factors
+
+
+def _in_double(
+    work: Workspace, step: MergeStep, cells: Points, space: BatchInSpace, rows: Rows, sigma: float
+) -> NDArray[np.float64]:
+    """Variance factors of some cells in a space, decided in double precision."""
+    in_space = replace(step, near_vectors=space.vectors, new=space.cells, ref=space.ref, scale=space.scale)
+
+    def one(at: slice) -> NDArray[np.float64]:
+        return factors_in_double(cells[rows[at]], space.cells[rows[at]], in_space, sigma)
+
+    columns = 2 * PAIR_COPIES * max(CELLS_IN_DOUBLE, len(space.ref))
+    return np.concatenate(work.map("variance-double", len(rows), columns, one))
 
 
 def grown(

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from mnndask._blocks import GENES_PER_BLOCK, row_blocks
 from mnndask._typing import Floats, Matrix
-from mnndask.core.arrays import Points, drop_rounding, tile_size
+from mnndask.core.arrays import DoublePoints, Points, drop_rounding, tile_size
 from mnndask.core.distances import (
     bits_of,
     inverse_sigma,
@@ -64,11 +64,12 @@ def anchor_vectors(
 
 def log_densities(work: Workspace, anchors: Points, sigma: float) -> NDArray[np.float64]:
     """Logarithm of the density of anchors at each anchor, shape ``(n_anchors,)``; see :func:`density`."""
+    anchors = DoublePoints.around(anchors)  # so that the densities are the same for any blocks and tiles
 
     def one(at: slice) -> NDArray[np.float64]:
         return density(anchors[at], at.start, anchors, sigma)
 
-    parts = work.map("density", len(anchors), 2 * tile_size(anchors), one)
+    parts = work.map("density", len(anchors), 4 * tile_size(anchors) + 2 * anchors.X.shape[1], one)
     out: NDArray[np.float64] = np.log(np.concatenate(parts))
     return out
 
@@ -175,13 +176,13 @@ def _weigh(
     sigma: float,
     sums: _Sums,
     inner: Floats | None = None,
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, NDArray[np.float64]]:
     """Weights of a tile of anchors relative to the largest so far, and the factors that rescale earlier sums.
 
     Updates the sums.
     """
     weights = products("smoothing", cells.X, tile.X) if inner is None else inner
-    shrink = np.empty_like(sums.top)
+    shrink = np.empty(len(cells))
     rate = inverse_sigma(sigma, squared_distance_bound(cells, tile), weights.dtype)
     weigh_by_distance(
         weights,

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from mnndask._blocks import cached_blocks
 from mnndask._typing import Floats
 from mnndask.core.arrays import Points, row_dots, unit_rows
-from mnndask.core.distances import Tolerances, bits_of, inverse_sigma, squared_distance_bound, to_log_weights
+from mnndask.core.distances import Tolerances, bits_of, inverse_sigma, squared_distance_bound
 from mnndask.core.kernels.buffers import buffer, products
 from mnndask.core.kernels.few_dims import has_few_dims, packed, padded, weigh_by_lines_in_few_dims
 from mnndask.core.kernels.pairs import settle_small, sum_weights, weigh_by_lines
 from mnndask.core.kernels.quantiles import weighted_quantiles
-from mnndask.core.quantile_search import QuantileSearch, Tally, add_tallies
+from mnndask.core.quantile_search import QuantileSearch, Tally, add_tallies, rescaling
 
 Visit: TypeAlias = Callable[[slice, Floats, Floats], None]
 PAIR_COPIES = 3  # values in memory for each cell and other cell: projection, weight and distance
@@ -36,7 +36,7 @@ def variance_factors(
     ref: Points,
     inner: Floats | None = None,
     distances: Floats | None = None,
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Factor by which each cell's correction vector is lengthened.
 
     The cells of the batch and of the reference are projected on the cell's correction vector, and weighted by
@@ -57,7 +57,8 @@ def variance_factors(
 
     Returns
     -------
-    Factors of at least 1, shape ``(n_cells,)``.
+    Factors of at least 1, and whether rounding may decide them, as a sum of weights nearly equals a rank or a
+    cell lies nearly beside another; see :mod:`mnndask.core.doubt`. Shapes ``(n_cells,)``.
 
     References
     ----------
@@ -69,11 +70,12 @@ def variance_factors(
         (lines.batch_weights(tile, inner) for _, tile in new.tiles()), lines.sigma
     )
     if ref.whole:
-        return lines.factors(lines.quantiles(lines.target_rank(batch_weights), ref, distances))
+        quantiles, doubtful = lines.quantiles(lines.target_rank(batch_weights), ref, distances)
+        return lines.factors(quantiles), doubtful | batch_weights.doubtful
     search = lines.search(batch_weights, ref)
     while not search.done:
         search = search.after(add_tallies(_tallies(lines, search, ref), lines.sigma))
-    return lines.factors(search.found)
+    return lines.factors(search.found), search.doubtful
 
 
 def _tallies(lines: Lines, search: QuantileSearch, ref: Points) -> Iterator[Tally]:
@@ -91,17 +93,25 @@ class BatchWeights:
         Smallest squared distance to the line, to which weights are relative, shape ``(n_cells,)``.
     total, below
         Sums of weights, shape ``(n_cells,)``.
+    doubtful
+        Whether rounding may decide on which side of the cell another is, shape ``(n_cells,)``.
     """
 
     least: Floats
     total: NDArray[np.float64]
     below: NDArray[np.float64]
+    doubtful: NDArray[np.bool_]
 
     def plus(self, other: BatchWeights, sigma: float) -> BatchWeights:
         """Sum over both tiles."""
         least = np.minimum(self.least, other.least)
-        own, its = (np.exp(to_log_weights(part.least - least, sigma)).astype(float) for part in (self, other))
-        return BatchWeights(least, self.total * own + other.total * its, self.below * own + other.below * its)
+        own, its = rescaling(self.least, least, sigma), rescaling(other.least, least, sigma)
+        return BatchWeights(
+            least,
+            self.total * own + other.total * its,
+            self.below * own + other.below * its,
+            self.doubtful | other.doubtful,
+        )
 
 
 def add_batch_weights(weights: Iterable[BatchWeights], sigma: float) -> BatchWeights:
@@ -125,6 +135,8 @@ class Lines:
         Bandwidth: weights are ``exp(-squared distance to the line / sigma)``.
     scale
         Largest norm of a fitted cell; tolerances are relative to it.
+    tolerances
+        Those for the cells' precision.
     """
 
     cells: Points
@@ -133,17 +145,27 @@ class Lines:
     own: NDArray[np.float64]
     sigma: float
     scale: float
+    tolerances: Tolerances
 
     @classmethod
-    def of(cls, cells: Points, vectors: Floats, sigma: float, scale: float) -> Lines:
+    def of(
+        cls,
+        cells: Points,
+        vectors: Floats,
+        sigma: float,
+        scale: float,
+        tolerances: Tolerances | None = None,
+    ) -> Lines:
         """Lines of cells along their correction vectors."""
         directions, lengths = unit_rows(vectors)
-        return cls(cells, directions, lengths, row_dots(cells.X, directions), sigma, scale)
+        own = row_dots(cells.X, directions)
+        chosen = tolerances or Tolerances.of(directions.dtype)
+        return cls(cells, directions, lengths, own, sigma, scale, chosen)
 
     @property
-    def tolerances(self) -> Tolerances:
-        """Tolerances for the cells' precision."""
-        return Tolerances.of(self.directions.dtype)
+    def margin(self) -> float:
+        """Share of a total weight that counts as rounding. Weights are as wrong as distances over sigma."""
+        return self.tolerances.share * max(1.0, self.scale**2 / self.sigma)
 
     def project(
         self,
@@ -232,33 +254,36 @@ class Lines:
     def batch_weights(self, new: Points, inner: Floats | None = None) -> BatchWeights:
         """Weights of a tile of the batch's fitted cells."""
         total, below = np.empty((2, len(self.cells)))
-        doubtful, limit = (
+        undecided = np.empty(len(self.cells), np.bool_)
+        doubtful, limit, near = (
             self.directions.dtype.type(tolerance * self.scale)
-            for tolerance in (self.tolerances.doubtful, self.tolerances.projection)
+            for tolerance in (self.tolerances.doubtful, self.tolerances.projection, self.tolerances.beside)
         )
 
         def count(rows: slice, projections: Floats, weights: Floats) -> None:
             if doubtful:  # rounding may change the sign of a small difference
                 sides = self.cells.X[rows], self.directions[rows], new.X
                 settle_small(projections, doubtful, self.lengths[rows], *sides)
-            sum_weights(projections, weights, limit, total[rows], below[rows])
+            sum_weights(projections, weights, limit, near, total[rows], below[rows], undecided[rows])
 
-        return BatchWeights(self.visit(new, count, inner), total, below)
+        return BatchWeights(self.visit(new, count, inner), total, below, undecided)
 
     def quantiles(
         self, shares: NDArray[np.float64], ref: Points, distances: Floats | None = None
-    ) -> NDArray[np.float64]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Projections at which the reference's weight reaches the shares, at least the vectors' lengths.
 
-        All of the reference is in memory.
+        And whether rounding may decide them. All of the reference is in memory.
         """
-        out = np.empty(len(self.cells))
+        out, doubtful = np.empty(len(self.cells)), np.empty(len(self.cells), np.bool_)
 
         def find(rows: slice, projections: Floats, weights: Floats) -> None:
-            out[rows] = weighted_quantiles(projections, weights, shares[rows], self.lengths[rows])
+            out[rows], doubtful[rows] = weighted_quantiles(
+                projections, weights, shares[rows], self.lengths[rows], self.margin
+            )
 
         self.visit(ref, find, distances, are_squared=True)
-        return out
+        return out, doubtful
 
     def target_rank(self, weights: BatchWeights) -> NDArray[np.float64]:
         """Rank of each cell in its batch: the share of the reference's weight that its vector must reach.
@@ -272,7 +297,8 @@ class Lines:
         """Begin the search for the reference's quantiles, around the projections of its first cells."""
         tile = ref.tile or len(ref)
         sample = self.project(ref[: min(SAMPLED, tile)])[0]
-        return QuantileSearch.around(self.target_rank(weights), sample, tile)
+        rank = self.target_rank(weights)
+        return QuantileSearch.around(rank, sample, tile, weights.doubtful, self.margin)
 
     def tally(self, search: QuantileSearch, ref: Points) -> Tally:
         """Tally of a tile of the reference."""

@@ -81,10 +81,11 @@ class Workspace(Protocol):
 
     def variance_factors(
         self, cells: Points, vectors: Matrix, ref: Points, sigma: float, scale: float
-    ) -> NDArray[np.float64]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Variance factors of all fitted cells of a batch, relative to the batch itself and to `ref`.
 
-        `vectors` are their correction vectors. Sums over tiles may be spread over processes.
+        And whether rounding may decide them. `vectors` are the cells' correction vectors. Sums over tiles may
+        be spread over processes.
         """
 
 
@@ -132,11 +133,12 @@ class WorkspaceInMemory:
 
     def variance_factors(
         self, cells: Points, vectors: Floats, ref: Points, sigma: float, scale: float
-    ) -> NDArray[np.float64]:
-        """Variance factors of all fitted cells of a batch."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Variance factors of all fitted cells of a batch, and whether rounding may decide them."""
 
-        def one(at: slice) -> NDArray[np.float64]:
+        def one(at: slice) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
             return variance_factors(Lines.of(cells[at], vectors[at], sigma, scale), cells, ref)
 
         columns = PAIR_COPIES * max(tile_size(cells), tile_size(ref))
-        return np.concatenate(self.map("variance", len(cells), columns, one, counts=1))
+        factors, doubtful = zip(*self.map("variance", len(cells), columns, one, counts=1), strict=True)
+        return np.concatenate(factors), np.concatenate(doubtful)

@@ -83,8 +83,11 @@ class TiledWorkspace:
 
     def variance_factors(
         self, cells: Points, vectors: Matrix, ref: Points, sigma: float, scale: float
-    ) -> NDArray[np.float64]:
-        """Return the variance factors of all fitted cells of a batch. Triggers several computes."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the variance factors of all fitted cells of a batch, and which of them rounding may decide.
+
+        Triggers several computes.
+        """
         return VarianceReduction(cells, vectors, ref, sigma, scale).factors(self.tile, self.n_jobs)
 
 

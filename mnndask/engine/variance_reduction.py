@@ -56,8 +56,11 @@ class VarianceReduction:
     sigma: float
     scale: float
 
-    def factors(self, tile: int, n_jobs: int | None) -> NDArray[np.float64]:
-        """Return the factors, shape ``(n_cells,)``. Triggers a compute per round of the search, plus two."""
+    def factors(self, tile: int, n_jobs: int | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the factors, and whether rounding may decide them, shape ``(n_cells,)``.
+
+        Triggers a compute per round of the search, plus two.
+        """
         blocks = row_blocks(len(self.cells), tile)
         searches = self._begin(blocks, n_jobs)
         while todo := [i for i, search in enumerate(searches) if not search.done]:
@@ -72,7 +75,7 @@ class VarianceReduction:
             n_jobs,
             len(self.cells),
         )
-        return np.concatenate(factors)
+        return np.concatenate(factors), np.concatenate([search.doubtful for search in searches])
 
     def _lines(self, at: slice) -> Lines:
         return Lines.of(self.cells[at], self.vectors[at], self.sigma, self.scale)

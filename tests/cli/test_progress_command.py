@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from helpers import STAGE, as_anndata
-from terminals import BATCHES, STAGES, check_stages, seen
+from terminals import BATCHES, STAGES, Terminal, check_stages, seen
+
+from mnndask.cli.main import main
+from mnndask.io import anndata_writer
 
 OF_COMMAND = ["reading cells", *STAGES[:3], "writing"]
 CONTROLS = re.compile(r"[\r\x08\x1b]")
-FAILING = """
+WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import mnndask.io.output
+import mnndask.io.anndata_writer
 from mnndask.cli.main import main
 
 def put(*_):
     print("at work", flush=True)
-    time.sleep({seconds})
-    raise OSError(28, "No space left on device")
+    time.sleep(1)
 
 mnndask.io.anndata_writer._put = put
 main(sys.argv[1:])
@@ -34,12 +38,15 @@ PLAIN = "import sys; from mnndask.cli.main import main; main(sys.argv[1:])"
 
 @pytest.fixture
 def command(tmp_path):
-    """Function that runs the command with stderr on a terminal or a pipe; gives status, stdout and stderr."""
+    """Function that runs the command in a process of its own, with stderr on a terminal.
+
+    Gives status, stdout and stderr.
+    """
     for name, X in zip("ab", BATCHES, strict=True):
         as_anndata(X, name).write_h5ad(tmp_path / f"{name}.h5ad")
 
-    def run(*words, program=PLAIN, terminal=True, signal_=None):
-        ours, theirs = pty.openpty() if terminal else os.pipe()
+    def run(*words, program=PLAIN, signal_=None):
+        ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-c", program, "correct", "a.h5ad", "b.h5ad", "-o", "out.zarr", *words],
             cwd=tmp_path,
@@ -83,8 +90,23 @@ def test_command_in_a_terminal(command):
     assert out.splitlines()[-1].startswith("corrected 130 cells")
 
 
-def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(command):
-    status, out, err = command(terminal=False)
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Function that runs the command in this process; gives status, stdout, and stderr."""
+    monkeypatch.chdir(tmp_path)
+    for name, X in zip("ab", BATCHES, strict=True):
+        as_anndata(X, name).write_h5ad(tmp_path / f"{name}.h5ad")
+
+    def run(*words, err):
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main(["correct", "a.h5ad", "b.h5ad", "-o", "out.zarr", *words])
+        return ended.value.code, out.getvalue(), err.getvalue()
+
+    return run
+
+
+def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(here):
+    status, out, err = here(err=io.StringIO())
     assert status == 0
     assert not CONTROLS.search(out + err)
     assert out.splitlines()[-1].startswith("corrected 130 cells")
@@ -92,28 +114,36 @@ def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(command):
     assert told == OF_COMMAND
 
 
-def test_quiet_command_through_a_pipe_says_nothing(command):
-    assert command("--quiet", terminal=False) == (0, "", "")
+def test_quiet_command_through_a_pipe_says_nothing(here):
+    assert here("--quiet", err=io.StringIO()) == (0, "", "")
 
 
-def test_quiet_command_in_a_terminal_says_warnings_and_errors_only(command):
-    status, out, err = command("--quiet", "-k", "65")
+def test_quiet_command_in_a_terminal_says_warnings_and_errors_only(here):
+    status, out, err = here("--quiet", "-k", "65", err=Terminal())
     assert (status, out) == (0, "")
     assert len(seen(err)) == 1
     assert seen(err)[0].startswith("mnndask: warning: k=65 is more than the 60 cells")
-    status, out, err = command("--quiet")
+    status, out, err = here("--quiet", err=Terminal())
     assert (status, out) == (2, "")
     assert [line.split(".zarr")[0] for line in seen(err)] == ["mnndask: The output out"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "signal_", "status", "said"),
-    [(0.2, None, 2, "The output out.zarr could not be written"), (1, signal.SIGINT, 130, "interrupted; ")],
-    ids=["error", "ctrl-c"],
-)
-def test_a_failure_is_alone_on_its_line(command, seconds, signal_, status, said):
-    ended, _, err = command(program=FAILING.format(seconds=seconds), signal_=signal_)
-    assert ended == status
+def test_an_error_is_alone_on_its_line(here, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(anndata_writer, "_put", full)
+    status, _, err = here(err=Terminal())
+    check_failed(status, err, 2, "The output out.zarr could not be written")
+
+
+def test_an_interrupt_is_alone_on_its_line(command):
+    status, _, err = command(program=WAITING, signal_=signal.SIGINT)
+    check_failed(status, err, 130, "interrupted; ")
+
+
+def check_failed(status, err, expected, said):
+    assert status == expected
     assert "writing:   0%" in err
     lines = seen(err)
     check_stages(lines[:-1], OF_COMMAND[:-1])

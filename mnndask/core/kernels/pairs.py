@@ -105,12 +105,20 @@ def weights_up_to(values: Any, weights: Any, first: Any, second: Any) -> Any:  #
 
 @compiled(FAST_SUMS)
 def sum_weights(
-    projections: Any, weights: Any, limit: Any, total: Any, below: Any
+    projections: Any, weights: Any, limit: Any, near: Any, total: Any, below: Any, doubtful: Any
 ) -> None:  # pragma: no cover
-    """Sum each row's weights, all and those of values up to a limit, in double precision."""
-    infinite = projections.dtype.type(np.inf)
+    """Sum each row's weights, all and those of values up to a limit, in double precision.
+
+    A row is doubtful if a value other than 0 is so near to 0, and so to the limit, that rounding decides.
+    """
+    kind = projections.dtype.type
     for i in range(projections.shape[0]):
-        below[i], total[i] = weights_up_to(projections[i], weights[i], limit, infinite)
+        p = projections[i]
+        below[i], total[i] = weights_up_to(p, weights[i], limit, kind(np.inf))
+        some = np.int32(0)
+        for j in range(p.size):
+            some |= np.int32(abs(p[j]) < near) & np.int32(p[j] != 0)
+        doubtful[i] = some != 0
 
 
 @compiled(FAST_SUMS)
@@ -142,7 +150,8 @@ def weigh_by_distance(
     total
         Sum of weights of each cell so far; updated.
     shrink
-        Filled with the factors that rescale earlier sums.
+        Filled with the factors that rescale earlier sums, in double precision: rounded, they would shift the
+        balance between tiles.
     bits
         Buffer of ``n_anchors`` integers of the values' size.
     """
@@ -157,7 +166,7 @@ def weigh_by_distance(
         own = 0.0
         for j in range(w.size):
             own += w[j]
-        shrink[i] = np.exp(top[i] - largest)
+        shrink[i] = np.exp(np.float64(top[i]) - np.float64(largest))
         total[i] = total[i] * shrink[i] + own
         top[i] = largest
 

@@ -158,8 +158,10 @@ def _keep_bin_of_target(
 
 
 @compiled(FAST_SUMS)
-def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> None:  # pragma: no cover
-    """Fill `out`, which has lower bounds at first; see :func:`weighted_quantiles`."""
+def weighted_quantiles_of(
+    values: Any, weights: Any, shares: Any, margin: Any, out: Any, doubtful: Any
+) -> None:  # pragma: no cover
+    """Fill `out`, which has lower bounds at first, and `doubtful`; see :func:`weighted_quantiles`."""
     n = values.shape[1]
     gathered, gathered_weights = np.empty(n + 1, values.dtype), np.empty(n + 1, weights.dtype)
     bins, sums = np.empty(n, np.int32), np.empty((N_LANES, N_BINS))
@@ -170,11 +172,12 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
         if low > out[i]:
             low = np.nextafter(low, -infinite)
         before, total = weights_up_to(v, w, low, infinite)
-        target = shares[i] * total
+        target, rounding = shares[i] * total, margin * total
         if target <= 0:
             out[i] = max(out[i], v.min())
             continue
         if before >= target:
+            doubtful[i] = before - target < rounding
             continue
         low, high, before = _bracket(v, w, shares[i], total, low, before, gathered, gathered_weights)
         n_gathered = _gather(v, w, low, high, gathered, gathered_weights)
@@ -188,9 +191,11 @@ def weighted_quantiles_of(values: Any, weights: Any, shares: Any, out: Any) -> N
         order = np.argsort(gathered[:n_gathered])
         found = gathered[order[-1]]
         for j in order:
+            short = target - before
             before += gathered_weights[j]
             if before >= target:
                 found = gathered[j]
+                doubtful[i] = short < rounding or before - target < rounding
                 break
         out[i] = max(out[i], found)
 
@@ -199,8 +204,8 @@ Doubles = NDArray[np.float64]
 
 
 def weighted_quantiles(
-    values: Floats, weights: Floats, shares: Doubles, least: Doubles | None = None
-) -> Doubles:
+    values: Floats, weights: Floats, shares: Doubles, least: Doubles | None = None, margin: float = 0
+) -> tuple[Doubles, NDArray[np.bool_]]:
     """First value of each row, in ascending order, at which the cumulative weight reaches its share.
 
     Parameters
@@ -212,7 +217,14 @@ def weighted_quantiles(
         a share that is never reached the largest.
     least
         Lower bound of each row: smaller quantiles are not searched for, and the bound is returned.
+    margin
+        Share of the total weight that counts as rounding.
+
+    Returns
+    -------
+    The values, and which of them would be others if a sum of weights differed by as much as rounding.
     """
     out = np.full(len(values), -np.inf) if least is None else least.copy()
-    weighted_quantiles_of(values, weights, shares, out)
-    return out
+    doubtful = np.zeros(len(values), np.bool_)
+    weighted_quantiles_of(values, weights, shares, margin, out, doubtful)
+    return out, doubtful
