@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from mnndask._library_state import exclusive
 from mnndask._progress import drawing, logger
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {rate_noinv_fmt} [{elapsed}<{remaining}]"  # fits 80 columns
@@ -59,7 +60,8 @@ class _TqdmBar:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         # tqdm.auto chooses terminal or notebook; without ipywidgets it would warn and draw text.
-        tqdm = import_module("tqdm.auto" if find_spec("ipywidgets") else "tqdm").tqdm
+        with exclusive():  # as it is imported, it changes filters of warnings
+            tqdm = import_module("tqdm.auto" if find_spec("ipywidgets") else "tqdm").tqdm
         # Draw every update (miniters=1): there is one per block of cells, not per cell.
         self.bar = _narrower(tqdm)(
             desc=title,
