@@ -128,8 +128,10 @@ def main(args: list[str] | None = None) -> None:
             _fail(printable(f"{error.format_message()} See: mnndask --help"), 2)
         except (MNNError, OSError, MemoryError) as error:
             _fail(f"{error} {_notes(error)}" if str(error) else "out of memory", 2)
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            for part in traceback.format_exception(error):  # a frame is several lines, a message one
+                for line in part.strip("\n").split("\n", 0 if not part.startswith("  File ") else -1):
+                    say(line, err=True)
             _fail("this is a bug in mnndask: please report it, with the lines above", 1)
 
 

@@ -197,7 +197,7 @@ def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) 
 
 def _with_empty_chunks(array: Any) -> Any:
     """Return an array that writes chunks of zeros, too: omitted ones would look like lost ones."""
-    config = {"write_empty_chunks": True}
+    config: Any = {"write_empty_chunks": True}
     return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path, config))
 
 
