@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-import os
-import signal
 import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-import anndata as ad
-import dask
-import numba
 import numpy as np
 import pandas as pd
 import pytest
-import zarr
 from helpers import as_anndata, make_batches
 from matplotlib.figure import Figure
-from threadpoolctl import threadpool_info
+from process_state import state
 
 from mnndask import MNNCorrector, _library_state, _threads, mnn_correct, write_zarr
-from mnndask._library_state import exclusive, ignoring
+from mnndask._library_state import exclusive
 from mnndask.cli.main import main
 from mnndask.errors import InputError
 from mnndask.metrics import agreement_by_label, embed, summarize
@@ -32,29 +24,6 @@ from mnndask.pl import pairs
 N_THREADS = 8
 A, B = make_batches((24, 30))
 RECORDS = np.array([("a", 1.0)], dtype=[("name", "U3"), ("score", "f4")])  # zarr warns of their type
-
-
-def state():
-    """What code could change for the whole process."""
-    settings = {name: getattr(ad.settings, name) for name in dir(ad.settings) if name[0] != "_"}
-    return {
-        "filters": list(warnings.filters),
-        "showwarning": (warnings.showwarning, warnings.formatwarning, warnings._showwarnmsg_impl),
-        "zarr": copy.deepcopy(zarr.config.config),
-        "dask": copy.deepcopy(dask.config.config),
-        "anndata": {name: value for name, value in settings.items() if not callable(value)},
-        "pandas": pd.get_option("display.max_colwidth"),
-        "blas": {pool["num_threads"] for pool in threadpool_info()},
-        "numba": numba.get_num_threads(),
-        "numpy": np.geterr(),
-        "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
-        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
-        "hooks": (sys.excepthook, threading.excepthook, sys.stdout, sys.stderr),
-        "logging": [
-            (logger.level, list(logger.handlers), list(logger.filters))
-            for logger in map(logging.getLogger, (None, "mnndask", "mnndask._progress", "asyncio"))
-        ],
-    }
 
 
 @exclusive()  # pandas and anndata change filters here, too
@@ -141,7 +110,7 @@ def at_once(calls):
 
     def work(thread):
         ready.wait()
-        for i in range(max(2, n // 2)):
+        for i in range(max(2, n // 3)):
             calls[(thread + i) % n](1000 * thread + i)
 
     sys.setswitchinterval(1e-5)
@@ -198,70 +167,6 @@ def test_library_code_that_changes_filters_runs_on_one_thread_at_a_time(calls, m
     assert not entered, "\n".join(sorted(entered))
 
 
-def held(ready, leave):
-    """Hold the turn, with changes, until told to leave."""
-    with ignoring(("", UserWarning)), exclusive() as changes:
-        changes.enter_context(zarr.config.set({"array.write_empty_chunks": True}))
-        ready.set()
-        leave.wait(10)
-
-
-@pytest.fixture
-def other():
-    """Another thread that holds the turn, and has changed the state."""
-    ready, leave, before = threading.Event(), threading.Event(), state()
-    thread = threading.Thread(target=held, args=(ready, leave))
-    thread.start()
-    assert ready.wait(10)
-    assert state()["filters"] != before["filters"]
-    assert state()["zarr"] != before["zarr"]
-    yield before
-    leave.set()
-    thread.join()
-    assert state() == before
-
-
-def test_a_thread_that_waits_too_long_goes_on(other, monkeypatch):
-    monkeypatch.setattr(_library_state, "PATIENCE_SECONDS", 0.01)
-    mnn_correct(A, B, k=5)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_fork_meanwhile_has_the_state_as_it_was(other):
-    child = os.fork()
-    if child == 0:
-        free = _library_state._turn.lock.acquire(blocking=False)
-        os._exit(
-            0 if free and state()["filters"] == other["filters"] and state()["zarr"] == other["zarr"] else 1
-        )
-    assert os.waitpid(child, 0)[1] == 0
-
-
-def test_an_interrupt_inside_library_code_restores_the_filters():
-    def interrupted():
-        with exclusive():
-            warnings.catch_warnings().__enter__()  # interrupted before it was noted
-            warnings.simplefilter("ignore")
-            raise KeyboardInterrupt
-
-    before = state()
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert state() == before
-    assert _library_state._turn.lock.acquire(blocking=False)
-    _library_state._turn.lock.release()
-
-
-def test_filters_that_library_code_sets_for_good_stay():
-    with warnings.catch_warnings():
-        with ignoring(("", UserWarning)), exclusive():
-            pass
-        with exclusive():
-            warnings.filterwarnings("ignore", "set when a library was imported")
-        assert warnings.filters[0][1].pattern == "set when a library was imported"
-
-
 def test_the_command_leaves_filters_and_signals_to_the_main_thread(tmp_path, monkeypatch):
     before, inside = state(), []
     monkeypatch.setattr("mnndask.cli.look.read_record", lambda *_: inside.append(state()) or 1 / 0)
@@ -291,32 +196,3 @@ def test_heavy_work_leaves_the_turn_to_others(calls, kind, monkeypatch):
     calls[kind](1)
     assert owned
     assert not any(owned)
-
-
-def test_work_with_the_turn_that_waits_for_threads_which_need_it_ends(monkeypatch):
-    monkeypatch.setattr(_library_state, "PATIENCE_SECONDS", 0.05)
-    before, inside = state(), []
-
-    @dask.delayed
-    def needs_it():
-        with ignoring(("", UserWarning)):
-            inside.append(warnings.filters[0][:3])
-
-    with ignoring(("", FutureWarning)):
-        dask.compute(needs_it(), needs_it(), scheduler="threads", num_workers=2)
-    assert inside == [("ignore", None, UserWarning)] * 2
-    assert state() == before
-
-
-def test_a_thread_that_gave_up_waiting_leaves_all_as_it_was(monkeypatch):
-    monkeypatch.setattr(_library_state, "PATIENCE_SECONDS", 0.05)
-    before, entered, leave = state(), threading.Event(), threading.Event()
-    second = threading.Thread(target=held, args=(entered, leave))
-    with ignoring(("", FutureWarning)), exclusive() as changes:
-        changes.enter_context(zarr.config.set({"array.write_empty_chunks": True}))
-        second.start()
-        assert entered.wait(10)
-    assert state() != before  # of the second, which began later and still works
-    leave.set()
-    second.join()
-    assert state() == before
