@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from mnndask._text import printable
+
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ def stage(title: str, total: int, unit: str = "cells", *, passes: float = 1) -> 
     if not total:
         yield
         return
-    make_bar = _make_bar.get()
+    title, make_bar = printable(title), _make_bar.get()
     line = Line(total, passes, make_bar(title, total, unit) if make_bar else None)
     token, start = _line.set(line), time.perf_counter()
     try:

@@ -6,10 +6,14 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mnndask._library_state import exclusive
+from mnndask._text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +27,8 @@ class MNNError(Exception):
         return type(self), self.args, self.__dict__
 
     def __str__(self) -> str:
-        # KeyError would print the repr of a two-line message.
-        return "\n".join(str(a) for a in self.args)
+        # KeyError would print the repr of a two-line message. Each argument is one line, whatever it quotes.
+        return "\n".join(map(printable, self.args))
 
 
 class InputError(MNNError, ValueError):
@@ -152,12 +156,29 @@ def too_long(
     return InputError(what, remedy)
 
 
-def warn(message: str) -> None:
-    """Issue a warning that refers to the first calling line outside the package."""
+_repeated: ContextVar[bool] = ContextVar("mnndask_repeated", default=False)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Issue no warnings of mnndask, which has given them before."""
+    token = _repeated.set(True)
+    try:
+        yield
+    finally:
+        _repeated.reset(token)
+
+
+def warn(what: str, remedy: str) -> None:
+    """Issue a warning of two lines that refers to the first calling line outside the package."""
+    if _repeated.get():
+        return
     frame, level, passed = sys._getframe(1), 2, {"mnndask", "contextlib"}
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in passed:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    message = f"{printable(what)}\n{printable(remedy)}"
+    with exclusive():  # not while library code ignores warnings on another thread
+        warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def first_line(error: BaseException) -> str:

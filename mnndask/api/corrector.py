@@ -225,11 +225,10 @@ show_progress
         return inputs.without_tables()
 
     def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
-        message = (
-            "Only one batch was given, so nothing is corrected and the data is returned unchanged.\n"
-            "Pass two or more batches, or one AnnData whose obs[batch_key] has several values."
+        warn(
+            "Only one batch was given, so nothing is corrected and the data is returned unchanged.",
+            "Pass two or more batches, or one AnnData whose obs[batch_key] has several values.",
         )
-        warn(message)
         self.mnns_ = [no_pairs()]
         self.angles_: list[Any] | None = None
         data = inputs.sources[0].annotated() if inputs.kind == "anndata" else datas[0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from mnndask._library_state import exclusive
 from mnndask.api.fitting import Fitted
 from mnndask.diagnostics.html import merge_table
 
@@ -28,7 +30,7 @@ class EstimatorWithRepr(BaseEstimator):
         # scikit-learn's is also a property, which its configuration can switch off.
         parameters = BaseEstimator._repr_html_.fget(self._without_secrets())
         fitted = getattr(self, "_fitted", None)
-        return lambda: parameters() + (_merges_as_html(fitted) if fitted else "")
+        return lambda: _parameters_as_html(parameters) + (_merges_as_html(fitted) if fitted else "")
 
     def _without_secrets(self) -> EstimatorWithRepr:
         """A copy that is safe to show."""
@@ -37,6 +39,11 @@ class EstimatorWithRepr(BaseEstimator):
         if options:
             out.set_params(storage_options=dict.fromkeys(options, "..."))
         return out
+
+
+@exclusive()  # scikit-learn changes filters of warnings
+def _parameters_as_html(parameters: Callable[[], str]) -> str:
+    return parameters()
 
 
 def _merges_as_html(fitted: Fitted) -> str:

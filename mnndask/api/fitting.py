@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from mnndask._library_state import exclusive
 from mnndask._threads import single_threaded_blas
 from mnndask._typing import Rows
 from mnndask.api.pair_tables import pair_tables
@@ -53,10 +53,17 @@ class Fitted:
     fitted_rows: list[Rows]
     record: Record
     diagnostics: Diagnostics
+    _uns: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def uns(self) -> dict[str, Any]:
         """The contents of ``uns["mnn"]``. Slow measures are computed on first access, in seconds."""
+        # Not cached_property, whose lock (before Python 3.12) all fits of the process share.
+        if self._uns is None:
+            object.__setattr__(self, "_uns", self._measured())
+        return cast("dict[str, Any]", self._uns)
+
+    def _measured(self) -> dict[str, Any]:
         start = time.perf_counter()
         with single_threaded_blas():
             columns, tables = self.diagnostics.columns(), self.diagnostics.tables()
@@ -77,21 +84,23 @@ def fit_inputs(inputs: Inputs, parameters: Parameters, run: RunOptions, given: M
     given
         All parameters as the user gave them, for the record.
     """
-    subset = resolve_subset(inputs.genes, parameters.var_subset)
+    with exclusive():
+        subset = resolve_subset(inputs.genes, parameters.var_subset)
     fitted = fit_batches(inputs, subset, parameters, run)
     history = fitted.history
     with single_threaded_blas():
         diagnostics = Diagnostics.of(history, _rows_of_result(inputs, history))
-    for message in diagnostics.warnings():
-        warn(message)
-    return Fitted(
-        fitted.model,
-        pair_tables(history),
-        fitted.angles,
-        [cells.rows for cells in history.cells.raw],
-        Record.of(given, history, sketch_size=fitted.sketch_size),
-        diagnostics,
-    )
+    for what, remedy in diagnostics.warnings():
+        warn(what, remedy)
+    with exclusive():
+        return Fitted(
+            fitted.model,
+            pair_tables(history),
+            fitted.angles,
+            [cells.rows for cells in history.cells.raw],
+            Record.of(given, history, sketch_size=fitted.sketch_size),
+            diagnostics,
+        )
 
 
 def _rows_of_result(inputs: Inputs, history: MergeHistory) -> list[Rows]:

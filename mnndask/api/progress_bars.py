@@ -11,6 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from mnndask._library_state import exclusive
 from mnndask._progress import drawing, logger
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {rate_noinv_fmt} [{elapsed}<{remaining}]"  # fits 80 columns
@@ -58,10 +59,11 @@ class _TqdmBar:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         # tqdm.auto chooses terminal or notebook; without ipywidgets it would warn and draw text.
-        if find_spec("ipywidgets"):
-            from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
+        with exclusive():  # as it is imported, it changes filters of warnings
+            if find_spec("ipywidgets"):
+                from tqdm.auto import tqdm
+            else:
+                from tqdm import tqdm
         # Draw every update (miniters=1): there is one per block of cells, not per cell.
         self.bar = _narrower(tqdm)(
             desc=title,

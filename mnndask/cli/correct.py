@@ -14,6 +14,7 @@ from mnndask.api.correct import mnn_correct
 from mnndask.api.progress_bars import log_stages, showing
 from mnndask.cli.columns import angle_column, listed_genes, marked_cells, marked_genes, stems_unless_named
 from mnndask.cli.look import check_report, print_steps, write_report
+from mnndask.cli.terminal import say
 from mnndask.cli.types import CommaList, SketchSize, StoreLocation
 from mnndask.core.parameters import SKETCH_METHODS
 from mnndask.core.svd import SVD_MODES
@@ -196,7 +197,7 @@ def correct(
     seconds = time.perf_counter() - start
     if not quiet:
         print_steps(steps)
-        click.echo(
+        say(
             f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
             f"in {seconds:.1f} s: {output}"
         )

@@ -9,6 +9,7 @@ import click
 
 from mnndask.api.correct import mnn_correct
 from mnndask.api.write import write_zarr
+from mnndask.cli.terminal import say
 from mnndask.datasets.simulated import simulate
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.pl.drawing import draw_to_files
@@ -37,7 +38,7 @@ from mnndask.pl.embeddings import before_and_after
 def demo(output: Path, n_cells: int, seed: int) -> None:
     """Simulate three batches, correct them, and print and plot the mixing before and after."""
     for line in run_demo(output, n_cells=n_cells, seed=seed):
-        click.echo(line)
+        say(line)
 
 
 def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from mnndask.cli.terminal import say
 from mnndask.cli.types import StoreLocation
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
@@ -27,19 +28,17 @@ def info(corrected: Location) -> None:
     """
     uns, _, shape = read_record(corrected)
     record = Record.from_uns(uns, str(corrected))
-    click.echo(f"{corrected}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches")
-    click.echo(f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}")
+    say(f"{corrected}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches")
+    say(f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}")
     print_steps(record.steps)
     for finding in findings(record):
-        click.echo(f"{'!' if finding.attention else '-'} {finding.text}")
+        say(f"{'!' if finding.attention else '-'} {finding.text}")
 
 
 def print_steps(steps: pd.DataFrame) -> None:
     """Print one line per merge step."""
     for row in steps.iloc[1:].itertuples():
-        click.echo(
-            f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells paired"
-        )
+        say(f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells paired")
 
 
 @click.command(short_help="Write a report with plots and measures of a correction.")
@@ -90,5 +89,5 @@ def write_report(
     partial.write_text(html, encoding="utf-8")
     partial.replace(output)
     for line in attention:
-        click.echo(f"mnndask: attention: {line}", err=True)
-    click.echo(f"report: {output}")
+        say(f"mnndask: attention: {line}", err=True)
+    say(f"report: {output}")

@@ -9,16 +9,18 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import click
 
+from mnndask._text import printable
 from mnndask.api.progress_bars import aside
 from mnndask.cli.correct import correct
 from mnndask.cli.demo import demo
 from mnndask.cli.look import info, report
 from mnndask.cli.simulate import simulate
+from mnndask.cli.terminal import in_one_line, say
 from mnndask.engine.malloc import return_large_blocks
 from mnndask.errors import MNNError, kept_notes
 
@@ -49,11 +51,11 @@ class WarningPrinter(logging.Handler):
 
     def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
         """Print a warning; a replacement for ``warnings.showwarning``."""
-        line = f"mnndask: warning: {' '.join(str(message).split())}"
+        line = f"mnndask: warning: {in_one_line(str(message))}"
         if line not in self.printed:
             self.printed.add(line)
             with aside():
-                click.echo(line, err=True)
+                say(line, err=True)
 
 
 class Terminated(KeyboardInterrupt):
@@ -68,7 +70,10 @@ def _end(signal_: int, _: Any) -> NoReturn:
 
 @contextmanager
 def handling_signals_and_warnings() -> Iterator[None]:
-    """Treat SIGTERM as an interrupt, which cleans up, and print each warning on one line."""
+    """Treat SIGTERM as an interrupt, which cleans up, and print each warning on one line.
+
+    Signals and filters of warnings belong to the process: in another thread than the main one, they stay.
+    """
     printer, logger = WarningPrinter(), logging.getLogger("mnndask")
     in_main_thread = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
@@ -76,15 +81,21 @@ def handling_signals_and_warnings() -> Iterator[None]:
     before = {signal_: signal.signal(signal_, _end) for signal_ in handled}
     logger.addHandler(printer)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = printer.show
+        with _printing_warnings(printer) if in_main_thread else nullcontext():
             yield
     finally:
         logger.removeHandler(printer)
         for signal_, handler in before.items():
             if signal.getsignal(signal_) is _end:
                 signal.signal(signal_, handler)
+
+
+@contextmanager
+def _printing_warnings(printer: WarningPrinter) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = printer.show
+        yield
 
 
 def main(args: list[str] | None = None) -> None:
@@ -111,11 +122,13 @@ def main(args: list[str] | None = None) -> None:
             click.echo(error.format_message(), err=True)
             sys.exit(2)
         except click.ClickException as error:
-            _fail(f"{error.format_message()} See: mnndask --help", 2)
+            _fail(printable(f"{error.format_message()} See: mnndask --help"), 2)
         except (MNNError, OSError, MemoryError) as error:
             _fail(f"{error} {_notes(error)}" if str(error) else "out of memory", 2)
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            for part in traceback.format_exception(error):  # a frame is several lines, a message one
+                for line in part.strip("\n").split("\n", 0 if not part.startswith("  File ") else -1):
+                    say(line, err=True)
             _fail("this is a bug in mnndask: please report it, with the lines above", 1)
 
 
@@ -124,5 +137,5 @@ def _notes(error: BaseException) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"mnndask: {' '.join(message.split())}", err=True)
+    say(f"mnndask: {in_one_line(message)}", err=True)
     sys.exit(status)

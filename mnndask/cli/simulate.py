@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mnndask.cli.terminal import say
 from mnndask.datasets.simulated import simulate_to_zarr
 
 
@@ -43,7 +44,7 @@ def simulate(output: Path, **options: Any) -> None:
     """
     start = time.perf_counter()
     paths = simulate_to_zarr(output, **options)
-    click.echo(
+    say(
         f"simulated {options['n_cells']:,} cells x {options['n_genes']:,} genes in {len(paths)} batches "
         f"in {time.perf_counter() - start:.1f} s: {output}"
     )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 
 from mnndask._blocks import GENES_PER_BLOCK, row_blocks
 from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import row_dots
 from mnndask.core.kernels.buffers import products
+from mnndask.core.svd import randomised
 
 TOLERANCE = {4: 1e-4, 8: 1e-9}  # of a cell's vector, by the size of a value in bytes
 COST_RATIO = 0.5  # to whole vectors, above which factors are not worth it
@@ -87,7 +87,7 @@ def compress(weights: Floats, vectors: Sequence[Matrix], seed: int = 0) -> list[
     ranks = [LEAST_RANK * 2**i for i in range(12)]
     ranks = [rank for rank in ranks if rank < highest]
     for rank in [*ranks, highest] if highest > 0 else ranks:
-        _, _, Wt = randomized_svd(weights, rank, n_iter=POWER_ITERATIONS, random_state=seed)
+        _, _, Wt = randomised(weights, rank, seed, n_iter=POWER_ITERATIONS)
         found = [LowRank(Wt.T, _products(Wt, v)) for v in vectors]
         lower = np.arange(rank, 0, -max(1, rank // CUTS))
         enough = _errors(some, found, vectors, lower) <= tolerance

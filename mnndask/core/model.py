@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask._blocks import block_rows, row_blocks
+from mnndask._text import printable
 from mnndask._typing import Block, Floats, Matrix, Rows
 from mnndask.core.arrays import Points, tile_size
 from mnndask.core.components import Components
@@ -197,7 +198,7 @@ class CorrectionModel:
     steps: list[MergeStep] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        order = " <- ".join(self.names[b] for b in self.order)
+        order = printable(" <- ".join(self.names[b] for b in self.order))
         n_anchors = sum(len(step.anchors) for step in self.steps)
         return f"<CorrectionModel: {order}; {self.spaces.n_genes:,} genes, {n_anchors:,} anchors>"
 

@@ -221,6 +221,6 @@ def warn_of_empty_cells(cells: NormalisedCells) -> None:
         if n_other:
             warn(
                 f"{n_other} cell(s) of batch {name!r} express none of the genes used for distances, "
-                "and are huge when divided by their length.\n"
-                "Remove them, use more genes in var_subset, or set cos_norm_out=False."
+                "and are huge when divided by their length.",
+                "Remove them, use more genes in var_subset, or set cos_norm_out=False.",
             )

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from mnndask._typing import Rows
 from mnndask.core.cosine import SHORTEST
 from mnndask.core.kernels.csr_rows import N_DIMS, csr_row_norms, project_rows
+from mnndask.core.svd import randomised
 
 POWER_ITERATIONS = 4
 
@@ -73,7 +73,7 @@ def directions(pilot: sparse.csr_matrix, seed: int, *, normalise: bool) -> NDArr
     pilot = pilot.astype(np.float64, copy=False)
     cells = _divided(pilot, csr_lengths(pilot)) if normalise else pilot
     found = min(N_DIMS, *cells.shape)
-    _, _, Vt = randomized_svd(cells, found, n_iter=POWER_ITERATIONS, random_state=seed)
+    _, _, Vt = randomised(cells, found, seed, n_iter=POWER_ITERATIONS)
     out = np.zeros((cells.shape[1], N_DIMS))
     out[:, :found] = Vt.T
     return out

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, LinearOperator, svds
-from sklearn.utils.extmath import randomized_svd
+from sklearn.utils import extmath
 
 from mnndask._blocks import row_blocks
+from mnndask._library_state import exclusive
 from mnndask._typing import Floats, Matrix
 
 SvdMode = Literal["svd", "rsvd", "irlb"]
@@ -55,9 +57,7 @@ class SvdSolver:
                 np.zeros((0, X.shape[1]), X.dtype),
             )
         elif self.mode == "rsvd":
-            U, s, Wt = randomized_svd(
-                X, n, n_oversamples=OVERSAMPLES, n_iter=POWER_ITERATIONS, random_state=self.seed
-            )
+            U, s, Wt = randomised(X, n, self.seed, n_oversamples=OVERSAMPLES, n_iter=POWER_ITERATIONS)
         elif self.mode == "irlb" and n < min(X.shape):
             return self.lanczos(X, n, rounding)
         else:
@@ -75,6 +75,14 @@ class SvdSolver:
             raise SolverError(str(error)) from error
         kept = s[::-1] > rounding
         return U[:, ::-1][:, kept], s[::-1][kept], Wt[::-1][kept]
+
+
+def randomised(X: Matrix, n: int, seed: int, **options: int) -> tuple[Floats, Floats, Floats]:
+    """Leading singular triplets by scikit-learn's randomised solver."""
+    unchecked = getattr(extmath, "_randomized_svd", None)  # the checks change filters of warnings
+    with nullcontext() if unchecked else exclusive():
+        U, s, Wt = (unchecked or extmath.randomized_svd)(X, n, random_state=seed, **options)
+    return U, s, Wt
 
 
 def _rounding(X: Matrix, scale: float) -> float:

@@ -12,6 +12,7 @@ from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
 
+from mnndask.io.anndata_compat import writing_elements
 from mnndask.io.anndata_writer import write_annotations
 from mnndask.io.output import writing
 from mnndask.stores.location import Location
@@ -41,10 +42,12 @@ def write_csr_blocks(
         write_annotations(AnnData(obs=obs, var=var), root)
         empty = sparse.csr_matrix((0, len(var)), dtype=np.float32)
         layout = {"chunks": (VALUES_PER_CHUNK,), "indptr_dtype": np.int64}
-        write_elem(root, "X", empty, dataset_kwargs=layout)
-        X = ad.io.sparse_dataset(root["X"])
+        with writing_elements():
+            write_elem(root, "X", empty, dataset_kwargs=layout)
+            X = ad.io.sparse_dataset(root["X"])
         for block in _joined(blocks):
-            X.append(block)
+            with writing_elements():
+                X.append(block)
 
 
 def _joined(blocks: Iterable[sparse.csr_matrix]) -> Iterator[sparse.csr_matrix]:

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mnndask._library_state import exclusive
+from mnndask._text import printable
 
+
+@exclusive()
 def merge_table(steps: pd.DataFrame, measures: Sequence[Mapping[str, float]]) -> str:
     """Return a table of the merge steps, with the measures of every batch but the reference."""
     measured = pd.DataFrame([{}, *measures], dtype=float)
@@ -40,10 +44,15 @@ def text(value: Any, *, percent: bool = False) -> str:
     if isinstance(value, np.ndarray | list | tuple):
         values = list(value)
         n, shown = len(values), ", ".join(map(str, values[:5]))
-        return escape(shown if n <= 5 else f"{shown}, … ({n:,} in all)")
-    return escape(str(value))
+        return _escaped(shown if n <= 5 else f"{shown}, … ({n:,} in all)")
+    return _escaped(value)
 
 
+def _escaped(value: object) -> str:
+    return escape(printable(value))
+
+
+@exclusive()
 def html_table(
     rows: pd.DataFrame, columns: Mapping[str, str], index: str | None = None, percent: str = ""
 ) -> str:
@@ -63,16 +72,18 @@ def html_table(
     shares = set(percent.split())
     shown = {name: [text(v, percent=name in shares) for v in rows[name]] for name in columns}
     table = pd.DataFrame(shown, index=[text(str(name)) for name in rows.index])
-    table = table.set_axis([escape(heading) for heading in columns.values()], axis=1)
-    return _in_page(table.rename_axis(columns=escape(index or "")), index=index is not None)
+    table = table.set_axis([_escaped(heading) for heading in columns.values()], axis=1)
+    return _in_page(table.rename_axis(columns=_escaped(index or "")), index=index is not None)
 
 
+@exclusive()
 def name_value_table(values: Mapping[str, Any]) -> str:
     """Return a table of names and their values."""
-    table = pd.DataFrame({"": map(text, values.values())}, index=[escape(str(name)) for name in values])
+    table = pd.DataFrame({"": map(text, values.values())}, index=[_escaped(name) for name in values])
     return _in_page(table, header=False)
 
 
 def _in_page(table: pd.DataFrame, **options: Any) -> str:
-    with pd.option_context("display.max_colwidth", None):  # it would shorten text
+    with exclusive() as changes:
+        changes.enter_context(pd.option_context("display.max_colwidth", None))  # it would shorten text
         return f'<div class="scroll">{table.to_html(escape=False, border=0, **options)}</div>'

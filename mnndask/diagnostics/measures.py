@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mnndask._library_state import exclusive
 from mnndask._typing import Rows
 from mnndask.core.history import Merge, MergeHistory
 from mnndask.diagnostics.sample import SampledCells
@@ -72,24 +73,24 @@ class Diagnostics:
         names, pairs = history.cells.names, _pairs(history, sampled)
         return cls(names, history.order, sampled, rows, steps, pairs, still, fewest)
 
-    def warnings(self) -> Iterator[str]:
-        """Yield a message for each finding that looks wrong, with a remedy."""
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """Yield what looks wrong, and a remedy, for each finding."""
         for batch in self.order[1:]:
             name, share = self.names[batch], self.steps[batch]["paired"]
             if self.fewest[batch] < FEW_CELLS:
                 continue
             if batch in self.still:
                 yield (
-                    f"Correcting batch {name!r} moved none of its cells.\n"
+                    f"Correcting batch {name!r} moved none of its cells.",
                     "If it is not a copy of batches before it, check whether svd_dim removes too much, or "
-                    "whether it was already corrected."
+                    "whether it was already corrected.",
                 )
             if share < FEWEST_PAIRED:
                 yield (
                     f"Only {share:.1%} of the cells of batch {name!r} found a pair; all other cells follow "
-                    "these few.\n"
+                    "these few.",
                     "Check that it shares cell types with the batches before it (mnn_order), or give a "
-                    "larger k."
+                    "larger k.",
                 )
 
     def tables(self) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
@@ -100,8 +101,9 @@ class Diagnostics:
         batches = pd.Categorical.from_codes(sampled.batch, pd.Index(self.names))
         compared = Comparison(sampled.before, sampled.after, batches, None, k)
         overall, mixing = compared.overall(), compared.by_batch()
-        overall["worst_batch"] = overall["worst_batch"].fillna("").astype(str)
-        mixing.index = mixing.index.astype(str)
+        with exclusive():
+            overall["worst_batch"] = overall["worst_batch"].fillna("").astype(str)
+            mixing.index = mixing.index.astype(str)
         return overall, mixing
 
     def sample(self) -> dict[str, Any]:
@@ -123,7 +125,8 @@ class Diagnostics:
         rows: list[StepMeasures] = [{}]
         for i, batch in enumerate(self.order[1:], 1):
             rows.append(self.steps[batch] | self._mixing(self.order[:i], batch))
-        return pd.DataFrame(rows, dtype=float)
+        with exclusive():
+            return pd.DataFrame(rows, dtype=float)
 
     def _n_neighbors(self) -> int:
         """Return the number of neighbours to measure with: a tenth of few cells; 0 if there are too few."""

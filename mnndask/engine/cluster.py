@@ -12,6 +12,7 @@ from typing import Any
 
 import dask
 
+from mnndask._text import printable
 from mnndask.errors import ClusterError, InputError, first_line, with_notes_of
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def active_workers() -> Workers | None:
         return None
     found = client.scheduler_info(n_workers=-1)["workers"].values()
     if not found:  # a cluster may start them on demand
-        logger.warning("the cluster at %s has no workers yet: work waits for them", client.scheduler.address)
+        address = printable(client.scheduler.address)
+        logger.warning("the cluster at %s has no workers yet: work waits for them", address)
         return Workers(1, None)
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
     memory = int(SHARE_OF_WORKER * min(limits)) if limits else None

@@ -173,15 +173,15 @@ def _warn_of_approximation(
     if chosen.size is not None and automatic:
         warn(
             f"The correction is fitted on {sum(chosen.n_used):,} of {sum(batches.n_cells):,} cells, at most "
-            f"{chosen.size:,} of each batch, and applied to all.\n"
-            "Give sketch_size=None to fit on all cells, or a number of cells per batch."
+            f"{chosen.size:,} of each batch, and applied to all.",
+            "Give sketch_size=None to fit on all cells, or a number of cells per batch.",
         )
     longest = sum(chosen.n_used[b] for b in order[:-1])
     if chosen.bounded and longest > REFERENCE_CELLS:
         warn(
             f"Batches are compared with {REFERENCE_CELLS:,} of up to {longest:,} cells merged before them, "
-            "drawn at random.\n"
-            "Give sketch_size=None to compare them with all."
+            "drawn at random.",
+            "Give sketch_size=None to compare them with all.",
         )
 
 
@@ -190,6 +190,6 @@ def _warn_of_large_k(k: int, names: Sequence[str], n_used: Sequence[int]) -> Non
     if k > n_used[smallest]:
         warn(
             f"k={k} is more than the {n_used[smallest]} cells used of batch "
-            f"{names[smallest]!r}; all of them count as neighbours there.\n"
-            "Give a smaller k if that batch should pair with its nearest cells only."
+            f"{names[smallest]!r}; all of them count as neighbours there.",
+            "Give a smaller k if that batch should pair with its nearest cells only.",
         )

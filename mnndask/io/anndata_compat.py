@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import anndata as ad
@@ -17,6 +16,8 @@ import zarr
 from anndata import AnnData
 from anndata.io import write_elem
 from zarr.storage import MemoryStore
+
+from mnndask._library_state import exclusive, ignoring
 
 
 def layer_names(adata: AnnData) -> list[str]:
@@ -35,27 +36,37 @@ def to_memory(value: Any) -> Any:
 
 def concatenated(parts: Sequence[AnnData], *, join: str = "outer") -> AnnData:
     """Concatenate AnnData along cells; elements of genes are kept if equal in all, others follow `join`."""
-    with warnings.catch_warnings():  # pandas warns of calls by anndata, which users cannot change
-        for category in (DeprecationWarning, FutureWarning):
-            warnings.simplefilter("ignore", category)
+    with ignoring(("", DeprecationWarning), ("", FutureWarning)):  # by pandas, of calls by anndata
         return ad.concat(list(parts), join=join, merge="same")
 
 
-@contextmanager
-def quiet_anndata() -> Iterator[None]:
+def quiet_anndata() -> AbstractContextManager[None]:
     """Suppress warnings of anndata that our own replace, and those about which users can do nothing."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
+    return ignoring(
+        ("Observation names are not unique", UserWarning),
         # anndata 0.13 reads this option of pandas 3 whenever it creates an AnnData
-        warnings.filterwarnings("ignore", "The 'future.infer_string' option", DeprecationWarning)
+        ("The 'future.infer_string' option", DeprecationWarning),
+    )
+
+
+@contextmanager
+def writing_elements() -> Iterator[None]:
+    """Let anndata write elements as readers of results expect them. Compute lazy ones elsewhere."""
+    unspecified = "The data type .* does not have a Zarr V3 specification"
+    # Of record arrays, such as scanpy's uns["rank_genes_groups"], which anndata can read again.
+    with ignoring((unspecified, UserWarning), (unspecified, FutureWarning)), exclusive() as changes:
+        # An omitted chunk of zeros could not be distinguished from a lost one.
+        changes.enter_context(zarr.config.set({"array.write_empty_chunks": True}))
+        # anndata 0.13 puts tables and embeddings in shards; 0.12.3 has no such setting.
+        known = hasattr(ad.settings, "auto_shard_zarr_v3")
+        changes.enter_context(ad.settings.override(**({"auto_shard_zarr_v3": False} if known else {})))
         yield
 
 
 def write_error(value: Any) -> str | None:
     """Try to write a value to both file formats; return why that fails, in one line, or None."""
     try:
-        with warnings.catch_warnings(), h5py.File(io.BytesIO(), "w") as file:
-            warnings.simplefilter("ignore")
+        with ignoring(("", Warning)), h5py.File(io.BytesIO(), "w") as file:
             for group in (zarr.open_group(MemoryStore(), zarr_format=3), file):
                 write_elem(group, "value", value)
     except Exception as error:  # of any type, as writers are plugins

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from pandas import DataFrame
 from zarr.errors import ContainsArrayError
 
 from mnndask._blocks import CHUNK_BYTES
-from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError
+from mnndask._library_state import exclusive
+from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError, without_warnings
 from mnndask.io.changes import Changes
 from mnndask.io.old_h5ad import is_old, unreadable_old, with_categories, without_categories
 from mnndask.io.stored_elements import (
@@ -38,6 +38,7 @@ from mnndask.stores.read_errors import reading, unreadable
 ANNDATA_STORES = "Inputs are AnnData stores: .zarr directories or .h5ad files."
 
 
+@exclusive()
 def open_lazily(
     location: Location,
     layer: str | None,
@@ -72,6 +73,7 @@ def open_lazily(
             raise unreadable_old(label, str(location), error) from error
 
 
+@exclusive()
 def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
     """Read ``uns["mnn"]`` of an AnnData store (None if absent), columns of obs, and the shape.
 
@@ -102,6 +104,7 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
         return recorded, obs if columns else DataFrame(index=range(shape[0])), shape
 
 
+@exclusive()
 def read_column(location: Location, label: str, column: str) -> Any:
     """Read a column of obs of an AnnData store, as a series or categorical; None if it does not exist.
 
@@ -121,8 +124,7 @@ def read_column(location: Location, label: str, column: str) -> Any:
                 return read_table(group, "obs", label, Changes()).get(column)
             if column not in columns_of(obs):
                 return None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # about other columns, which are not read
+            with without_warnings():  # about other columns, which are not read
                 check_annotation_chunks(obs, label, [column])
                 return read_element(obs, column, label)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import dask
 import dask.array as da
+import numpy as np
 import zarr
-from anndata import AnnData
+from anndata import AnnData, Raw
 from anndata.abc import CSCDataset, CSRDataset
-from anndata.io import write_elem
+from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
@@ -19,15 +21,17 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from mnndask._blocks import rows_per_chunk
+from mnndask._library_state import exclusive
 from mnndask._progress import counted, stage
 from mnndask.engine.tasks import compute, named_tasks, threads
-from mnndask.io.anndata_compat import layer_names
+from mnndask.io.anndata_compat import layer_names, writing_elements
 from mnndask.io.resume import ANNOTATED, RUN
 from mnndask.stores.atomic_store import ROOT
 from mnndask.stores.missing_chunks import missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
 LEVEL = -1  # of Zstandard: compresses zeros as well as the default; incompressible data take half the time
+ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
 CHUNKS_PER_SHARD = 8  # on object stores, where readers of a few cells fetch one chunk
 
 
@@ -41,19 +45,26 @@ def write_annotations(
     run = root.get(RUN)
     if run is not None and ANNOTATED in run.attrs:
         return
-    with dask.config.set(threads(n_jobs)):
-        _write_annotations(adata, root, remote=remote)
+    with writing_elements():
+        lazy = _write_in_memory(adata, root, remote=remote)
+    for slot, key, value in lazy:
+        group = root[slot]
+        assert isinstance(group, zarr.Group)
+        _write_lazy(group, key, value, n_jobs)
+    _write_raw(adata.raw, root, n_jobs)
     if run is not None:
         run.attrs[ANNOTATED] = True
 
 
-def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> None:
+def _write_in_memory(adata: AnnData, root: zarr.Group, *, remote: bool) -> list[tuple[str, str, da.Array]]:
+    """Write what is in memory. Return slots, keys and values of lazy elements."""
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
     tables = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
     # Strings take ten times their size while chunks are encoded.
-    with zarr.config.set({"async.concurrency": 1}):
+    with exclusive() as changes:
+        changes.enter_context(zarr.config.set({"async.concurrency": 1}))
         for name in ("obs", "var"):
             write_elem(tables, name, getattr(adata, name), dataset_kwargs={"chunks": (NAMES_PER_CHUNK,)})
     slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
@@ -65,9 +76,53 @@ def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> Non
         write_elem(tables, slot, eager)
     if remote:
         sync(_copy(tables.store, root.store))
-    for slot, key, value in lazy:
-        write_elem(root[slot], key, value)
-    write_elem(root, "raw", adata.raw)
+    return lazy
+
+
+def _write_raw(raw: Raw | None, root: zarr.Group, n_jobs: int | None) -> None:
+    """Write ``raw`` as anndata does."""
+    if raw is None:
+        with writing_elements():
+            write_elem(root, "raw", None)
+        return
+    group = root.require_group("raw")
+    group.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
+    _write_lazy(group, "X", raw.X, n_jobs)
+    with writing_elements():
+        write_elem(group, "var", raw.var)
+        write_elem(group, "varm", dict(raw.varm))
+
+
+def _write_lazy(group: zarr.Group, key: str, X: Any, n_jobs: int | None) -> None:
+    """Write a matrix as anndata does. A lazy one is computed while other threads may write."""
+    format_ = getattr(getattr(X, "_meta", None), "format", None)
+    if isinstance(X, da.Array) and is_dense(X) and X.size:
+        with writing_elements():
+            array = group.require_array(key, shape=X.shape, dtype=X.dtype)
+            array.attrs.update(ARRAY)
+            stored = da.store(X, _with_empty_chunks(array), compute=False)
+        dask.compute(stored, scheduler="threads", **threads(n_jobs))
+    elif isinstance(X, da.Array) and format_ in {"csr", "csc"}:
+        _write_sparse(group, key, X, n_jobs)
+    else:
+        with writing_elements():
+            write_elem(group, key, X)
+
+
+def _write_sparse(group: zarr.Group, key: str, X: da.Array, n_jobs: int | None) -> None:
+    """Write a lazy sparse matrix, one chunk of rows (CSC: of columns) at a time."""
+    is_csc = X._meta.format == "csc"
+    ends = np.cumsum((0, *X.chunks[is_csc]))
+    for start, stop in itertools.pairwise(ends):
+        with exclusive():
+            part = X[:, start:stop] if is_csc else X[start:stop]
+        block = part.compute(**threads(n_jobs))
+        with writing_elements():
+            if start:
+                sparse_dataset(group[key]).append(block)
+                continue
+            block.indptr, block.indices = block.indptr.astype(np.int64), block.indices.astype(np.int64)
+            write_elem(group, key, block)
 
 
 def is_dense(X: Any) -> bool:
@@ -98,16 +153,17 @@ def write_matrix(
     if X is None:
         return
     if not is_dense(X) or 0 in X.shape:
-        with dask.config.set(threads(n_jobs)):
-            write_elem(root, "X", X)
+        _write_lazy(root, "X", X, n_jobs)
         return
     array = root.get("X")
     if array is None:
         array = _empty_matrix(X, root, chunk_bytes, sharded=remote)
+    array = _with_empty_chunks(array)
     rows = stored_chunks(array)[0]
     starts = range(0, X.shape[0], rows)
     # Tasks are not fused, so that progress displays show the stage of each.
-    with dask.config.set({"optimization.fuse.active": False}):
+    with exclusive() as changes:
+        changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
         blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
     missing = missing_chunks(array).ravel()
     n_cells = sum(
@@ -135,11 +191,15 @@ def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) 
         chunks=(chunk_rows, n_genes),
         shards=(rows, n_genes) if sharded else None,
         compressors=ZstdCodec(level=LEVEL),
-        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+        attributes=ARRAY,
     )
 
 
+def _with_empty_chunks(array: Any) -> Any:
+    """Return an array that writes chunks of zeros, too: omitted ones would look like lost ones."""
+    config: Any = {"write_empty_chunks": True}
+    return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path, config))
+
+
 def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
-    # Arrays opened within `io.output.writing` write chunks of zeros, too. Setting that here, on threads that
-    # overlap, could leave it set in the user's process.
     array[start : start + len(block)] = block

@@ -72,11 +72,8 @@ def name_batches(
             raise InputError(what, "Leave batch_categories out, or name another batch_key.")
         return own, True
     if own:
-        message = (
-            f"obs[{batch_key!r}] does not distinguish the batches and is replaced.\n"
-            "Name another batch_key to keep it."
-        )
-        warn(message)
+        what = f"obs[{batch_key!r}] does not distinguish the batches and is replaced."
+        warn(what, "Name another batch_key to keep it.")
     return (given, True) if given is not None else ([str(i) for i in range(len(sources))], False)
 
 

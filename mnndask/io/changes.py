@@ -38,23 +38,23 @@ class Changes:
             listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
             where = f" of {self.of}" if self.of else ""
             warn(
-                f"The result leaves out{where} {listed}.\n"
-                "The correction does not need this: add it to the result afterwards."
+                f"The result leaves out{where} {listed}.",
+                "The correction does not need this: add it to the result afterwards.",
             )
         if self.renamed:
             listed = ", ".join(
                 f"{what} becomes {' and '.join(map(repr, new))}" for what, new in self.renamed.items()
             )
             warn(
-                f"The result renames keys: {listed}.\n"
+                f"The result renames keys: {listed}.",
                 "Stores need strings without slashes that are unique regardless of case: rename them "
-                "beforehand to choose other names."
+                "beforehand to choose other names.",
             )
         if self.converted:
             listed = ", ".join(f"{what} to {how}" for what, how in self.converted.items())
             warn(
-                f"The result converts {listed}.\n"
-                "Stores need values of one supported type: convert them beforehand to choose another type."
+                f"The result converts {listed}.",
+                "Stores need values of one supported type: convert them beforehand to choose another type.",
             )
 
 

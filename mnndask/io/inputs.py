@@ -16,6 +16,7 @@ import zarr
 from anndata import AnnData
 from scipy import sparse
 
+from mnndask._library_state import exclusive
 from mnndask._typing import Matrix
 from mnndask.engine.batches import precision
 from mnndask.engine.chunks import moderate
@@ -32,6 +33,7 @@ from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.location import Location
 
 
+@exclusive()
 def read_inputs(
     datas: Sequence[Any],
     *,

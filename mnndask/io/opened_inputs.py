@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,8 @@ import xarray as xr
 from anndata import AnnData
 
 from mnndask.engine.batches import Batches, Source
-from mnndask.errors import InputTypeError
+from mnndask.errors import InputTypeError, without_warnings
+from mnndask.io.anndata_compat import quiet_anndata
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Input(Source):
         """Return ``frame``, read again if necessary, without repeating warnings."""
         if self.reopen is None:
             return self.frame
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with without_warnings(), quiet_anndata():
             return self.reopen()
 
 

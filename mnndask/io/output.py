@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import anndata as ad
 import zarr
 from zarr.abc.store import Store
 
+from mnndask._library_state import ignoring
+from mnndask._text import printable
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
+from mnndask.io.anndata_compat import writing_elements
 from mnndask.io.resume import ANNOTATED, RUN, ResumeRecord
 from mnndask.stores.atomic_store import AtomicStore
 from mnndask.stores.location import Location, is_denied, is_remote, unreachable
@@ -127,7 +128,7 @@ def _when_failed(target: Target, run: ResumeRecord | None, *, keep: bool) -> Ite
             target.clear()
         elif _is_kept(target):
             options = "overwrite=True" if run is None else "--resume continues it, --overwrite"
-            error.add_note(f"{KEPT} {target.growing}: {options} replaces it.")
+            error.add_note(printable(f"{KEPT} {target.growing}: {options} replaces it."))
         raise
 
 
@@ -145,20 +146,13 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
     `where` names it in messages; `check` is called before its root metadata is written.
     """
     atomic = AtomicStore(store)
-    # An omitted chunk of zeros could not be distinguished from a lost one.
-    always = {"array.write_empty_chunks": True}
     try:
-        with zarr.config.set(always), _unsharded(), warnings.catch_warnings():
-            # For record arrays, such as scanpy's uns["rank_genes_groups"], which anndata can read again.
-            unspecified = "The data type .* does not have a Zarr V3 specification"
-            warnings.filterwarnings("ignore", unspecified, category=UserWarning)
-            warnings.filterwarnings("ignore", unspecified, category=FutureWarning)
-            root = zarr.open_group(atomic, mode="a", zarr_format=3)
-            root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            yield root
-            if RUN in root:
-                del root[RUN]
-            _check_all_stored(_consolidated(atomic), where)
+        root = zarr.open_group(atomic, mode="a", zarr_format=3)
+        root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        yield root
+        if RUN in root:
+            del root[RUN]
+        _check_all_stored(_consolidated(atomic), where)
         check()
         atomic.finish()
     except BaseException:
@@ -175,16 +169,7 @@ def _check_all_stored(root: zarr.Group, where: str) -> None:
             raise OutputError(what, "Write it again, and check whether anything removes files there.")
 
 
-@contextmanager
-def _unsharded() -> Iterator[None]:
-    """Prevent anndata from sharding tables and embeddings, its default from 0.13."""
-    known = hasattr(ad.settings, "auto_shard_zarr_v3")  # 0.12.3 has no such setting, and does not shard
-    with ad.settings.override(**({"auto_shard_zarr_v3": False} if known else {})):
-        yield
-
-
 def _consolidated(store: Store) -> zarr.Group:
-    with warnings.catch_warnings():
-        # It will be: https://github.com/zarr-developers/zarr-specs/pull/373. anndata also writes it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+    # It will be: https://github.com/zarr-developers/zarr-specs/pull/373. anndata also writes it.
+    with writing_elements(), ignoring(("Consolidated metadata is currently not part", UserWarning)):
         return zarr.consolidate_metadata(store)

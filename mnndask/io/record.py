@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mnndask._library_state import exclusive
 from mnndask._version import __version__
 from mnndask.core.history import MergeHistory
 from mnndask.engine.run_options import RUN_OPTIONS
@@ -65,6 +66,7 @@ class Record:
             sketch = {"size": sketch_size, "method": parameters["sketch_method"]}
         return cls(kept, np.array(history.cells.names), _steps_of(history), sketch)
 
+    @exclusive()
     def measured(
         self,
         columns: pd.DataFrame,

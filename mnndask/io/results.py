@@ -14,6 +14,7 @@ import xarray as xr
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
+from mnndask._library_state import exclusive
 from mnndask.core.parameters import check_flag
 from mnndask.engine.chunks import stack_cells
 from mnndask.errors import InputError, warn
@@ -27,6 +28,7 @@ from mnndask.io.opened_inputs import Inputs, check_text
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
 
 
+@exclusive()
 def pack_matrices(parts: Sequence[Any], frames: Sequence[xr.DataArray | None], *, concatenate: bool) -> Any:
     """Return corrected matrices, or DataArrays with the coordinates of the inputs."""
     if frames[0] is None:
@@ -232,16 +234,12 @@ def _joined(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> Ann
 
 
 def _warn_of_recurring_names(names: Sequence[pd.Index], separator: str | None) -> None:
-    message = "Cell names are not unique over the batches"
+    what = "Cell names are not unique over the batches"
     if separator is not None:
-        if all(cells.is_unique for cells in names):
-            return
-        message += (
-            f" and are made unique: {separator}1, {separator}2, ... is appended to repeated names.\n"
-            "Name the cells of each batch uniquely to avoid this."
-        )
-    else:
-        if names[0].append(list(names[1:])).is_unique:
-            return
-        message += " and are left unchanged.\nGive index_unique='-' to append the batch to each name."
-    warn(message)
+        if not all(cells.is_unique for cells in names):
+            warn(
+                f"{what} and are made unique: {separator}1, {separator}2, ... is appended to repeated names.",
+                "Name the cells of each batch uniquely to avoid this.",
+            )
+    elif not names[0].append(list(names[1:])).is_unique:
+        warn(f"{what} and are left unchanged.", "Give index_unique='-' to append the batch to each name.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import h5py
@@ -12,6 +11,7 @@ from anndata import OldFormatWarning
 from anndata.io import read_elem
 from pandas import DataFrame
 
+from mnndask._library_state import ignoring
 from mnndask.errors import InputError, InputReadError
 from mnndask.io.changes import Changes, at
 from mnndask.io.old_h5ad import CATEGORIES, as_table, with_categories
@@ -153,10 +153,6 @@ def read_old_table(group: Any, name: str, label: str, columns: Collection[str]) 
     return with_categories(read_table(group, name, label, Changes()), categories)
 
 
-@contextmanager
-def quietly_old() -> Iterator[None]:
+def quietly_old() -> AbstractContextManager[None]:
     """Suppress warnings of anndata about old files that it can read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OldFormatWarning)
-        warnings.filterwarnings("ignore", "Moving element from .uns", FutureWarning)
-        yield
+    return ignoring(("", OldFormatWarning), ("Moving element from .uns", FutureWarning))

@@ -7,6 +7,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from mnndask._library_state import exclusive
+from mnndask._threads import single_threaded_blas
 from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.mixing import alike_fraction, check_several
 
@@ -79,8 +81,9 @@ def label_transfer(
     for batch in range(len(names)):
         own = own_batch == batch
         others = codes[~own]
-        model = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(cells[~own])
-        neighbor_codes = others[model.kneighbors(cells[own], return_distance=False)]
+        with exclusive(), single_threaded_blas():
+            model = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(cells[~own])
+            neighbor_codes = others[model.kneighbors(cells[own], return_distance=False)]
         votes = np.stack([(neighbor_codes == code).sum(axis=1) for code in range(len(values))], axis=1)
         right = votes.argmax(axis=1) == codes[own]
         out[own] = np.where(np.isin(codes[own], others), right, np.nan)
@@ -136,12 +139,12 @@ def agreement_by_label(
     codes, values = coded(labels, len(agreement), "labels")
     own_batch, _ = coded(batches, len(agreement), "batches")
     cells = pd.DataFrame({"batch": own_batch, "agreement": agreement, "transfer": transfer})
-    by_label = cells.groupby(codes)
-    out = by_label.agg(
-        cells=("batch", "size"),
-        batches=("batch", "nunique"),
-        agreement=("agreement", "mean"),
-        transfer=("transfer", "mean"),
-    )
+    with exclusive():
+        out = cells.groupby(codes).agg(
+            cells=("batch", "size"),
+            batches=("batch", "nunique"),
+            agreement=("agreement", "mean"),
+            transfer=("transfer", "mean"),
+        )
     out.index = values.rename("label")
     return out

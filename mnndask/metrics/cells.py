@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mnndask._library_state import exclusive
 from mnndask.errors import InputError, NonFiniteError
 
 
@@ -25,6 +26,7 @@ def as_coordinates(embedding: ArrayLike, name: str = "embedding") -> NDArray[np.
     return cells
 
 
+@exclusive()
 def coded(given: Any, n_cells: int, kind: str) -> tuple[NDArray[np.intp], pd.Index]:
     """Return a code per cell, and the values: sorted, or in the order of a categorical.
 

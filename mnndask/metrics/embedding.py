@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from mnndask._library_state import exclusive
+
 
 def embed(X: Any, n_components: int = 20, *, random_state: int = 0) -> NDArray[np.floating]:
     """Return principal components of cells, shape ``(n_cells, n_components)``, or fewer if there are fewer.
@@ -34,5 +36,6 @@ def embed(X: Any, n_components: int = 20, *, random_state: int = 0) -> NDArray[n
     """
     dense = X.toarray() if sparse.issparse(X) else np.asarray(X)
     n = min(n_components, *dense.shape)
-    out: NDArray[np.floating] = PCA(n, random_state=random_state).fit_transform(dense)
+    with exclusive():
+        out: NDArray[np.floating] = PCA(n, random_state=random_state).fit_transform(dense)
     return out

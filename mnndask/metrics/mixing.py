@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mnndask._library_state import exclusive
 from mnndask.errors import InputError
 from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.neighborhoods import nearest_cells
@@ -156,7 +157,8 @@ def observed_by_batch(
     check_several(values)
     cells = pd.DataFrame({"observed": observed, "expected": expected_same_batch(batches, labels)})
     cells.loc[cells["expected"].isna(), "observed"] = np.nan
-    out = cells.groupby(codes).mean()
+    with exclusive():
+        out = cells.groupby(codes).mean()
     out.index = values.rename("batch")
     out.insert(0, "cells", np.bincount(codes))
     out["ratio"] = (out["observed"] / out["expected"]).where(out["expected"] > 0)

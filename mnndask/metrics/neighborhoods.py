@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from mnndask._library_state import exclusive
+from mnndask._threads import single_threaded_blas
 from mnndask.core.kernels.pairs import distances_of
 
 # For more cells, or in more dimensions, inner products of all pairs are faster: several times in ten.
@@ -16,8 +18,11 @@ def nearest_cells(cells: NDArray[np.floating], n_neighbors: int) -> NDArray[np.i
     """Return each cell's nearest other cells, nearest first, shape ``(n_cells, n_neighbors)``."""
     trees = len(cells) <= TREES_UP_TO and cells.shape[1] <= TREES_IN_DIMS
     algorithm = "auto" if trees else "brute"
-    model = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(cells)
-    found: NDArray[np.intp] = model.kneighbors(return_distance=False)
+    with exclusive():
+        model = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(cells)
+    # A search by inner products limits BLAS, one in trees changes filters of warnings.
+    with exclusive() if trees else single_threaded_blas():
+        found: NDArray[np.intp] = model.kneighbors(return_distance=False)
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mnndask._library_state import exclusive
 from mnndask.metrics.agreement import label_transfer
 from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.local_inverse_simpson import effective_number
@@ -138,6 +139,7 @@ class Comparison:
             was, now = (label_transfer(x.cells, labels, batches, n_neighbors) for x in (old, new))
             self.measures["label_transfer"] = _Measure(was, now, _ones_of(now))
 
+    @exclusive()
     def overall(self) -> pd.DataFrame:
         """Return the table of :func:`summarize`."""
         rows = _mixing_rows(*self.same, self.batches, self.labels)
@@ -147,6 +149,7 @@ class Comparison:
         # A column of text would turn None into NaN.
         return out.assign(worst_batch=pd.Series(worst, dtype=object))
 
+    @exclusive()
     def by_batch(self) -> pd.DataFrame:
         """Return mixing and preserved structure of each batch, the worst mixed batch first.
 
@@ -189,6 +192,7 @@ def _ones_of(measured: PerCell) -> PerCell:
     return np.where(np.isnan(measured), np.nan, 1.0)
 
 
+@exclusive()
 def _evenly_mixed(codes: NDArray[np.intp], labels: ArrayLike | None) -> PerCell:
     """Return the effective number of batches among all cells of each cell's label."""
     kinds = np.zeros_like(codes) if labels is None else coded(labels, len(codes), "labels")[0]

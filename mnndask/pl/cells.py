@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask._library_state import exclusive
 from mnndask.diagnostics.measures import LENGTHENED
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.pl.drawing import axes, remove_frame, short, style
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@exclusive()
 def correction_length(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
     """Draw how far the cells of each batch were moved.
 
@@ -47,6 +49,7 @@ def correction_length(data: AnnData | RecordedCells, *, ax: Axes | None = None) 
     return ax
 
 
+@exclusive()
 def variance_factor(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
     """Draw by how much variance adjustment lengthened the corrections of each batch.
 

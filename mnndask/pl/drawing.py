@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from mnndask._text import printable
 from mnndask.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,5 +78,10 @@ def remove_frame(ax: Axes) -> None:
 
 def short(names: Iterable[Any], most: int = 24) -> list[str]:
     """Shorten names to fit beside a plot."""
-    text = [str(name) for name in names]
-    return [t if len(t) <= most else f"{t[: most - 1]}…" for t in text]
+    text = [printable(name) for name in names]
+    return [literal(t if len(t) <= most else f"{t[: most - 1]}…") for t in text]
+
+
+def literal(name: Any) -> str:
+    """Return a name as matplotlib shows it as it is: printable, and no formula between dollar signs."""
+    return printable(name).replace("$", r"\$")

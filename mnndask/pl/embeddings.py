@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask._library_state import exclusive
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import GREY, axes, legend, remove_frame, short, style
+from mnndask.pl.drawing import GREY, axes, legend, literal, remove_frame, short, style
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ When = Literal["before", "after"]
 FRAME_MARGIN = 0.05  # of the range of the cells
 
 
+@exclusive()
 def embedding(
     data: AnnData | RecordedCells,
     when: When = "after",
@@ -64,12 +66,12 @@ def embedding(
     if color is not None and record.is_measure(color):
         numbers, size = record.numbers(color), _size(len(shown))
         drawn = ax.scatter(shown[:, 0], shown[:, 1], s=size, lw=0, c=numbers, cmap="viridis", rasterized=True)
-        ax.figure.colorbar(drawn, ax=ax, label=color)
+        ax.figure.colorbar(drawn, ax=ax, label=literal(color))
     else:
         _groups(ax, shown, record.batches if color is None else record.column(color))
-        legend(ax, title=color or "batch")
+        legend(ax, title=literal(color or "batch"))
     _label(ax, names, frame)
-    ax.set_title(f"Cells {when} correction, by {color or 'batch'}")
+    ax.set_title(f"Cells {when} correction, by {literal(color or 'batch')}")
     return ax
 
 
@@ -99,6 +101,7 @@ def _groups(ax: Axes, shown: NDArray[Any], groups: Any) -> None:
             ax.scatter([], [], s=30, lw=0, label=name, **style(i))
 
 
+@exclusive()
 def pairs(
     data: AnnData | RecordedCells,
     batch: str | None = None,
@@ -161,7 +164,7 @@ def pairs(
     )
     for line in shown[np.stack([new[drawn], ref[drawn]], axis=1)]:
         ax.plot(line[:, 0], line[:, 1], lw=0.5, alpha=0.5, color=style(5)["color"], rasterized=True)
-    ax.scatter([], [], s=30, lw=0, color=GREY, label="batches before it" if number > 1 else order[0])
+    ax.scatter([], [], s=30, lw=0, color=GREY, label="batches before it" if number > 1 else short(order)[0])
     ax.scatter([], [], s=30, lw=0, color=style(0)["color"], label=short([batch])[0])
     ax.plot([], [], lw=1.5, color=style(5)["color"], label=f"pair ({len(drawn):,} shown)")
     legend(ax)

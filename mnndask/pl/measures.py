@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnndask._library_state import exclusive
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import AFTER, BEFORE, GREY, axes, legend, remove_frame, short
+from mnndask.pl.drawing import AFTER, BEFORE, GREY, axes, legend, literal, remove_frame, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ROW = 0.34  # inches per batch
 
 
+@exclusive()
 def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw the share of neighbours from the same batch, by batch, before and after.
 
@@ -63,7 +65,7 @@ def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes 
     ax.set_yticks(at, short(table.index))
     ax.set(xlim=(-3, 103), ylim=(len(table) - 0.5, -0.5), ylabel="batch")
     ax.set_xlabel("neighbours of the same batch (%)")
-    ax.set_title("Mixing of batches" + (f", within each {label}" if label else ""))
+    ax.set_title("Mixing of batches" + (f", within each {literal(label)}" if label else ""))
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     legend(ax)
@@ -71,6 +73,7 @@ def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes 
     return ax
 
 
+@exclusive()
 def merge_overview(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
     """Draw the merge order, and the share of cells with a pair on each side of each step.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mnndask._library_state import exclusive
 from mnndask.diagnostics import html as markup
 from mnndask.diagnostics.findings import Finding, findings, findings_of_labels
 from mnndask.diagnostics.recorded_cells import RecordedCells
@@ -63,6 +64,7 @@ STATES = {
 }
 
 
+@exclusive()
 def report(
     cells: RecordedCells, name: str, *, label: str | None = None, seconds: Mapping[str, float] | None = None
 ) -> tuple[str, list[str]]:
@@ -139,14 +141,16 @@ def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
 def _figure(draw: Callable[[], Axes], caption: str) -> str:
     from matplotlib import pyplot as plt
 
-    with plt.rc_context({"font.size": 12}):  # readable on a phone, too
+    with exclusive() as changes:
+        changes.enter_context(plt.rc_context({"font.size": 12}))  # readable on a phone, too
         ax = draw()
         figure, file = ax.get_figure(root=True), BytesIO()
         assert figure is not None
         figure.savefig(file, format="png", dpi=160)
     plt.close(figure)
     data = base64.b64encode(file.getvalue()).decode()
-    about = markup.text(f"{ax.get_title()}. {caption}")
+    title = ax.get_title().replace(r"\$", "$")
+    about = markup.text(f"{title}. {caption}")
     words = markup.text(caption)
     image = f'<img alt="{about}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{words}</figcaption></figure>"

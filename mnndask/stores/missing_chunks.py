@@ -66,12 +66,11 @@ def _check_dense(array: Any, label: str) -> set[str]:
     if not unused or (missing != columns).any():
         remedy = NOT_ALL_STORED if isinstance(array, zarr.Array) else WRITE_AGAIN
         raise _missing_chunks_error(label, array, missing, remedy)
-    message = (
+    what = (
         f"{label} lacks {missing.sum()} of the {missing.size} chunks of {name}, in all rows of "
-        f"the same columns. They count as zeros, since some writers omit chunks of zeros.\n"
-        "If these columns contain other values, copy or write the file again."
+        "the same columns. They count as zeros, since some writers omit chunks of zeros."
     )
-    warn(message)
+    warn(what, "If these columns contain other values, copy or write the file again.")
     return _keys(array, missing)
 
 
@@ -102,13 +101,12 @@ def check_annotation_chunks(elem: Any, label: str, used: Collection[str] = ()) -
         if not (array.dtype.kind == "b" and missing.all()):
             doubtful.append(array.path)
     if doubtful:
-        message = (
+        warn(
             f"{label} lacks chunks of {', '.join(doubtful)}. They count as zeros (in codes: the first "
-            "category), since some writers omit chunks of zeros.\n"
+            "category), since some writers omit chunks of zeros.",
             "If they contain other values, copy the file again; to be sure, write it with "
-            "zarr.config.set({'array.write_empty_chunks': True})."
+            "zarr.config.set({'array.write_empty_chunks': True}).",
         )
-        warn(message)
 
 
 @dataclass(frozen=True)

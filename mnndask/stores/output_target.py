@@ -11,6 +11,7 @@ from typing import Protocol
 
 from zarr.abc.store import Store
 
+from mnndask._text import printable
 from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError, warn
 from mnndask.stores.location import Location, denied_file, reaching
 from mnndask.stores.locks import Lease, only_writer
@@ -143,7 +144,7 @@ class LocalTarget:
                 os.replace(self.path, self.older)
             os.replace(self.partial, self.path)
         except OSError as error:
-            error.add_note(f"{KEPT} {self.partial}, which is complete: rename it.")
+            error.add_note(printable(f"{KEPT} {self.partial}, which is complete: rename it."))
             if replaced and self.older.exists():
                 os.replace(self.older, self.path)
             raise
@@ -151,11 +152,11 @@ class LocalTarget:
             try:
                 _remove(self.older)
             except OSError as error:
-                message = (
+                what = (
                     f"{self.path} is complete, but the older output, now {self.older}, could not be removed: "
-                    f"{error.strerror or error}.\nRemove it."
+                    f"{error.strerror or error}."
                 )
-                warn(message)
+                warn(what, "Remove it.")
 
 
 class RemoteTarget:

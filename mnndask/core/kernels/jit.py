@@ -7,9 +7,12 @@ from typing import Any
 
 from numba import njit
 
+from mnndask._library_state import exclusive
+
 # Sums may be taken in the order that suits the processor's vector units, as in BLAS. Values are never NaN.
 FAST_MATH = {"contract", "nsz", "nnan", "arcp"}
 FAST_SUMS = FAST_MATH | {"reassoc"}
+COMPILE_PATIENCE_SECONDS = 1.0  # whoever has the turn may wait for the thread that compiles
 STRIP = 64  # values that are processed together: a constant, so that loops can be unrolled
 
 
@@ -18,8 +21,11 @@ def compiled(maths: set[str]) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return njit(nogil=True, fastmath=maths, cache=True)(function)
+            out = njit(nogil=True, fastmath=maths, cache=True)(function)
         except RuntimeError:  # neither place is writable
-            return njit(nogil=True, fastmath=maths)(function)
+            out = njit(nogil=True, fastmath=maths)(function)
+        compile_alone = exclusive(COMPILE_PATIENCE_SECONDS)(out.compile)  # it changes filters of warnings
+        setattr(out, "compile", compile_alone)  # noqa: B010 - to the types, a method
+        return out
 
     return compile_
