@@ -68,7 +68,15 @@ class InputReadError(InputError, OSError):
 
 
 class RemoteError(MNNError, OSError):
-    """A location on another machine denies access or does not respond."""
+    """A location on another machine denies access or does not respond.
+
+    Attributes
+    ----------
+    status
+        HTTP status of the response, if there was one.
+    """
+
+    status: int | None = None
 
 
 class ScratchError(MNNError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,8 +22,8 @@ class ObjectStore:
     Attributes
     ----------
     rule
-        Function of method and path: None to forward a request, a status and code to answer with instead, or a
-        number of seconds to wait before.
+        Function of method and path: None to forward a request, a status and code to answer with instead, a
+        number of seconds to wait before, or "reset" to reset the connection.
     injected
         Requests that the rule had an answer to.
     """
@@ -48,6 +49,11 @@ class ObjectStore:
                 told = store.rule(self.command, self.path)
                 if told is not None:
                     store.injected.append((self.command, self.path))
+                if told == "reset":
+                    self.close_connection = True
+                    off = struct.pack("ii", 1, 0)  # so that closing sends a reset
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, off)
+                    return self.connection.close()
                 if isinstance(told, tuple):
                     status, code = told
                     return self.give(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
-from mnndask.errors import InputReadError
+from mnndask.errors import InputReadError, RemoteError
 from mnndask.stores.hdf5 import check_filters, missing_filter, missing_filter_error, open_hdf5, path_of_file
 from mnndask.stores.location import innermost
 from mnndask.stores.missing_chunks import check_chunks, chunk_key, stored_chunks
@@ -101,6 +101,8 @@ class BlockReader:
         except MemoryError:
             raise
         except Exception as error:
+            if isinstance(innermost(error), RemoteError):  # each of its chunks would be asked for again
+                raise innermost(error) from error
             where = _describe(region, self.format)
             if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # on this worker
                 raise missing_filter_error(self.label, array, name) from error

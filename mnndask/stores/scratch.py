@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 from mnndask._blocks import GENES_PER_BLOCK
-from mnndask.errors import ScratchError, first_line
+from mnndask.errors import MNNError, ScratchError, first_line
 from mnndask.stores.location import Location, is_remote, unreachable
 from mnndask.stores.whole_store import MissingChunkError, WholeStore
 
@@ -38,12 +38,16 @@ class _Folder:
             self.n_writers += 1
         try:
             yield
+        except MNNError:
+            raise
         except Exception as error:
-            if not isinstance(error, OSError) and not is_remote(error):
+            remote = is_remote(error)
+            if not isinstance(error, OSError) and not remote:
                 raise
             cause = getattr(error, "strerror", None) or first_line(error)
             what = f"The scratch folder {self.location} cannot be written: {cause}."
-            raise ScratchError(what, "Free some space there, or name another folder: scratch=...") from error
+            remedy = "Free some space there, or name another folder: scratch=..."
+            raise ScratchError(what, unreachable("It", error).args[1] if remote else remedy) from error
         finally:
             with self.changed:
                 self.n_writers -= 1
