@@ -22,6 +22,7 @@ LAST_TRY_SECONDS = 60.0  # after the first; none begins later
 OVERLOADED = {408, 425, 429}  # besides 5xx
 NEVER_SERVED = {501, 505}  # that method, that protocol
 FAILED_CONNECTIONS = {  # of botocore, aiohttp and azure; subclasses too
+    "ConnectionError",
     "HTTPClientError",
     "ResponseParserError",
     "ClientConnectionError",
