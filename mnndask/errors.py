@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -158,6 +159,18 @@ def too_long(
     wider = ", or give them in float64" if dtype != np.float64 else ""
     remedy = f"Divide the values of all batches by one large number{wider}."
     return InputError(what, remedy)
+
+
+def this_worker() -> str | None:
+    """Address and host of the worker of a cluster on which this runs; None elsewhere."""
+    distributed = sys.modules.get("distributed")  # not imported: no worker
+    if distributed is None:
+        return None
+    try:
+        address = distributed.get_worker().address
+    except ValueError:
+        return None
+    return f"worker {address} on {socket.gethostname()}"
 
 
 def warn(message: str) -> None:

@@ -21,9 +21,12 @@ from zarr.storage import MemoryStore
 from mnndask._blocks import rows_per_chunk
 from mnndask._progress import counted, stage
 from mnndask.engine.tasks import compute, named_tasks, threads
+from mnndask.engine.waiting import waiting_for_workers
+from mnndask.errors import OutputError, this_worker
 from mnndask.io.anndata_compat import layer_names
 from mnndask.io.resume import ANNOTATED, RUN
 from mnndask.stores.atomic_store import ROOT
+from mnndask.stores.local_files import SHARE_IT, is_stored_here
 from mnndask.stores.missing_chunks import missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
@@ -41,7 +44,7 @@ def write_annotations(
     run = root.get(RUN)
     if run is not None and ANNOTATED in run.attrs:
         return
-    with dask.config.set(threads(n_jobs)):
+    with dask.config.set(threads(n_jobs)), waiting_for_workers():
         _write_annotations(adata, root, remote=remote)
     if run is not None:
         run.attrs[ANNOTATED] = True
@@ -98,7 +101,7 @@ def write_matrix(
     if X is None:
         return
     if not is_dense(X) or 0 in X.shape:
-        with dask.config.set(threads(n_jobs)):
+        with dask.config.set(threads(n_jobs)), waiting_for_workers():
             write_elem(root, "X", X)
         return
     array = root.get("X")
@@ -142,4 +145,13 @@ def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) 
 def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
     # Arrays opened within `io.output.writing` write chunks of zeros, too. Setting that here, on threads that
     # overlap, could leave it set in the user's process.
+    if not is_stored_here(array):  # zarr would create folders
+        raise _gone_error()
     array[start : start + len(block)] = block
+
+
+def _gone_error() -> OutputError:
+    what, worker = "The unfinished output is gone", this_worker()
+    if worker is None:
+        return OutputError(f"{what}.", "Write it again, and check whether anything removes files there.")
+    return OutputError(f"{what}, or {worker} does not see it.", SHARE_IT)
