@@ -21,7 +21,8 @@ FAULTS = [(503, "ServiceUnavailable"), (429, "TooManyRequests"), (500, "Internal
 
 @pytest.fixture(autouse=True)
 def _once(s3, monkeypatch):
-    """Its client makes each request once, so that what fails is seen here."""
+    """Its client makes each request once, so that what fails is seen here, however slow this machine is."""
+    monkeypatch.setattr(retries, "LAST_TRY_SECONDS", 600.0)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -46,7 +47,7 @@ def test_each_kind_of_request_is_made_again_after_each_fault(s3, s3_server, s3_c
     def fail_thrice(method, path):
         kind = kind_of(method, path)
         failed.setdefault(kind, [])
-        if kind is None or len(failed[kind]) == len(FAULTS) - 1:
+        if kind is None or len(failed[kind]) >= len(FAULTS) - 1:
             return None
         failed[kind].append(FAULTS[(len(failed) + len(failed[kind])) % len(FAULTS)])
         return failed[kind][-1]
@@ -63,7 +64,7 @@ def test_each_kind_of_request_is_made_again_after_each_fault(s3, s3_server, s3_c
         "lease",
         "output: a chunk, PUT",
         "output: annotations, PUT",
-    } <= {kind for kind, faults in failed.items() if len(faults) == 3}
+    } <= {kind for kind, faults in failed.items() if len(faults) >= 3}  # requests are concurrent
     s3_server.rule = lambda method, path: None
     check_result()
 
@@ -128,6 +129,7 @@ def test_tries_end_after_a_minute(monkeypatch):
     asked, seconds = [], itertools.count(0, 25)  # as each try takes 25 s
     clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _: None)
     monkeypatch.setattr(retries, "time", clock)
+    monkeypatch.setattr(retries, "LAST_TRY_SECONDS", 60.0)
 
     def request():
         asked.append(1)
