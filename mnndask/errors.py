@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,7 +73,15 @@ class InputReadError(InputError, OSError):
 
 
 class RemoteError(MNNError, OSError):
-    """A location on another machine denies access or does not respond."""
+    """A location on another machine denies access or does not respond.
+
+    Attributes
+    ----------
+    status
+        HTTP status of the response, if there was one.
+    """
+
+    status: int | None = None
 
 
 class ScratchError(MNNError, OSError):
@@ -154,6 +163,18 @@ def too_long(
     wider = ", or give them in float64" if dtype != np.float64 else ""
     remedy = f"Divide the values of all batches by one large number{wider}."
     return InputError(what, remedy)
+
+
+def this_worker() -> str | None:
+    """Address and host of the worker of a cluster on which this runs; None elsewhere."""
+    distributed = sys.modules.get("distributed")  # not imported: no worker
+    if distributed is None:
+        return None
+    try:
+        address = distributed.get_worker().address
+    except ValueError:
+        return None
+    return f"worker {address} on {socket.gethostname()}"
 
 
 _repeated: ContextVar[bool] = ContextVar("mnndask_repeated", default=False)

@@ -41,9 +41,13 @@ def pytest_sessionfinish(session, exitstatus):
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_probes():
-    """Fits on disk announce their time from one probe, rather than from as many as 0.2 s take."""
+    """Fits on disk announce their time from one probe, rather than from as many as 0.2 s take.
+
+    Requests that failed are made again at once.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mnndask.engine.fit_plan.PROBE_SECONDS", 1e-9)
+        patch.setattr("mnndask.stores.retries.PAUSES", (0.01,) * 4)
         yield
 
 

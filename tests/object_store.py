@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -21,8 +22,8 @@ class ObjectStore:
     Attributes
     ----------
     rule
-        Function of method and path: None to forward a request, a status and code to answer with instead, or a
-        number of seconds to wait before.
+        Function of method and path: None to forward a request, a status and code to answer with instead, a
+        number of seconds to wait before, or "reset" to reset the connection.
     injected
         Requests that the rule had an answer to.
     """
@@ -48,31 +49,19 @@ class ObjectStore:
                 told = store.rule(self.command, self.path)
                 if told is not None:
                     store.injected.append((self.command, self.path))
+                if told == "reset":
+                    return reset(self)
                 if isinstance(told, tuple):
                     status, code = told
-                    return self.give(
-                        status, {"Content-Type": "application/xml"}, DENIED.format(code=code).encode()
+                    return give(
+                        self, status, {"Content-Type": "application/xml"}, DENIED.format(code=code).encode()
                     )
                 time.sleep(told or 0)
-                connection = http.client.HTTPConnection(*store.backend, timeout=30)
-                try:
+                with closing(http.client.HTTPConnection(*store.backend, timeout=30)) as connection:
                     connection.request(self.command, self.path, body, dict(self.headers))
                     response = connection.getresponse()
                     data = response.read()
-                finally:
-                    connection.close()
-                return self.give(response.status, dict(response.getheaders()), data)
-
-            def give(self, status, headers, data):
-                self.send_response_only(status)
-                for name, value in headers.items():
-                    if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                        self.send_header(name, value)
-                length = headers.get("Content-Length") if self.command == "HEAD" else None
-                self.send_header("Content-Length", length or str(len(data)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(data)
+                return give(self, response.status, dict(response.getheaders()), data)
 
             def log_message(self, *_):
                 pass
@@ -80,6 +69,26 @@ class ObjectStore:
         for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
             setattr(Handler, f"do_{method}", Handler.answer)
         return Handler
+
+
+def give(handler, status, headers, data):
+    """Answer a request."""
+    handler.send_response_only(status)
+    for name, value in headers.items():
+        if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+            handler.send_header(name, value)
+    length = headers.get("Content-Length") if handler.command == "HEAD" else None
+    handler.send_header("Content-Length", length or str(len(data)))
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(data)
+
+
+def reset(handler):
+    """Close the connection of a request so that the client sees it reset."""
+    handler.close_connection = True
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
 
 
 @contextmanager

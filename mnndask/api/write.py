@@ -12,6 +12,7 @@ from mnndask._blocks import CHUNK_BYTES
 from mnndask.api.progress_bars import showing
 from mnndask.core.parameters import check_flag
 from mnndask.engine.run_options import RunOptions
+from mnndask.engine.workers import check_output_folder
 from mnndask.errors import InputTypeError
 from mnndask.io.anndata_writer import write_annotations, write_matrix
 from mnndask.io.output import writing
@@ -88,8 +89,10 @@ def write_zarr(
         what = f"The path is {path!r}."
         raise InputTypeError(what, "Give a path or URL that ends in .zarr.")
     run = RunOptions(n_jobs=n_jobs, storage_options=storage_options, show_progress=show_progress)
-    target = target_of(Location.of(path, run.storage_options))
+    location = Location.of(path, run.storage_options)
+    target = target_of(location)
     target.check([])
+    check_output_folder(location)
     adata = storable(adata)
     with showing(run.show_progress), writing(target, overwrite=overwrite) as root:
         write_annotations(adata, root, run.n_jobs, remote=target.remote)

@@ -21,6 +21,8 @@ from mnndask.core.svd import SVD_MODES
 from mnndask.engine.cluster import scheduled_by
 from mnndask.engine.malloc import return_freed
 from mnndask.engine.run_options import RUN_OPTIONS, RunOptions
+from mnndask.engine.waiting import patient_for
+from mnndask.engine.workers import check_output_folder
 from mnndask.errors import InputError
 from mnndask.io.anndata_store import open_lazily
 from mnndask.io.anndata_writer import write_annotations, write_matrix
@@ -164,6 +166,11 @@ MANY_CELLS = 100_000  # from which freeing the memory of annotations is worth a 
     help="Run on the dask cluster at this address, e.g. tcp://host:8786, instead of local threads.",
 )
 @click.option(
+    "--worker-timeout",
+    metavar="TIME",
+    help="Stop if that cluster has no workers for so long, e.g. 30min.  [default: wait for them]",
+)
+@click.option(
     "-q", "--quiet", is_flag=True, help="Print only errors and warnings, no progress and no summary."
 )
 def correct(
@@ -191,8 +198,17 @@ def correct(
         raise InputError(what, "Give --report FILE, or leave out --label.")
     if report is not None:
         check_report(report, overwrite=options["overwrite"])
+    worker_timeout = options.pop("worker_timeout")
+    if worker_timeout is not None and scheduler is None:
+        what = "--worker-timeout was given, but there is no --scheduler."
+        raise InputError(what, "Give --scheduler ADDRESS, or leave out --worker-timeout.")
     show_progress = False if quiet else None
-    with scheduled_by(scheduler), showing(show_progress), nullcontext() if quiet else log_stages():
+    with (
+        patient_for(worker_timeout),
+        scheduled_by(scheduler),
+        showing(show_progress),
+        nullcontext() if quiet else log_stages(),
+    ):
         steps, shape = _corrected(inputs, output, show_progress, options)
     seconds = time.perf_counter() - start
     if not quiet:
@@ -240,6 +256,7 @@ def _corrected(
     record = ResumeRecord.of(inputs, of_result | genes_and_cells)
     target = target_of(output)
     check_output(target, inputs, overwrite=overwrite, resume=record if resume else None)
+    check_output_folder(output)
     labels = [f"batch {i} ({path})" for i, path in enumerate(inputs)]
     given = {key: value for key, value in options.items() if value is not None or key in NONE_MEANS_ALL}
     given["index_unique"] = options["index_unique"] or None

@@ -18,6 +18,7 @@ from mnndask.errors import ClusterError, InputError, first_line, with_notes_of
 logger = logging.getLogger(__name__)
 SHARE_OF_WORKER = 0.6  # of a worker's memory: above it, distributed begins to spill
 CONNECT_SECONDS = 20
+NOISY = ("asyncio", "distributed", "tornado")
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,32 @@ def scheduled_by(address: str | None) -> Iterator[None]:
         what = "--scheduler needs dask.distributed, which is not installed."
         raise InputError(what, "Install it: pip install 'mnndask[cluster]'") from error
     before = dask.config.get("scheduler", None)
-    try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:  # TypeError if TLS is not configured
-        dask.config.set(scheduler=before)  # a client that fails to connect leaves it changed
-        what = f"No scheduler answers at {address}: {first_line(error)}."
-        raise InputError(what, "Check the address: dask scheduler prints it when it starts.") from error
-    with client, cluster_errors(address):
-        yield
+    with _quiet():
+        try:
+            client = distributed.Client(address, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError, TypeError) as error:  # TypeError if TLS is not configured
+            dask.config.set(scheduler=before)  # a client that fails to connect leaves it changed
+            what = f"No scheduler answers at {address}: {first_line(error)}."
+            raise InputError(what, "Check the address: dask scheduler prints it when it starts.") from error
+        with client, cluster_errors(address):
+            yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have distributed log nothing, nor the libraries under it: what matters is raised.
+
+    Their messages about lost connections are tracebacks. Afterwards they stay quiet about a run that failed,
+    of which tasks are left that log when they are collected.
+    """
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in NOISY]
+    loggers = [logging.getLogger(name) for name in {*names, *NOISY}]
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    yield
+    for logger, handlers, propagate in before:
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from mnndask.engine.read_cells import read_sketches
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.sketch import Choice, choose_cells, draw_cells
 from mnndask.engine.tiled_workspace import TiledWorkspace
+from mnndask.engine.workers import check_workers
 from mnndask.errors import InputError, warn
 from mnndask.stores.scratch import ScratchStore
 
@@ -88,6 +89,9 @@ def fit_batches(
     _warn_of_approximation(chosen, batches, order, automatic=parameters.sketch_size == "auto")
     plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, bounded=chosen.bounded)
     _warn_of_large_k(parameters.k, batches.names, chosen.n_used)
+    lazy = [source.X for source in batches.sources if source.lazy]
+    if lazy or not plan.in_memory:
+        check_workers(lazy, run.scratch_location)
     max_reference = REFERENCE_CELLS if chosen.bounded else None
     with _scratch(plan, run) as store, _solver_errors_named(parameters):
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)

@@ -14,7 +14,7 @@ from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.low_rank import LowRank
 from mnndask.core.model import CorrectionModel, MergeStep
 from mnndask.engine.chunk_corrector import ChunkCorrector
-from mnndask.errors import ScratchError
+from mnndask.errors import ScratchError, this_worker
 from mnndask.stores.location import Location
 from mnndask.stores.object_tree import read_tree, write_tree
 from mnndask.stores.scratch import ScratchStore
@@ -96,7 +96,8 @@ class SharedModelPath(Generic[T]):
         try:
             return read_tree(self.location, KINDS)  # type: ignore[no-any-return]
         except FileNotFoundError as error:
-            what = f"The fitted model was not found at {self.location}."
+            worker = this_worker()
+            what = f"The fitted model was not found at {self.location}{(worker and f' by {worker}') or ''}."
             remedy = (
                 "Fit again if the process that fitted it has ended; if this is another machine, name a "
                 "folder that all machines can reach: scratch=..."

@@ -14,6 +14,7 @@ from dask.delayed import Delayed
 from mnndask._progress import Line, current_line
 from mnndask._threads import effective_n_jobs, single_threaded_blas
 from mnndask.engine.cluster import active_client
+from mnndask.engine.waiting import waiting_for_workers
 
 T = TypeVar("T")
 
@@ -65,13 +66,14 @@ def _on_one_thread(function: Callable[..., T], *args: Any) -> T:
 
 def compute(tasks: list[Delayed], n_jobs: int | None, counts: float) -> list[Any]:
     """Compute tasks. On a cluster they advance the current progress line, by `counts` in total."""
-    with single_threaded_blas(), watched(tasks, counts):
+    with single_threaded_blas(), watched(tasks, counts), waiting_for_workers():
         return list(dask.compute(*tasks, **threads(n_jobs)))
 
 
 def compute_lists(lists: Sequence[list[Delayed]], n_jobs: int | None, counts: float) -> list[list[Any]]:
     """Compute lists of tasks together, with progress as in :func:`compute`."""
-    with single_threaded_blas(), watched([task for tasks in lists for task in tasks], counts):
+    tasks = [task for tasks in lists for task in tasks]
+    with single_threaded_blas(), watched(tasks, counts), waiting_for_workers():
         return list(dask.compute(*lists, **threads(n_jobs)))
 
 

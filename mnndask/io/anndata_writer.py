@@ -24,9 +24,12 @@ from mnndask._blocks import rows_per_chunk
 from mnndask._library_state import exclusive
 from mnndask._progress import counted, stage
 from mnndask.engine.tasks import compute, named_tasks, threads
+from mnndask.engine.waiting import waiting_for_workers
+from mnndask.errors import OutputError, this_worker
 from mnndask.io.anndata_compat import layer_names, writing_elements
 from mnndask.io.resume import ANNOTATED, RUN
 from mnndask.stores.atomic_store import ROOT
+from mnndask.stores.local_files import SHARE_IT, is_stored_here
 from mnndask.stores.missing_chunks import missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
@@ -45,7 +48,7 @@ def write_annotations(
     run = root.get(RUN)
     if run is not None and ANNOTATED in run.attrs:
         return
-    with writing_elements():
+    with waiting_for_workers(), writing_elements():
         lazy = _write_in_memory(adata, root, remote=remote)
     for slot, key, value in lazy:
         group = root[slot]
@@ -202,4 +205,13 @@ def _with_empty_chunks(array: Any) -> Any:
 
 
 def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
+    if not is_stored_here(array):  # zarr would create folders
+        raise _gone_error()
     array[start : start + len(block)] = block
+
+
+def _gone_error() -> OutputError:
+    what, worker = "The unfinished output is gone", this_worker()
+    if worker is None:
+        return OutputError(f"{what}.", "Write it again, and check whether anything removes files there.")
+    return OutputError(f"{what}, or {worker} does not see it.", SHARE_IT)

@@ -10,7 +10,7 @@ from zarr.abc.store import Store
 
 from mnndask._library_state import ignoring
 from mnndask._text import printable
-from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_notes_of
+from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, RemoteError, with_notes_of
 from mnndask.io.anndata_compat import writing_elements
 from mnndask.io.resume import ANNOTATED, RUN, ResumeRecord
 from mnndask.stores.atomic_store import AtomicStore
@@ -126,13 +126,16 @@ def _when_failed(target: Target, run: ResumeRecord | None, *, keep: bool) -> Ite
     except BaseException as error:
         if not keep:
             target.clear()
-        elif _is_kept(target):
+        elif _is_kept(target, error):
             options = "overwrite=True" if run is None else "--resume continues it, --overwrite"
             error.add_note(printable(f"{KEPT} {target.growing}: {options} replaces it."))
         raise
 
 
-def _is_kept(target: Target) -> bool:
+def _is_kept(target: Target, error: BaseException) -> bool:
+    """Whether there is an unfinished output of this run."""
+    if isinstance(error, OutputExistsError | RemoteError):  # it is another run's now, or cannot be reached
+        return isinstance(error, RemoteError)
     try:
         return target.unfinished()
     except Exception:  # it cannot be reached now

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
-from mnndask.errors import InputReadError
+from mnndask.errors import InputReadError, RemoteError
 from mnndask.stores.hdf5 import check_filters, missing_filter, missing_filter_error, open_hdf5, path_of_file
+from mnndask.stores.local_files import file_of, naming_worker, root_of
 from mnndask.stores.location import innermost
 from mnndask.stores.missing_chunks import check_chunks, chunk_key, stored_chunks
 from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
@@ -60,7 +61,7 @@ class BlockReader:
         """Read the block at the location that dask passes in `block_info`."""
         region = [slice(start, stop) for start, stop in block_info[None]["array-location"]]
         where = f"{self.name}, {_describe(region, self.format)},"
-        with reading(self.label, where), self._opened() as stored:
+        with naming_worker(self.label, self.source), reading(self.label, where), self._opened() as stored:
             return self._read(stored, region)
 
     def stored_bytes(self, ends: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -101,6 +102,8 @@ class BlockReader:
         except MemoryError:
             raise
         except Exception as error:
+            if isinstance(innermost(error), RemoteError):  # each of its chunks would be asked for again
+                raise innermost(error) from error
             where = _describe(region, self.format)
             if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # on this worker
                 raise missing_filter_error(self.label, array, name) from error
@@ -235,6 +238,14 @@ def _reader_of(X: da.Array) -> BlockReader | None:
         if isinstance(argument, BlockReader) and argument.format == "csr":
             return argument
     return None
+
+
+def files_read(X: da.Array) -> Iterator[tuple[str, Path, Path]]:
+    """Yield label and path of each input on this machine that an array reads, and a file that shows it."""
+    layers = X.dask.layers.values() if isinstance(X.dask, HighLevelGraph) else ()
+    for argument, _ in itertools.chain.from_iterable(getattr(layer, "indices", ()) for layer in layers):
+        if isinstance(argument, BlockReader) and (root := root_of(argument.source)) is not None:
+            yield argument.label, root, file_of(root)
 
 
 def _blocks(shape: tuple[int, ...], block: tuple[int, ...], first: int) -> tuple[tuple[int, ...], ...]:

@@ -16,10 +16,11 @@ from fsspec import available_protocols
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError, first_line
 from mnndask.stores.plain_http import FORBIDDEN, HttpStore, http_aware
+from mnndask.stores.retries import RetryingFileSystem, RetryingStore, http_status, is_temporary, out_of_reach
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 CACHES = {"simplecache", "filecache", "blockcache", "cached"}
@@ -99,8 +100,10 @@ class Location:
         links[at] = change(f"{first}://" if bare else links[at])
         return Location("::".join(links), self.options)
 
-    def filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+    def filesystem(self, *, retries: bool = True) -> tuple[fsspec.AbstractFileSystem, str]:
         """Return the file system of the URL, and the path in it.
+
+        With `retries`, requests that fail for now are made again.
 
         Raises
         ------
@@ -117,7 +120,7 @@ class Location:
             what = f"{self} cannot be reached: {error}."
             remedy = "Give a local path, or a URL that fsspec supports, such as s3://bucket/a.zarr."
             raise InputError(what, remedy) from error
-        return filesystem, path.rstrip("/")
+        return RetryingFileSystem(filesystem, str(self)) if retries else filesystem, path.rstrip("/")
 
     def exists(self) -> bool:
         """Whether the location exists."""
@@ -136,7 +139,7 @@ class Location:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         with suppress(Exception):
-            filesystem, path = self.filesystem()
+            filesystem, path = self.filesystem(retries=False)
             filesystem.rm(path, recursive=True)
 
     def store(self, *, read_only: bool = False) -> Store:
@@ -146,7 +149,10 @@ class Location:
             return LocalStore(self.path.absolute(), read_only=read_only)
         self.filesystem()  # explains what is wrong with a URL that fsspec does not support
         with reaching(self):
-            store = FsspecStore.from_url(self.given, storage_options=dict(self.options), read_only=read_only)
+            options = dict(self.options)
+            store = RetryingStore.from_url(self.given, storage_options=options, read_only=read_only)
+            assert isinstance(store, RetryingStore)
+            store.place = str(self)
             return http_aware(store) if read_only else store
 
 
@@ -203,6 +209,8 @@ def unreachable(what: str, error: BaseException) -> RemoteError:
             "Check the credentials (storage_options, or variables such as AWS_PROFILE) and their permissions."
         )
         return RemoteError(f"Access to {what} is denied: {first_line(error)}.", remedy)
+    if is_temporary(error):
+        return out_of_reach(what, error)
     return RemoteError(
         f"{what} cannot be reached: {first_line(error)}.", "Check the network and the address, and try again."
     )
@@ -238,11 +246,9 @@ def is_remote(error: BaseException) -> bool:
     """Whether an error comes from access to another machine rather than from the data read there."""
     if is_denied(error):
         return False
+    if isinstance(error, PermissionError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and http_status(error):
+        return True  # s3fs raises other errors for what servers answer
     module = type(error).__module__.split(".")[0]
-    return isinstance(error, PermissionError | ConnectionError | TimeoutError) or module in {
-        "botocore",
-        "aiobotocore",
-        "aiohttp",
-        "gcsfs",
-        "azure",
-    }
+    return module in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "azure"}

@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 from mnndask.errors import InputError, InputReadError, warn
 from mnndask.stores.plain_http import HttpStore, http_aware
 from mnndask.stores.read_errors import WRITE_AGAIN
+from mnndask.stores.retries import retrying
 from mnndask.stores.whole_store import arrays_in
 
 AT_ONCE = 32  # concurrent requests to a web server
@@ -199,7 +200,7 @@ def missing_chunks(array: Any, stored: Collection[str] | None = None) -> NDArray
     if not isinstance(array, zarr.Array):
         return _missing_in_hdf5(array)
     grid = tuple(-(-n // size) for n, size in zip(array.shape, stored_chunks(array), strict=True))
-    store = http_aware(array.store)
+    store = http_aware(retrying(array.store))
     if stored is None:
         stored = keys_in(store, array.path)
     keys = [chunk_key(array, at) for at in np.ndindex(grid)]

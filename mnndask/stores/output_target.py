@@ -15,6 +15,7 @@ from mnndask._text import printable
 from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError, warn
 from mnndask.stores.location import Location, denied_file, reaching
 from mnndask.stores.locks import Lease, only_writer
+from mnndask.stores.retries import RetryingStore
 
 ROOT_KEYS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 
@@ -204,12 +205,16 @@ class RemoteTarget:
         self.lease.check()
 
     def store(self, *, read_only: bool = False) -> Store:
-        """Store of the unfinished output."""
-        return self.location.store(read_only=read_only)
+        """Store of the unfinished output; what this run writes there is written while it has the lease."""
+        store = self.location.store(read_only=read_only)
+        if isinstance(store, RetryingStore):
+            store.before_write = self.lease.still_held
+        return store
 
     def clear(self) -> None:
         """Remove everything at the URL; root metadata first, so that an incomplete store cannot be opened."""
         with reaching(self.location):
+            self.lease.keep()
             names = self._names()
             for name in set(names) & set(ROOT_KEYS):
                 self.filesystem.rm_file(f"{self.path}/{name}")
@@ -228,7 +233,7 @@ class RemoteTarget:
                 raise InputError(what, "Write to another place; --overwrite does not override this.")
         with reaching(self.location):
             bucket = self.path.split("/")[0]
-            if "/" in self.path and not self.filesystem.exists(bucket):
+            if "/" in self.path and not self.filesystem.exists(bucket) and not self._names():
                 what = f"The bucket of the output {self.location} does not exist."
                 raise InputNotFoundError(what, "Create it first, or check its name.")
 

@@ -27,6 +27,8 @@ def reading(label: str, name: str) -> Iterator[None]:
 def unreadable(label: str, problem: str, error: BaseException) -> InputReadError | RemoteError:
     """Error for an input that exists but cannot be read."""
     error = innermost(error)
+    if isinstance(error, InputReadError | RemoteError):  # which already says so
+        return error
     subject = problem.removesuffix(" cannot be read")
     place = f"{label}: {subject}"
     if is_denied(error):

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 from mnndask._blocks import GENES_PER_BLOCK
-from mnndask.errors import ScratchError, first_line
+from mnndask.errors import MNNError, ScratchError, first_line, this_worker
 from mnndask.stores.location import Location, is_remote, unreachable
 from mnndask.stores.whole_store import MissingChunkError, WholeStore
 
@@ -35,15 +35,21 @@ class _Folder:
         with self.changed:
             if self.gone:
                 raise _removed_error(self.location)
+            if not self.location.is_url and not self.location.path.is_dir():  # zarr would create it
+                raise _removed_error(self.location)
             self.n_writers += 1
         try:
             yield
+        except MNNError:
+            raise
         except Exception as error:
-            if not isinstance(error, OSError) and not is_remote(error):
+            remote = is_remote(error)
+            if not isinstance(error, OSError) and not remote:
                 raise
             cause = getattr(error, "strerror", None) or first_line(error)
             what = f"The scratch folder {self.location} cannot be written: {cause}."
-            raise ScratchError(what, "Free some space there, or name another folder: scratch=...") from error
+            remedy = "Free some space there, or name another folder: scratch=..."
+            raise ScratchError(what, unreachable("It", error).args[1] if remote else remedy) from error
         finally:
             with self.changed:
                 self.n_writers -= 1
@@ -57,8 +63,13 @@ class _Folder:
 
 
 def _removed_error(place: Location) -> ScratchError:
-    what = f"{place} in the scratch folder is gone."
-    return ScratchError(what, "Fit again, and leave that folder unchanged while results are in use.")
+    what, worker = f"{place} in the scratch folder is gone", this_worker()
+    if worker is None:
+        return ScratchError(
+            f"{what}.", "Fit again, and leave that folder unchanged while results are in use."
+        )
+    what = f"{what}, or {worker} does not see it."
+    return ScratchError(what, "Name a folder that all machines share, or a URL: scratch=... (--scratch).")
 
 
 class ScratchStore:

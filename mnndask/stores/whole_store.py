@@ -10,7 +10,9 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
+from mnndask.stores.local_files import with_absolute_path
 from mnndask.stores.plain_http import HttpStore, http_aware
+from mnndask.stores.retries import retrying
 
 BLOSC = {"Blosc", "BloscCodec"}
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
@@ -103,7 +105,7 @@ def opened_strictly(stored: Any, empty: frozenset[str] | None = None) -> Any:
         for array in arrays
         if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
     )
-    store = http_aware(stored.store)
+    store = http_aware(retrying(with_absolute_path(stored.store)))
     is_web = isinstance(store, HttpStore)
     if empty is not None or blosc:
         store = WholeStore(store, empty, blosc)
