@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -21,10 +22,11 @@ from zarr.storage import MemoryStore
 from mnndask._blocks import rows_per_chunk
 from mnndask._progress import counted, stage
 from mnndask.engine.tasks import compute, named_tasks, threads
+from mnndask.errors import warn
 from mnndask.io.anndata_compat import layer_names
-from mnndask.io.resume import ANNOTATED, RUN
-from mnndask.stores.atomic_store import ROOT
-from mnndask.stores.missing_chunks import missing_chunks, stored_chunks
+from mnndask.stores.atomic_store import ROOT, AtomicStore
+from mnndask.stores.location import innermost, is_denied, is_remote
+from mnndask.stores.missing_chunks import keys_in, missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
 LEVEL = -1  # of Zstandard: compresses zeros as well as the default; incompressible data take half the time
@@ -38,13 +40,12 @@ def write_annotations(
 
     Triggers a compute of lazy elements. If `remote`, tables are written to memory and uploaded together.
     """
-    run = root.get(RUN)
-    if run is not None and ANNOTATED in run.attrs:
+    store = _atomic(root)
+    if store.annotated:
         return
     with dask.config.set(threads(n_jobs)):
         _write_annotations(adata, root, remote=remote)
-    if run is not None:
-        run.attrs[ANNOTATED] = True
+    store.annotations_are_written()
 
 
 def _write_annotations(adata: AnnData, root: zarr.Group, *, remote: bool) -> None:
@@ -92,8 +93,9 @@ def write_matrix(
 ) -> None:
     """Write a matrix as ``X``. Triggers a compute if it is lazy.
 
-    A dense matrix is written chunk by chunk, without the chunks that exist already. If `remote`, chunks are
-    grouped into shards, one object each. A sparse matrix is written by anndata.
+    A dense matrix is written chunk by chunk, without the chunks that a stopped run has written, which are
+    read back first. If `remote`, chunks are grouped into shards, one object each. A sparse matrix is written
+    by anndata.
     """
     if X is None:
         return
@@ -101,26 +103,86 @@ def write_matrix(
         with dask.config.set(threads(n_jobs)):
             write_elem(root, "X", X)
         return
-    array = root.get("X")
+    array = _begun_matrix(X, root)
     if array is None:
         array = _empty_matrix(X, root, chunk_bytes, sharded=remote)
     rows = stored_chunks(array)[0]
     starts = range(0, X.shape[0], rows)
+    sizes = [min(rows, X.shape[0] - start) for start in starts]
+    absent = missing_chunks(array).ravel()
+    absent[~absent] = _damaged(
+        array, [start for start, gone in zip(starts, absent, strict=True) if not gone], n_jobs
+    )
     # Tasks are not fused, so that progress displays show the stage of each.
     with dask.config.set({"optimization.fuse.active": False}):
         blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
-    missing = missing_chunks(array).ravel()
-    n_cells = sum(
-        min(rows, X.shape[0] - start) for start, absent in zip(starts, missing, strict=True) if absent
-    )
+    n_cells = sum(size for size, gone in zip(sizes, absent, strict=True) if gone)
+    if n_cells:
+        _atomic(root).begin()
     with stage("writing", n_cells):
         write, put = named_tasks("write"), counted(_put, rows=lambda _, __, block: len(block))
         tasks = [
             write(put, array, start, block)
-            for start, block, absent in zip(starts, blocks, missing, strict=True)
-            if absent
+            for start, block, gone in zip(starts, blocks, absent, strict=True)
+            if gone
         ]
         compute(tasks, n_jobs, n_cells)
+
+
+def _atomic(root: zarr.Group) -> AtomicStore:
+    store = root.store
+    assert isinstance(store, AtomicStore)
+    return store
+
+
+def _begun_matrix(X: Any, root: zarr.Group) -> zarr.Array[Any] | None:
+    """Return the matrix that a stopped run began to write; remove what cannot be continued."""
+    store = _atomic(root)
+    if not keys_in(store, "X"):
+        return None
+    try:
+        array = root["X"]
+        if isinstance(array, zarr.Array) and (array.shape, array.dtype) == (X.shape, X.dtype):
+            store.expect("X/zarr.json")
+            return array
+    except Exception as error:
+        if _is_access(error):
+            raise
+    sync(store.delete_dir("X"))
+    return None
+
+
+def _damaged(array: zarr.Array[Any], starts: Sequence[int], n_jobs: int | None) -> list[bool]:
+    """Whether each of the stored blocks of rows that begin at `starts` cannot be read back."""
+    if not starts:
+        return []
+    rows = stored_chunks(array)[0]
+    n_cells = len(starts) * rows
+    with stage("checking what is written", n_cells):
+        read, check = named_tasks("check"), counted(_is_damaged, rows=lambda _, __, rows: rows)
+        damaged = compute([read(check, array, start, rows) for start in starts], n_jobs, n_cells)
+    if any(damaged):
+        warn(
+            f"{sum(damaged)} of the {len(starts)} chunks of X that a stopped run has left are damaged, as "
+            "after a loss of power.\nThey are written again."
+        )
+    return damaged
+
+
+def _is_damaged(array: zarr.Array[Any], start: int, rows: int) -> bool:
+    try:
+        array[start : start + rows]  # raises if a chunk is short or does not match its checksum
+    except Exception as error:
+        if _is_access(error):
+            raise
+        return True
+    return False
+
+
+def _is_access(error: BaseException) -> bool:
+    """Whether an error says nothing about the data, which could not be reached or held in memory."""
+    error = innermost(error)
+    return isinstance(error, MemoryError) or is_denied(error) or is_remote(error)
 
 
 def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
@@ -134,7 +196,7 @@ def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) 
         dtype=X.dtype,
         chunks=(chunk_rows, n_genes),
         shards=(rows, n_genes) if sharded else None,
-        compressors=ZstdCodec(level=LEVEL),
+        compressors=ZstdCodec(level=LEVEL, checksum=True),  # any reader then notices damage
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
 

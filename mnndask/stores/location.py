@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError, first_line
 from mnndask.stores.plain_http import FORBIDDEN, HttpStore, http_aware
+from mnndask.stores.removal import remove_objects, remove_tree
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 CACHES = {"simplecache", "filecache", "blockcache", "cached"}
@@ -133,11 +133,10 @@ class Location:
     def remove(self) -> None:
         """Remove everything at the location, as far as possible."""
         if not self.is_url:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path, ignore_errors=True)
             return
         with suppress(Exception):
-            filesystem, path = self.filesystem()
-            filesystem.rm(path, recursive=True)
+            remove_objects(*self.filesystem())
 
     def store(self, *, read_only: bool = False) -> Store:
         """Open the location as a zarr store."""

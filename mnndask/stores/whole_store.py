@@ -11,9 +11,9 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
 from mnndask.stores.plain_http import HttpStore, http_aware
+from mnndask.stores.removal import METADATA
 
 BLOSC = {"Blosc", "BloscCodec"}
-METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 
 
 class MissingChunkError(Exception):
