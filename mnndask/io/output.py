@@ -77,7 +77,7 @@ def writing(
         if run is not None and not kept:
             store.annotations_done = keep_annotations(target, run, store, overwrite=replacing)
         with _when_failed(target, run, keep=keep_unfinished):
-            if run is not None and kept is None:
+            if kept is None:
                 begin(target, run, overwrite=replacing)
             with root_last(store, target.growing, target.check_ours) as root:
                 yield root

@@ -21,8 +21,8 @@ FORMAT = "mnndask-run 1"
 MATRIX = "X"
 
 
-def begin(target: Target, run: ResumeRecord, *, overwrite: bool) -> None:
-    """Record the run that begins to write an output."""
+def begin(target: Target, run: ResumeRecord | None, *, overwrite: bool) -> None:
+    """Record the run that begins to write an output; without `run`, it cannot be continued."""
     target.write_record(_record(run, overwrite))
 
 
@@ -40,8 +40,8 @@ def keep_annotations(
     return keep
 
 
-def _record(run: ResumeRecord, overwrite: bool) -> dict[str, Any]:
-    return {"format": FORMAT, "run": run.record, "overwrite": overwrite}
+def _record(run: ResumeRecord | None, overwrite: bool) -> dict[str, Any]:
+    return {"format": FORMAT, "run": run and run.record, "overwrite": overwrite}
 
 
 def _of_matrix(key: str) -> bool:
@@ -70,13 +70,11 @@ def same_run(target: Target, run: ResumeRecord) -> dict[str, Any]:
     An empty one means that a run was stopped before it wrote anything of value.
     """
     record = _known(target)
-    if record:
+    if record.get("run"):
         run.check_same(record["run"], target.growing)
-    elif sync(target.store(read_only=True).exists(f"{MATRIX}/{ROOT}")):
-        what = (
-            f"The unfinished output {target.growing} cannot be continued: the record of its run is missing."
-        )
-        raise InputError(what, f"Put {target.record_name} back, or start over with --overwrite.")
+    elif record or sync(target.store(read_only=True).exists(f"{MATRIX}/{ROOT}")):
+        what = f"The unfinished output {target.growing} has no record of a run that could be continued."
+        raise InputError(what, f"Start over with --overwrite, or put {target.record_name} back.")
     return record
 
 

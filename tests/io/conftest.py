@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zarr
 from helpers import as_anndata, make_batches, told
+from runs import CHUNK_BYTES, before_key, bucket, disk, place  # noqa: F401
 
 from mnndask.cli.main import main
 
@@ -18,7 +19,7 @@ from mnndask.cli.main import main
 def command(tmp_path, capsys, monkeypatch):
     """Function that corrects two files into out.zarr, in small chunks; gives status and error lines."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", 10 * 40 * 8)
+    monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", CHUNK_BYTES)
     for name, X in zip("ab", make_batches((60, 50)), strict=True):
         as_anndata(X, name).write_h5ad(tmp_path / f"{name}.h5ad")
 
@@ -31,37 +32,17 @@ def command(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
-def at_key(monkeypatch, command):
-    """Function that runs the command, and calls another before some key is written, given the number of
-    chunks that were."""
-
-    def run(stage, then, *options):
-        writes, done = [], []
-
-        async def set_(self, key, value, original=zarr.storage.LocalStore.set):
-            writes.append(key)
-            if stage(key, len([k for k in writes if k.startswith("X/c/")])):
-                done.append(key)
-                then(key)
-            await original(self, key, value)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(zarr.storage.LocalStore, "set", set_)
-            out = command(*options)
-        assert done
-        return out
-
-    return run
-
-
-@pytest.fixture
-def failing(at_key):
+def failing(command):
     """Function that runs the command, and has the disk be full before some key is written."""
 
     def fill(key):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), key)
 
-    return lambda stage, *options: at_key(stage, fill, *options)
+    def run(stage, *options):
+        with before_key(stage, fill):
+            return command(*options)
+
+    return run
 
 
 @pytest.fixture
