@@ -143,9 +143,7 @@ class LocalTarget:
                 f"rename it to {self.path}. Replace both: --overwrite, or overwrite=True in Python."
             )
             return OutputExistsError(what, remedy)
-        what = (
-            f"An older output, {self.older}, exists, which is complete: a run was stopped while replacing it."
-        )
+        what = f"A complete older output, {self.older}, exists: a run was stopped while replacing it."
         return OutputExistsError(what, f"To keep it, {keep}; else remove it.")
 
     def _is_new_whole(self) -> bool:
