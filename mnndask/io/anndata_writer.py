@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import dask
 import dask.array as da
+import numpy as np
 import zarr
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import write_elem
+from numpy.typing import NDArray
 from scipy import sparse
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
@@ -25,8 +26,9 @@ from mnndask.engine.tasks import compute, named_tasks, threads
 from mnndask.errors import warn
 from mnndask.io.anndata_compat import layer_names
 from mnndask.stores.atomic_store import ROOT, AtomicStore
+from mnndask.stores.contents import filled_keys
 from mnndask.stores.location import innermost, is_denied, is_remote
-from mnndask.stores.missing_chunks import keys_in, missing_chunks, stored_chunks
+from mnndask.stores.missing_chunks import chunk_key, keys_in, missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
 LEVEL = -1  # of Zstandard: compresses zeros as well as the default; incompressible data take half the time
@@ -103,28 +105,22 @@ def write_matrix(
         with dask.config.set(threads(n_jobs)):
             write_elem(root, "X", X)
         return
-    array = _begun_matrix(X, root)
-    if array is None:
-        array = _empty_matrix(X, root, chunk_bytes, sharded=remote)
+    begun = _begun_matrix(X, root)
+    array = _empty_matrix(X, root, chunk_bytes, sharded=remote) if begun is None else begun
     rows = stored_chunks(array)[0]
     starts = range(0, X.shape[0], rows)
     sizes = [min(rows, X.shape[0] - start) for start in starts]
-    absent = missing_chunks(array).ravel()
-    absent[~absent] = _damaged(
-        array, [start for start, gone in zip(starts, absent, strict=True) if not gone], n_jobs
-    )
+    gone = [True] * len(starts) if begun is None else _missing_or_damaged(array, n_jobs)
     # Tasks are not fused, so that progress displays show the stage of each.
     with dask.config.set({"optimization.fuse.active": False}):
         blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
-    n_cells = sum(size for size, gone in zip(sizes, absent, strict=True) if gone)
-    if n_cells:
-        _atomic(root).begin()
+    n_cells = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
     with stage("writing", n_cells):
         write, put = named_tasks("write"), counted(_put, rows=lambda _, __, block: len(block))
         tasks = [
             write(put, array, start, block)
-            for start, block, gone in zip(starts, blocks, absent, strict=True)
-            if gone
+            for start, block, is_gone in zip(starts, blocks, gone, strict=True)
+            if is_gone
         ]
         compute(tasks, n_jobs, n_cells)
 
@@ -152,21 +148,35 @@ def _begun_matrix(X: Any, root: zarr.Group) -> zarr.Array[Any] | None:
     return None
 
 
-def _damaged(array: zarr.Array[Any], starts: Sequence[int], n_jobs: int | None) -> list[bool]:
-    """Whether each of the stored blocks of rows that begin at `starts` cannot be read back."""
-    if not starts:
-        return []
-    rows = stored_chunks(array)[0]
-    n_cells = len(starts) * rows
-    with stage("checking what is written", n_cells):
-        read, check = named_tasks("check"), counted(_is_damaged, rows=lambda _, __, rows: rows)
-        damaged = compute([read(check, array, start, rows) for start in starts], n_jobs, n_cells)
-    if any(damaged):
+def _missing_or_damaged(array: zarr.Array[Any], n_jobs: int | None) -> list[bool]:
+    """Which stored chunks, of whole rows, are missing or cannot be read back. The latter are removed."""
+    store = array.store
+    assert isinstance(store, AtomicStore)
+    stored = ~missing_chunks(array).ravel()
+    gone = missing_chunks(array, filled_keys(store.stored)).ravel()
+    gone[~gone] = _damaged(array, np.flatnonzero(~gone), n_jobs)
+    damaged = np.flatnonzero(gone & stored)
+    if gone.any():
+        store.begin()
+    for i in damaged:
+        sync(store.delete(chunk_key(array, (int(i), 0))))  # zarr reads a shard before it writes to it
+    if damaged.size:
         warn(
-            f"{sum(damaged)} of the {len(starts)} chunks of X that a stopped run has left are damaged, as "
+            f"{damaged.size} of the {stored.sum()} chunks of X that a stopped run has left are damaged, as "
             "after a loss of power.\nThey are written again."
         )
-    return damaged
+    return gone.tolist()
+
+
+def _damaged(array: zarr.Array[Any], chunks: NDArray[np.integer], n_jobs: int | None) -> list[bool]:
+    """Whether each of some stored chunks cannot be read back."""
+    if not chunks.size:
+        return []
+    rows = stored_chunks(array)[0]
+    n_cells = chunks.size * rows
+    with stage("checking what is written", n_cells):
+        read, check = named_tasks("check"), counted(_is_damaged, rows=lambda _, __, rows: rows)
+        return compute([read(check, array, int(i) * rows, rows) for i in chunks], n_jobs, n_cells)
 
 
 def _is_damaged(array: zarr.Array[Any], start: int, rows: int) -> bool:

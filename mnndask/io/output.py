@@ -14,9 +14,10 @@ from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, with_
 from mnndask.io.resume import ResumeRecord
 from mnndask.io.unfinished import annotations_to_keep, begin, keep_annotations, replaces, same_run
 from mnndask.stores.atomic_store import AtomicStore
+from mnndask.stores.contents import filled_keys
 from mnndask.stores.local_target import not_allowed
 from mnndask.stores.location import Location, is_denied, is_remote, unreachable
-from mnndask.stores.missing_chunks import keys_in, missing_chunks
+from mnndask.stores.missing_chunks import missing_chunks
 from mnndask.stores.output_target import Target
 
 
@@ -183,8 +184,8 @@ def _check_written(store: AtomicStore, where: str, cause: Exception | None = Non
 
 
 def _check_chunks(store: AtomicStore, where: str, root: zarr.Group) -> None:
-    """Raise if any chunk is missing, which workers may have written."""
-    keys = keys_in(store)
+    """Raise if any chunk is missing or empty, which workers may have written."""
+    keys = filled_keys(store.stored)
     for name, array in root.members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim and (missing := missing_chunks(array, keys)).any():
             what = f"{missing.sum()} of the {missing.size} chunks of {name} are missing from {where}."

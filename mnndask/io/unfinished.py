@@ -72,10 +72,14 @@ def same_run(target: Target, run: ResumeRecord) -> dict[str, Any]:
     record = _known(target)
     if record.get("run"):
         run.check_same(record["run"], target.growing)
-    elif record or sync(target.store(read_only=True).exists(f"{MATRIX}/{ROOT}")):
+    elif record or _has_matrix(target):
         what = f"The unfinished output {target.growing} has no record of a run that could be continued."
         raise InputError(what, f"Start over with --overwrite, or put {target.record_name} back.")
     return record
+
+
+def _has_matrix(target: Target) -> bool:
+    return sync(target.store(read_only=True).exists(f"{MATRIX}/{ROOT}"))
 
 
 def annotations_to_keep(target: Target, run: ResumeRecord) -> dict[str, Entry] | None:

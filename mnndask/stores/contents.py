@@ -15,7 +15,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
-from mnndask.stores.missing_chunks import keys_in, missing_chunks
+from mnndask.stores.missing_chunks import missing_chunks
 from mnndask.stores.whole_store import arrays_in
 
 AT_ONCE = 8  # values in memory
@@ -31,6 +31,11 @@ def digest(value: Any) -> str:
 def sizes_in(store: Store) -> dict[str, int]:
     """Return all keys of a store, with the sizes of their values; they are listed anew."""
     return dict(_local_sizes(store.root)) if isinstance(store, LocalStore) else sync(_sizes(store))
+
+
+def filled_keys(store: Store) -> set[str]:
+    """Return the keys of a store whose values are not empty; zarr would take an empty shard for zeros."""
+    return {key for key, size in sizes_in(store).items() if size}
 
 
 def _local_sizes(root: Path) -> Iterator[tuple[str, int]]:
@@ -77,7 +82,7 @@ def is_whole(store: Store) -> bool:
     """Whether a store opens and has the metadata and all chunks of all arrays. Reads no chunks."""
     try:
         root = zarr.open_group(store, mode="r")
-        arrays, keys = arrays_in(root), keys_in(store)
+        arrays, keys = arrays_in(root), filled_keys(store)
         return all(_is_stored(array, keys) for array in arrays)
     except Exception:  # whatever is wrong with it
         return False
