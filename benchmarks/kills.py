@@ -31,6 +31,8 @@ from mnndask.datasets.simulated import simulate
 FULL = {"kills": 300, "seed": 0, "processes": 2}
 TOY = {"kills": 4, "seed": 0, "processes": 2}
 
+PATIENCE = 600  # seconds until a process counts as hanging
+
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["benchmarks.killed_runs"])
 
@@ -87,7 +89,7 @@ def separately(function: Callable[..., None], *args: Any) -> int:
     """Call a function in a process that is forked from one that has only loaded the libraries."""
     process = PROCESSES.Process(target=function, args=args)
     process.start()
-    process.join(120)
+    process.join(PATIENCE)
     if process.exitcode is None:
         process.kill()
         process.join()

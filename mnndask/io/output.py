@@ -36,13 +36,14 @@ def check_free(target: Target, *, overwrite: bool, resume: bool) -> None:
     """Refuse an output that exists, complete or unfinished, unless it is to be replaced or continued."""
     ours = replaces(target)
     target.check_older(proceed=overwrite or resume, ours=ours)
-    if target.exists() and not overwrite and not (resume and ours and target.unfinished()):
+    begun = target.unfinished()
+    if begun and not (overwrite or resume) and (ours or not target.exists()):
+        raise _unfinished(target)
+    if target.exists() and not overwrite and not (resume and ours and begun):
         what = f"The output {target} exists."
         raise OutputExistsError(
             what, "Remove it, choose another path, or replace it: --overwrite, or overwrite=True in Python."
         )
-    if target.unfinished() and not (overwrite or resume):
-        raise _unfinished(target)
 
 
 @contextmanager

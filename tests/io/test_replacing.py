@@ -61,7 +61,7 @@ def test_advice_holds(between):
     between.check(OLDER, ".replaced")
     between.check(NEW, ".partial")
     os.rename(f"{between.url}.replaced", between.url)
-    refused(between, "exists")
+    refused(between, r"An unfinished output, .*out.zarr.partial, exists.*\n.* continues it with --resume")
     write(NEW, between.url, resume=True)
     between.check(NEW)
 
