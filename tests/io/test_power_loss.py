@@ -64,7 +64,7 @@ def test_damaged_chunks_of_the_matrix_are_written_again(stopped, damage):
     stopped.check(ADATA)
 
 
-FILES = ["obs/_index/c/0", "layers/twice/c/0/0", "uns/note/seed/zarr.json"]
+FILES = ["obs/depth/c/0", "layers/twice/c/0/0", "uns/note/seed/zarr.json"]
 
 
 @pytest.mark.parametrize(("pattern", "damage"), [(FILES[0], stale), (FILES[1], stale), (FILES[2], empty)])

@@ -12,7 +12,7 @@ from mnndask.errors import InputError, OutputError, OutputExistsError
 VICTIMS = {
     "everything": "",
     "obs": "obs",
-    "a chunk of obs": "obs/_index/c/0",
+    "a chunk of obs": "obs/depth/c/0",
     "layers": "layers",
     "metadata of a layer": "layers/twice/zarr.json",
     "uns": "uns",
