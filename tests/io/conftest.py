@@ -57,8 +57,9 @@ def check_same(tmp_path, command, undisturbed):
         assert found.obs.equals(whole.obs)
         assert found.var.equals(whole.var)
         for slot in ("obsm", "layers"):
-            assert sorted(getattr(found, slot)) == sorted(getattr(whole, slot))
-            for key, values in getattr(whole, slot).items():
+            assert set(getattr(found, slot)) == set(getattr(whole, slot))
+            for key in set(getattr(whole, slot)) - {None}:  # newer anndata lists X as a layer
+                values = getattr(whole, slot)[key]
                 np.testing.assert_array_equal(getattr(found, slot)[key], values)
         assert sorted(found.uns["mnn"]) == sorted(whole.uns["mnn"])
         assert np.abs(found.X - whole.X).max() <= 1e-10
