@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +17,9 @@ from mnndask._threads import effective_n_jobs, single_threaded_blas
 from mnndask.datasets.simulation import SimulatedBatch, Tissue, batch_sizes, simulated_batch, simulated_tissue
 from mnndask.datasets.streamed import write_csr_blocks
 from mnndask.errors import InputError, OutputError, OutputExistsError
+from mnndask.stores.local_target import partial_of
 from mnndask.stores.location import Location
-from mnndask.stores.output_target import partial_of
+from mnndask.stores.removal import remove_tree
 
 
 def simulate(  # noqa: PLR0913
@@ -189,7 +189,7 @@ def _clear(folder: Path, *, overwrite: bool) -> None:
         what = f"{folder} already contains {taken[0].name}{' and others' if len(taken) > 1 else ''}."
         raise OutputExistsError(what, "Choose another folder, or replace all its batches with --overwrite.")
     for path in taken:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove_tree(path)
 
 
 def _in_order(batch: SimulatedBatch, n_jobs: int | None) -> Iterator[sparse.csr_matrix]:

@@ -18,6 +18,7 @@ from mnndask.errors import ScratchError, this_worker
 from mnndask.stores.location import Location
 from mnndask.stores.object_tree import read_tree, write_tree
 from mnndask.stores.scratch import ScratchStore
+from mnndask.stores.whole_store import MissingChunkError
 
 KINDS = {
     kind.__name__: kind
@@ -95,7 +96,7 @@ class SharedModelPath(Generic[T]):
     def _read(self) -> T:
         try:
             return read_tree(self.location, KINDS)  # type: ignore[no-any-return]
-        except FileNotFoundError as error:
+        except (FileNotFoundError, KeyError, MissingChunkError) as error:
             worker = this_worker()
             what = f"The fitted model was not found at {self.location}{(worker and f' by {worker}') or ''}."
             remedy = (

@@ -13,6 +13,7 @@ import zarr
 from anndata import AnnData, Raw
 from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import sparse_dataset, write_elem
+from numpy.typing import NDArray
 from scipy import sparse
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
@@ -25,12 +26,13 @@ from mnndask._library_state import exclusive
 from mnndask._progress import counted, stage
 from mnndask.engine.tasks import compute, named_tasks, threads
 from mnndask.engine.waiting import waiting_for_workers
-from mnndask.errors import OutputError, this_worker
+from mnndask.errors import OutputError, this_worker, warn
 from mnndask.io.anndata_compat import layer_names, writing_elements
-from mnndask.io.resume import ANNOTATED, RUN
-from mnndask.stores.atomic_store import ROOT
+from mnndask.stores.atomic_store import ROOT, AtomicStore
+from mnndask.stores.contents import filled_keys
 from mnndask.stores.local_files import SHARE_IT, is_stored_here
-from mnndask.stores.missing_chunks import missing_chunks, stored_chunks
+from mnndask.stores.location import innermost, is_denied, is_remote
+from mnndask.stores.missing_chunks import chunk_key, keys_in, missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
 LEVEL = -1  # of Zstandard: compresses zeros as well as the default; incompressible data take half the time
@@ -45,8 +47,8 @@ def write_annotations(
 
     Triggers a compute of lazy elements. If `remote`, tables are written to memory and uploaded together.
     """
-    run = root.get(RUN)
-    if run is not None and ANNOTATED in run.attrs:
+    store = _atomic(root)
+    if store.annotated:
         return
     with waiting_for_workers(), writing_elements():
         lazy = _write_in_memory(adata, root, remote=remote)
@@ -55,8 +57,7 @@ def write_annotations(
         assert isinstance(group, zarr.Group)
         _write_lazy(group, key, value, n_jobs)
     _write_raw(adata.raw, root, n_jobs)
-    if run is not None:
-        run.attrs[ANNOTATED] = True
+    store.annotations_are_written()
 
 
 def _write_in_memory(adata: AnnData, root: zarr.Group, *, remote: bool) -> list[tuple[str, str, da.Array]]:
@@ -150,36 +151,106 @@ def write_matrix(
 ) -> None:
     """Write a matrix as ``X``. Triggers a compute if it is lazy.
 
-    A dense matrix is written chunk by chunk, without the chunks that exist already. If `remote`, chunks are
-    grouped into shards, one object each. A sparse matrix is written by anndata.
+    A dense matrix is written chunk by chunk, without the chunks that a stopped run has written, which are
+    read back first. If `remote`, chunks are grouped into shards, one object each. A sparse matrix is written
+    by anndata.
     """
     if X is None:
         return
     if not is_dense(X) or 0 in X.shape:
         _write_lazy(root, "X", X, n_jobs)
         return
-    array = root.get("X")
-    if array is None:
-        array = _empty_matrix(X, root, chunk_bytes, sharded=remote)
+    begun = _begun_matrix(X, root)
+    array = _empty_matrix(X, root, chunk_bytes, sharded=remote) if begun is None else begun
     array = _with_empty_chunks(array)
     rows = stored_chunks(array)[0]
     starts = range(0, X.shape[0], rows)
+    sizes = [min(rows, X.shape[0] - start) for start in starts]
+    gone = [True] * len(starts) if begun is None else _missing_or_damaged(array, n_jobs)
     # Tasks are not fused, so that progress displays show the stage of each.
     with exclusive() as changes:
         changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
         blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
-    missing = missing_chunks(array).ravel()
-    n_cells = sum(
-        min(rows, X.shape[0] - start) for start, absent in zip(starts, missing, strict=True) if absent
-    )
+    n_cells = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
     with stage("writing", n_cells):
         write, put = named_tasks("write"), counted(_put, rows=lambda _, __, block: len(block))
         tasks = [
             write(put, array, start, block)
-            for start, block, absent in zip(starts, blocks, missing, strict=True)
-            if absent
+            for start, block, is_gone in zip(starts, blocks, gone, strict=True)
+            if is_gone
         ]
         compute(tasks, n_jobs, n_cells)
+
+
+def _atomic(root: zarr.Group) -> AtomicStore:
+    store = root.store
+    assert isinstance(store, AtomicStore)
+    return store
+
+
+def _begun_matrix(X: Any, root: zarr.Group) -> zarr.Array[Any] | None:
+    """Return the matrix that a stopped run began to write; remove what cannot be continued."""
+    store = _atomic(root)
+    if not keys_in(store, "X"):
+        return None
+    try:
+        array = root["X"]
+        if isinstance(array, zarr.Array) and (array.shape, array.dtype) == (X.shape, X.dtype):
+            store.expect("X/zarr.json")
+            return array
+    except Exception as error:
+        if _is_access(error):
+            raise
+    sync(store.delete_dir("X"))
+    return None
+
+
+def _missing_or_damaged(array: zarr.Array[Any], n_jobs: int | None) -> list[bool]:
+    """Which stored chunks, of whole rows, are missing or cannot be read back. The latter are removed."""
+    store = array.store
+    assert isinstance(store, AtomicStore)
+    stored = ~missing_chunks(array).ravel()
+    gone = missing_chunks(array, filled_keys(store.stored)).ravel()
+    gone[~gone] = _damaged(array, np.flatnonzero(~gone), n_jobs)
+    damaged = np.flatnonzero(gone & stored)
+    if gone.any():
+        store.begin()
+    for i in damaged:
+        sync(store.delete(chunk_key(array, (int(i), 0))))  # zarr reads a shard before it writes to it
+    if damaged.size:
+        what = (
+            f"{damaged.size} of the {stored.sum()} chunks of X that a stopped run has left are damaged, as "
+            "after a loss of power."
+        )
+        warn(what, "They are written again.")
+    return gone.tolist()
+
+
+def _damaged(array: zarr.Array[Any], chunks: NDArray[np.integer], n_jobs: int | None) -> list[bool]:
+    """Whether each of some stored chunks cannot be read back."""
+    if not chunks.size:
+        return []
+    rows = stored_chunks(array)[0]
+    n_cells = chunks.size * rows
+    with stage("checking what is written", n_cells):
+        read, check = named_tasks("check"), counted(_is_damaged, rows=lambda _, __, rows: rows)
+        return compute([read(check, array, int(i) * rows, rows) for i in chunks], n_jobs, n_cells)
+
+
+def _is_damaged(array: zarr.Array[Any], start: int, rows: int) -> bool:
+    try:
+        array[start : start + rows]  # raises if a chunk is short or does not match its checksum
+    except Exception as error:
+        if _is_access(error):
+            raise
+        return True
+    return False
+
+
+def _is_access(error: BaseException) -> bool:
+    """Whether an error says nothing about the data, which could not be reached or held in memory."""
+    error = innermost(error)
+    return isinstance(error, MemoryError) or is_denied(error) or is_remote(error)
 
 
 def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
@@ -193,7 +264,7 @@ def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) 
         dtype=X.dtype,
         chunks=(chunk_rows, n_genes),
         shards=(rows, n_genes) if sharded else None,
-        compressors=ZstdCodec(level=LEVEL),
+        compressors=ZstdCodec(level=LEVEL, checksum=True),  # any reader then notices damage
         attributes=ARRAY,
     )
 

@@ -12,11 +12,14 @@ from mnndask._library_state import ignoring
 from mnndask._text import printable
 from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, RemoteError, with_notes_of
 from mnndask.io.anndata_compat import writing_elements
-from mnndask.io.resume import ANNOTATED, RUN, ResumeRecord
+from mnndask.io.resume import ResumeRecord
+from mnndask.io.unfinished import annotations_to_keep, begin, keep_annotations, replaces, same_run
 from mnndask.stores.atomic_store import AtomicStore
+from mnndask.stores.contents import filled_keys
+from mnndask.stores.local_target import not_allowed
 from mnndask.stores.location import Location, is_denied, is_remote, unreachable
-from mnndask.stores.missing_chunks import keys_in, missing_chunks
-from mnndask.stores.output_target import Target, not_allowed
+from mnndask.stores.missing_chunks import missing_chunks
+from mnndask.stores.output_target import Target
 
 
 def check_output(
@@ -27,18 +30,21 @@ def check_output(
     check_free(target, overwrite=overwrite, resume=resume is not None)
     if resume is not None and target.unfinished():
         with _explaining_failures(target):
-            _can_continue(target, resume)
+            same_run(target, resume)
 
 
 def check_free(target: Target, *, overwrite: bool, resume: bool) -> None:
     """Refuse an output that exists, complete or unfinished, unless it is to be replaced or continued."""
-    if target.exists() and not overwrite:
+    ours = replaces(target)
+    target.check_older(proceed=overwrite or resume, ours=ours)
+    begun = target.unfinished()
+    if begun and not (overwrite or resume) and (ours or not target.exists()):
+        raise _unfinished(target)
+    if target.exists() and not overwrite and not (resume and ours and begun):
         what = f"The output {target} exists."
         raise OutputExistsError(
             what, "Remove it, choose another path, or replace it: --overwrite, or overwrite=True in Python."
         )
-    if target.unfinished() and not (overwrite or resume):
-        raise _unfinished(target)
 
 
 @contextmanager
@@ -65,14 +71,20 @@ def writing(
     """
     with _explaining_failures(target), target.only_writer():
         check_free(target, overwrite=overwrite, resume=resume)
-        continued = resume and run is not None and target.unfinished() and _can_continue(target, run)
-        target.sweep() if continued else target.clear()
-        grown = root_last(target.store(), target.growing, target.check_ours)
-        with _when_failed(target, run, keep=keep_unfinished), grown as root:
-            if run is not None and not continued:
-                root.create_group(RUN, attributes=run.record)
-            yield root
-        target.finish(overwrite=overwrite)
+        replacing = overwrite or (resume and replaces(target))
+        kept = annotations_to_keep(target, run) if resume and run is not None else None
+        if overwrite or resume:
+            target.settle(finish=kept is None)
+        target.clear() if kept is None else target.sweep()
+        store = AtomicStore(target.store(), annotations=kept)
+        if run is not None and not kept:
+            store.annotations_done = keep_annotations(target, run, store, overwrite=replacing)
+        with _when_failed(target, run, keep=keep_unfinished):
+            if kept is None:
+                begin(target, run, overwrite=replacing)
+            with root_last(store, target.growing, target.check_ours) as root:
+                yield root
+        target.finish(overwrite=replacing)
 
 
 @contextmanager
@@ -93,20 +105,6 @@ def _explaining_failures(target: Target) -> Iterator[None]:
             what = f"The output {target} could not be written: {error.strerror or error}."
             failure = OutputError(what, "Free some space, or write to another place.")
         raise with_notes_of(error, failure) from error
-
-
-def _can_continue(target: Target, run: ResumeRecord) -> bool:
-    """Whether an unfinished output can be continued; raises if it belongs to another run.
-
-    If it has no record, its run was stopped before it wrote anything of value.
-    """
-    store = target.store(read_only=True)
-    try:
-        record = zarr.open_group(store, path=RUN, mode="r").attrs.asdict()
-    except FileNotFoundError:
-        return False
-    run.check_same(record, target.growing)
-    return bool(record.get(ANNOTATED))
 
 
 def _unfinished(target: Target) -> OutputExistsError:
@@ -148,24 +146,44 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
 
     `where` names it in messages; `check` is called before its root metadata is written.
     """
-    atomic = AtomicStore(store)
+    atomic = store if isinstance(store, AtomicStore) else AtomicStore(store)
     try:
         root = zarr.open_group(atomic, mode="a", zarr_format=3)
         root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         yield root
-        if RUN in root:
-            del root[RUN]
-        _check_all_stored(_consolidated(atomic), where)
+        consolidated = _consolidated(atomic)
+        atomic.flush()
+        _check_written(atomic, where)
+        _check_chunks(atomic, where, consolidated)
         check()
         atomic.finish()
-    except BaseException:
+        try:
+            _check_written(atomic, where)  # nothing of it went while it was synced
+        except OutputError:
+            atomic.reopen()
+            raise
+    except BaseException as error:
         atomic.abandoned = True  # stops threads that have yet to write a chunk
+        if isinstance(error, Exception) and not isinstance(error, MNNError) and not is_remote(error):
+            _check_written(atomic, where, error)  # raises if that is the cause
         raise
+    finally:
+        atomic.close_early()
 
 
-def _check_all_stored(root: zarr.Group, where: str) -> None:
-    """Raise if a chunk of any array is missing, since it would read as zeros."""
-    keys = keys_in(root.store)
+def _check_written(store: AtomicStore, where: str, cause: Exception | None = None) -> None:
+    """Raise if anything that was written is missing or has changed."""
+    if gone := store.changed():
+        what = (
+            f"Something else removed or changed {len(gone)} of the {len(store.written)} files that were "
+            f"written to {where}, such as {gone[0]}."
+        )
+        raise OutputError(what, "Write it again, and check what removes files there.") from cause
+
+
+def _check_chunks(store: AtomicStore, where: str, root: zarr.Group) -> None:
+    """Raise if any chunk is missing or empty, which workers may have written."""
+    keys = filled_keys(store.stored)
     for name, array in root.members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim and (missing := missing_chunks(array, keys)).any():
             what = f"{missing.sum()} of the {missing.size} chunks of {name} are missing from {where}."

@@ -1,4 +1,4 @@
-"""Record of a run, stored with its unfinished output so that it can be resumed."""
+"""Record of a run, stored beside its unfinished output so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from mnndask.errors import InputError
 from mnndask.stores.location import Location, reaching
 from mnndask.stores.plain_http import HttpStore
 
-RUN = "mnndask-run"  # group of an unfinished output that contains the record
 TAGS = ("ETag", "mtime", "LastModified", "created", "CRC")  # of a file's version, in order of preference
-ANNOTATED = "annotated"  # attribute of that group, set once all but X is written
 
 
 @dataclass(frozen=True)

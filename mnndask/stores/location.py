@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from zarr.storage import LocalStore
 
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError, first_line
 from mnndask.stores.plain_http import FORBIDDEN, HttpStore, http_aware
+from mnndask.stores.removal import remove_objects, remove_tree
 from mnndask.stores.retries import RetryingFileSystem, RetryingStore, http_status, is_temporary, out_of_reach
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -136,11 +136,10 @@ class Location:
     def remove(self) -> None:
         """Remove everything at the location, as far as possible."""
         if not self.is_url:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path, ignore_errors=True)
             return
         with suppress(Exception):
-            filesystem, path = self.filesystem(retries=False)
-            filesystem.rm(path, recursive=True)
+            remove_objects(*self.filesystem(retries=False))
 
     def store(self, *, read_only: bool = False) -> Store:
         """Open the location as a zarr store."""

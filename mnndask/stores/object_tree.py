@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mnndask.stores.location import Location
 from mnndask.stores.scratch import ScratchStore, StoredMatrix
+from mnndask.stores.whole_store import WholeStore
 
 ARRAY_CHUNK_BYTES = 2**25
 Kinds: TypeAlias = Mapping[str, type[Any]]  # dataclasses by name
@@ -28,8 +29,8 @@ def write_tree(value: Any, folder: Location, kinds: Kinds) -> None:
 
 
 def read_tree(folder: Location, kinds: Kinds) -> Any:
-    """Read a value written by :func:`write_tree`."""
-    group = zarr.open_group(folder.store(read_only=True), mode="r")
+    """Read a value written by :func:`write_tree`; raise if it is being removed."""
+    group = zarr.open_group(WholeStore(folder.store(read_only=True), frozenset(), frozenset()), mode="r")
     return _Reader(group, folder.options, kinds).value(group.attrs["tree"])
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
-from pathlib import Path
-from typing import Protocol
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from zarr.abc.store import Store
 
-from mnndask._text import printable
-from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError, warn
-from mnndask.stores.location import Location, denied_file, reaching
-from mnndask.stores.locks import Lease, only_writer
+from mnndask.errors import InputError, InputNotFoundError
+from mnndask.stores.local_target import LocalTarget, decoded
+from mnndask.stores.location import Location, reaching
+from mnndask.stores.locks import Lease
+from mnndask.stores.removal import METADATA, remove_objects
 from mnndask.stores.retries import RetryingStore
-
-ROOT_KEYS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 
 
 class Target(Protocol):
@@ -26,6 +23,10 @@ class Target(Protocol):
     @property
     def growing(self) -> str:
         """Path or URL of the unfinished output, for messages."""
+
+    @property
+    def record_name(self) -> str:
+        """Path or URL of the record of the run that writes it, for messages."""
 
     @property
     def remote(self) -> bool:
@@ -46,14 +47,26 @@ class Target(Protocol):
     def store(self, *, read_only: bool = False) -> Store:
         """Store of the unfinished output."""
 
+    def record(self) -> Any:
+        """Return the record of the run that began the unfinished output; None if there is none."""
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write the record of the run."""
+
     def clear(self) -> None:
-        """Remove an unfinished output."""
+        """Remove an unfinished output and its record."""
 
     def sweep(self) -> None:
         """Remove incomplete files that a killed writer left."""
 
+    def settle(self, *, finish: bool) -> None:
+        """Finish or undo the replacement during which a run was stopped."""
+
     def finish(self, *, overwrite: bool) -> None:
-        """Move the complete output to its destination."""
+        """Move the complete output to its destination and remove the record."""
+
+    def check_older(self, *, proceed: bool, ours: bool) -> None:
+        """Refuse to write where there is an older output, unless it is `ours` and we `proceed`."""
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a destination that cannot be written, or that is, contains or is inside an input."""
@@ -73,93 +86,6 @@ def target_of(output: Location) -> Target:
     return RemoteTarget(output) if output.is_url else LocalTarget(output.path)
 
 
-class LocalTarget:
-    """A local store, written to ``<path>.partial`` and renamed when complete."""
-
-    remote = False
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.partial = partial_of(path)
-        self.older = path.with_name(path.name + ".replaced")
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    @property
-    def growing(self) -> str:
-        """Path of the unfinished output, for messages."""
-        return str(self.partial)
-
-    def exists(self) -> bool:
-        """Whether the output exists."""
-        return self.path.exists()
-
-    def unfinished(self) -> bool:
-        """Whether an unfinished output exists."""
-        return self.partial.exists()
-
-    def only_writer(self) -> AbstractContextManager[None]:
-        """Lock a file while the output is written."""
-        return only_writer(self.partial)
-
-    def check_ours(self) -> None:
-        """Do nothing: no other run can take over a file lock."""
-
-    def store(self, *, read_only: bool = False) -> Store:
-        """Store of the unfinished output."""
-        return Location.of(self.partial).store(read_only=read_only)
-
-    def clear(self) -> None:
-        """Remove an unfinished output."""
-        if self.partial.exists():
-            _remove(self.partial)
-
-    def sweep(self) -> None:
-        """Remove the temporary files that zarr had not yet renamed when its process was killed."""
-        for temporary in self.partial.rglob("*.partial"):
-            temporary.unlink()
-
-    def check(self, inputs: Sequence[Location]) -> None:
-        """Refuse a destination that cannot be written, or that is, contains or is inside an input."""
-        target, partial = self.path.resolve(), self.partial.resolve()
-        for source in (location for location in inputs if not location.is_url):
-            real = source.path.resolve()
-            if partial == real or partial in real.parents:
-                what = f"The output {self.path} is first written to {partial}, where the input {source} is."
-                raise InputError(what, "Write to another path, or rename the input.")
-            if target == real or target in real.parents or real in target.parents:
-                relation = "is" if target == real else "contains" if target in real.parents else "is inside"
-                what = f"The output {self.path} {relation} the input {source}."
-                raise InputError(what, "Write to another path; --overwrite does not override this.")
-        _check_folder(target.parent)
-        if self.older.exists():
-            what = f"An older output, {self.older}, exists: a run was stopped while replacing {self.path}."
-            raise OutputExistsError(what, f"Rename it to {self.path}, or remove it.")
-
-    def finish(self, *, overwrite: bool) -> None:
-        """Rename the output to its final path, and only then remove an older output that it replaces."""
-        replaced = overwrite and self.path.exists()
-        try:
-            if replaced:
-                os.replace(self.path, self.older)
-            os.replace(self.partial, self.path)
-        except OSError as error:
-            error.add_note(printable(f"{KEPT} {self.partial}, which is complete: rename it."))
-            if replaced and self.older.exists():
-                os.replace(self.older, self.path)
-            raise
-        if replaced:
-            try:
-                _remove(self.older)
-            except OSError as error:
-                what = (
-                    f"{self.path} is complete, but the older output, now {self.older}, could not be removed: "
-                    f"{error.strerror or error}."
-                )
-                warn(what, "Remove it.")
-
-
 class RemoteTarget:
     """A store at a URL, written in place. It cannot be opened before its root metadata is written, last."""
 
@@ -168,6 +94,7 @@ class RemoteTarget:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.filesystem, self.path = location.filesystem()
+        self.run = f"{self.path}.run.json"
         self.lease = Lease(location)
 
     def __str__(self) -> str:
@@ -178,14 +105,19 @@ class RemoteTarget:
         """URL of the unfinished output, for messages."""
         return str(self.location)
 
+    @property
+    def record_name(self) -> str:
+        """URL of the record, for messages."""
+        return f"{self.location}.run.json"
+
     def exists(self) -> bool:
         """Whether the output exists, or any other store that can be opened."""
-        return any(name in ROOT_KEYS for name in self._names())
+        return any(name in METADATA for name in self._names())
 
     def unfinished(self) -> bool:
         """Whether an unfinished output exists."""
         names = self._names()
-        return bool(names) and not any(name in ROOT_KEYS for name in names)
+        return bool(names) and not any(name in METADATA for name in names)
 
     def _names(self) -> list[str]:
         """Names that are now directly below the URL, whichever process wrote them."""
@@ -211,15 +143,31 @@ class RemoteTarget:
             store.before_write = self.lease.still_held
         return store
 
+    def record(self) -> Any:
+        """Return the record of the run that began the unfinished output; None if there is none."""
+        with reaching(self.location):
+            self.filesystem.invalidate_cache(self.run)
+            try:
+                return decoded(self.filesystem.cat_file(self.run))
+            except FileNotFoundError:
+                return None
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write the record of the run."""
+        with reaching(self.location):
+            self.filesystem.pipe_file(self.run, json.dumps(record).encode())
+
     def clear(self) -> None:
-        """Remove everything at the URL; root metadata first, so that an incomplete store cannot be opened."""
+        """Remove everything at the URL; the record first, so that nothing is continued in what is left."""
         with reaching(self.location):
             self.lease.keep()
-            names = self._names()
-            for name in set(names) & set(ROOT_KEYS):
-                self.filesystem.rm_file(f"{self.path}/{name}")
-            if names:
-                self.filesystem.rm(self.path, recursive=True)
+            self._remove_record()
+            remove_objects(self.filesystem, self.path)
+
+    def _remove_record(self) -> None:
+        self.filesystem.invalidate_cache(self.run)
+        if self.filesystem.exists(self.run):
+            self.filesystem.rm_file(self.run)
 
     def sweep(self) -> None:
         """Do nothing: objects are written atomically."""
@@ -237,34 +185,13 @@ class RemoteTarget:
                 what = f"The bucket of the output {self.location} does not exist."
                 raise InputNotFoundError(what, "Create it first, or check its name.")
 
+    def check_older(self, *, proceed: bool, ours: bool) -> None:
+        """Do nothing: nothing is renamed."""
+
+    def settle(self, *, finish: bool) -> None:
+        """Do nothing: nothing is renamed."""
+
     def finish(self, *, overwrite: bool) -> None:
-        """Do nothing: the store is already at its destination."""
-
-
-def partial_of(path: Path) -> Path:
-    """Path at which a local store is written until it is complete."""
-    return path.with_name(path.name + ".partial")
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder in which no files can be created."""
-    with suppress(PermissionError):  # for a parent folder
-        if not folder.is_dir():
-            what = f"The folder of the output, {folder}, does not exist."
-            raise InputNotFoundError(what, "Create it first.")
-    effective = os.access in os.supports_effective_ids
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
-        what = f"Nothing can be created in the folder of the output, {folder}"
-        raise not_allowed(what)
-
-
-def not_allowed(what: str, error: BaseException | None = None) -> OutputError:
-    """Error for an output on this machine that the user may not write."""
-    return OutputError(
-        f"{what}: {denied_file(error)}.",
-        "Write to another place, or ask its owner for write permission (ls -ld shows who has it).",
-    )
+        """Remove the record: the store is already at its destination."""
+        with reaching(self.location):
+            self._remove_record()

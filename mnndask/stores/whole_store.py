@@ -12,10 +12,10 @@ from zarr.storage import StorePath, WrapperStore
 
 from mnndask.stores.local_files import with_absolute_path
 from mnndask.stores.plain_http import HttpStore, http_aware
+from mnndask.stores.removal import METADATA
 from mnndask.stores.retries import retrying
 
 BLOSC = {"Blosc", "BloscCodec"}
-METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 
 
 class MissingChunkError(Exception):

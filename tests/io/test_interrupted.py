@@ -145,7 +145,8 @@ def test_a_killed_run_is_resumed(stopped_by, tmp_path, monkeypatch, capsys):
     check_kept(tmp_path, capsys.readouterr().err)
     before = {file.parent.name: file.stat().st_mtime_ns for file in written(tmp_path)}
     (tmp_path / "out.zarr.partial/X/c/299").mkdir(exist_ok=True)
-    (tmp_path / "out.zarr.partial/X/c/299/0.half.partial").touch()  # as zarr names what it is writing
+    # As zarr names what it is writing.
+    (tmp_path / f"out.zarr.partial/X/c/299/0.{'0f' * 16}.partial").touch()
     assert run(f"{WORDS} --resume") == 0
     assert not list(tmp_path.glob("out.zarr.*"))
     assert run(WORDS.replace("out.zarr", "whole.zarr")) == 0

@@ -2,92 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
 
-import anndata as ad
-import numpy as np
 import pytest
-import zarr
 from clusters import cluster
 from distributed import Client
-from helpers import as_anndata, check_kept, make_batches, told
-
-from mnndask.cli.main import main
-
-N_CHUNKS = 11  # of ten cells
-
-
-@pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
-    """Function that corrects two files into out.zarr, in small chunks; gives status and error lines."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", 10 * 40 * 8)
-    for name, X in zip("ab", make_batches((60, 50)), strict=True):
-        as_anndata(X, name).write_h5ad(tmp_path / f"{name}.h5ad")
-
-    def command(*options, output="out.zarr"):
-        with pytest.raises(SystemExit) as end:
-            main(["correct", "a.h5ad", "b.h5ad", "-k", "5", "--n-jobs", "1", "-o", output, *options])
-        return end.value.code or 0, told(capsys.readouterr().err)
-
-    return command
-
-
-@pytest.fixture
-def failing(monkeypatch, command):
-    """Function that runs the command, and has the disk be full before some key is written."""
-
-    def run(stage, *options):
-        writes = []
-
-        async def set_(self, key, value, original=zarr.storage.LocalStore.set):
-            writes.append(key)
-            if stage(key, len([k for k in writes if k.startswith("X/c/")])):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), key)
-            await original(self, key, value)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(zarr.storage.LocalStore, "set", set_)
-            return command(*options)
-
-    return run
-
-
-def chunks(folder):
-    """When each chunk of X was written, and as which file."""
-    found = (folder / "X" / "c").glob("*/*")
-    return {file.parent.name: (file.stat().st_mtime_ns, file.stat().st_ino) for file in found}
-
-
-@pytest.fixture
-def check_same(tmp_path, command, undisturbed):
-    """Function that compares the output with that of an undisturbed run, which is made once."""
-    if not undisturbed:
-        assert command(output="whole.zarr") == (0, [])
-        undisturbed |= {"members": sorted(zarr.open_group("whole.zarr")), "data": ad.read_zarr("whole.zarr")}
-
-    def check():
-        found, whole = ad.read_zarr(tmp_path / "out.zarr"), undisturbed["data"]
-        assert found.obs.equals(whole.obs)
-        assert found.var.equals(whole.var)
-        assert np.abs(found.X - whole.X).max() <= 1e-10
-        assert sorted(zarr.open_group(tmp_path / "out.zarr")) == undisturbed["members"]
-
-    return check
-
-
-@pytest.fixture(scope="module")
-def undisturbed():
-    return {}
+from helpers import as_anndata, check_kept, make_batches
+from runs import N_CHUNKS, chunks
 
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
 def test_the_lock_that_a_killed_run_leaves_goes_with_the_next(command, failing, tmp_path, option):
     assert failing(lambda key, n: n > 4)[0] == 2
-    assert [path.name for path in tmp_path.glob("out.zarr*")] == ["out.zarr.partial"]
+    assert sorted(path.name for path in tmp_path.glob("out.zarr*")) == [
+        "out.zarr.partial",
+        "out.zarr.run.json",
+    ]
     (tmp_path / "out.zarr.partial.lock").touch()
     assert command(option) == (0, [])
     assert [path.name for path in tmp_path.glob("out.zarr*")] == ["out.zarr"]
@@ -111,7 +43,6 @@ def test_only_missing_chunks_are_made(command, failing, check_same, tmp_path):
 
 
 STAGES = {
-    "record": lambda key, n: key == "mnndask-run/zarr.json",
     "first annotation": lambda key, n: key.startswith("obs/"),
     "last annotation": lambda key, n: key.startswith("layers"),
     "matrix": lambda key, n: key == "X/zarr.json",

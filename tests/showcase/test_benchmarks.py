@@ -19,6 +19,7 @@ from benchmarks import (
     data,
     drawing,
     growth,
+    kills,
     limit,
     many_batches,
     million,
@@ -227,3 +228,12 @@ def test_soak_watches_all_processes(toy):
     assert list(figures) == ["scheduler", "workers", "client"]
     assert min(of["after_last_mb"] for of in figures.values()) > 20
     assert max(of["growth_mb_per_run"] for of in figures.values()) < 30
+
+
+def test_kills_leave_whole_outputs(toy):
+    figures, said = toy(kills)
+    assert sum(of["kills"] for of in figures.values()) >= 3
+    assert [of["faults"] for of in figures.values()] == [[]] * len(figures)
+    assert all(of["right_values"] == of["kills"] for of in figures.values())
+    assert any(of["clear_errors"] for of in figures.values())
+    assert said.count("\n|") == len(figures) + 2
