@@ -71,6 +71,8 @@ def writing(
             if run is not None and not continued:
                 root.create_group(RUN, attributes=run.record)
             yield root
+            if run is not None:
+                run.check_inputs()
         target.finish(overwrite=overwrite)
 
 
@@ -127,6 +129,8 @@ def _when_failed(target: Target, run: ResumeRecord | None, *, keep: bool) -> Ite
             target.clear()
         elif _is_kept(target):
             options = "overwrite=True" if run is None else "--resume continues it, --overwrite"
+            if run is not None and getattr(error, "changed", False):  # --resume would refuse
+                options = "--overwrite"
             error.add_note(f"{KEPT} {target.growing}: {options} replaces it.")
         raise
 
