@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import anndata as ad
 import h5py
@@ -13,6 +14,7 @@ from helpers import as_anndata, make_batches, zarr_store
 from scipy import sparse
 
 A, B = make_batches((60, 50))
+OTHER = 2 * B[::-1]  # of the same shape, with as many zeros
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 OPENERS = {"path": str, "read_lazy": ad.experimental.read_lazy}
 
@@ -64,10 +66,17 @@ def lose(path, part):
     chunk_files(path, part)[-1].unlink()
 
 
+def of_old(path):
+    """Make the files of a store old, so that others are newer, also where times are in seconds."""
+    for file in Path(path).rglob("*") if Path(path).is_dir() else [path]:
+        os.utime(file, ns=(10**18, 10**18))
+    return Path(path)
+
+
 def swap(path, other):
-    """Replace a store by another at once, as a rename does."""
-    path.rename(path.with_suffix(".old"))
-    shutil.copytree(other, path) if other.is_dir() else shutil.copy(other, path)
+    """Replace a store by another as a whole, which keeps its times."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(other, path) if other.is_dir() else shutil.copy2(other, path)
 
 
 def sync_files(path, other):

@@ -32,6 +32,8 @@ from mnndask.stores.fingerprint import Fingerprint
 from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.location import Location
 
+MATRICES = ("X", "layers", "obsm", "obsp", "raw")  # read by tasks, which check what they read
+
 
 def read_inputs(
     datas: Sequence[Any],
@@ -119,7 +121,7 @@ def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: s
     match data:
         case Location():
             open_ = partial(open_lazily, data, layer, label, budget.chunk_bytes, [batch_key], first)
-            reopen = partial(_unchanged, data, Fingerprint.of(data), label, open_)
+            reopen = partial(_unchanged, data, Fingerprint.of(data, MATRICES), label, open_)
             return replace(_from_anndata(reopen(), label, layer, batch_key), reopen=reopen)
         case AnnData():
             return _from_anndata(data, label, layer, batch_key)
@@ -129,7 +131,7 @@ def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: s
 
 
 def _unchanged(location: Location, files: Fingerprint, label: str, open_: Callable[[], AnnData]) -> AnnData:
-    """Open an input, of which no file may have changed until its annotations are read, also when reopened."""
+    """Open an input, whose annotations may not have changed until they are read, also when reopened."""
     try:
         out = open_()
     except InputError:  # possibly because it is being replaced

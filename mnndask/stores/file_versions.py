@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from fsspec.core import OpenFile
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.sync import sync
@@ -61,12 +64,16 @@ def version_in(info: Mapping[str, Any]) -> int:
     return digest(info.get("size"), tag.removeprefix("W/").strip('"'))
 
 
+def version_of_response(store: HttpStore, key: str) -> int:
+    """Version of a value that a web server gave; 0 if it gave none."""
+    tags = store.tags.get(key)
+    return digest(*sorted(tags)) if tags else 0
+
+
 def version_of_path(path: str | os.PathLike[str]) -> int:
     """Version of a local file; 0 if it does not exist."""
-    try:
-        return version(os.stat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+    status = _status(path)
+    return 0 if status is None else version(status)
 
 
 def version_of_open(file: h5py.File, path: Path) -> int:
@@ -76,34 +83,57 @@ def version_of_open(file: h5py.File, path: Path) -> int:
     return version(os.fstat(file.id.get_vfd_handle()))
 
 
-def local_files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, os.stat_result]]:
+def local_files(
+    folder: str | os.PathLike[str], skip: Collection[str] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
     """Names below a folder, and status, of files; the empty name for a path that is a file itself.
 
-    Links to files and folders are followed, except those that lead back to a folder above them.
+    Links to files and folders are followed, except those that lead back to a folder above them. What is
+    called a name in `skip` directly below the folder is left out.
     """
     top = Path(folder).resolve()
-    try:
-        above = frozenset(_identity(part.stat()) for part in (top, *top.parents))
-        if not top.is_dir():
-            yield "", top.stat()
-            return
-    except (FileNotFoundError, NotADirectoryError):
+    status = _status(top)
+    if status is None:
         return
-    yield from _files(str(top), "", above)
+    if not stat.S_ISDIR(status.st_mode):
+        yield "", status
+        return
+    above = frozenset(map(_identity, filter(None, map(_status, (top, *top.parents)))))
+    yield from _below(str(top), "", above, skip)
 
 
-def _files(folder: str, name: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
+def _below(
+    folder: str, name: str, above: frozenset[tuple[int, int]], skip: Collection[str] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
+    for entry in _entries(folder):
+        status = None if entry.name in skip else _status(entry.path)
+        if status is None:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield name + entry.name, status
+        elif stat.S_ISDIR(status.st_mode) and (own := _identity(status)) not in above:
+            yield from _below(entry.path, f"{name}{entry.name}/", above | {own})
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Entries of a folder; none if it was removed or may not be listed."""
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    own = _identity(Path(entry.path).stat())
-                    if own not in above:
-                        yield from _files(entry.path, f"{name}{entry.name}/", above | {own})
-                elif entry.is_file():
-                    yield name + entry.name, entry.stat()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):  # removed since, or may not be read
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
+
+
+def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """Status of a file or folder, behind links; None if there is none, or access is denied."""
+    try:
+        return os.stat(path)  # that of a DirEntry may be older on Windows
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -114,8 +144,6 @@ def files_in(store: Store, prefix: str = "") -> dict[str, int]:
     """Keys of a store below a prefix, with the versions of their files; 0 where listing gives none."""
     start = f"{prefix}/" if prefix else ""
     files = _backing(store)
-    if isinstance(files, ZipStore):
-        return dict.fromkeys(sync(_listed(store, start)), version_of_path(files.path))
     if isinstance(files, LocalStore):
         return {start + name: version(status) for name, status in local_files(files.root / prefix)}
     if isinstance(files, FsspecStore):
@@ -130,6 +158,46 @@ async def _listed(store: Store, start: str) -> set[str]:
     return {key async for key in store.list_prefix(start)}
 
 
+def archive_version(store: Store) -> int:
+    """Version of the archive that contains a store; 0 if there is none, or if it was removed.
+
+    An archive keeps its list of files in memory, so that this list does not show whether it was replaced.
+    """
+    files = _backing(store)
+    if isinstance(files, ZipStore):
+        return version_of_path(files.path)
+    return version_of_archive(files.fs) if isinstance(files, FsspecStore) else 0
+
+
+def version_of_archive(filesystem: Any) -> int:
+    """Version of the archive that a file system reads; 0 if it reads none, or if it was removed.
+
+    Once the archive has changed, it is a version that no archive has, as part of the old one is in memory.
+    """
+    first, now = _archive_versions(filesystem)
+    return now if now in {first, 0} else digest(first, now)
+
+
+def is_stale(filesystem: Any) -> bool:
+    """Whether a file system reads an archive that has changed since, so that it has to be opened again."""
+    first, now = _archive_versions(filesystem)
+    return now != first
+
+
+def _archive_versions(filesystem: Any) -> tuple[int, int]:
+    """Versions of an archive when it was first seen (kept with the file system), and now."""
+    inner = getattr(filesystem, "sync_fs", filesystem)  # zarr wraps synchronous file systems
+    archive = vars(inner).get("of")
+    if not isinstance(archive, OpenFile):
+        return 0, 0
+    archive.fs.invalidate_cache()
+    try:
+        now = version_in(archive.fs.info(archive.path))
+    except FileNotFoundError:
+        now = 0
+    return vars(inner).setdefault("_mnndask_first", now), now
+
+
 def versions_now(store: Store, keys: Collection[str], folder: str, n_files: int) -> NDArray[np.uint64] | None:
     """Versions of files that were just read, 0 for those that do not exist; None if the store has none.
 
@@ -141,8 +209,6 @@ def versions_now(store: Store, keys: Collection[str], folder: str, n_files: int)
     if isinstance(files, LocalStore):
         root = f"{files.root}/"
         versions = [version_of_path(root + key) for key in keys]
-    elif isinstance(files, ZipStore):
-        versions = [version_of_path(files.path)] * len(keys)
     elif isinstance(files, FsspecStore):
         if len(keys) > 1 + n_files // KEYS_PER_REQUEST:
             found = files_in(files, folder)
@@ -150,7 +216,7 @@ def versions_now(store: Store, keys: Collection[str], folder: str, n_files: int)
             found = sync(_asked(files, keys))
         versions = [found.get(key, 0) for key in keys]
     elif isinstance(files, HttpStore):
-        versions = [version_in({"ETag": files.tags.get(key)}) for key in keys]
+        versions = [version_of_response(files, key) for key in keys]
     else:
         return None
     return np.array(versions, np.uint64)

@@ -3,53 +3,63 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from mnndask.stores.file_versions import changed_error, digest, local_files, version, version_in
+from mnndask.stores.file_versions import (
+    changed_error,
+    digest,
+    local_files,
+    version,
+    version_in,
+    version_of_archive,
+    version_of_response,
+)
 from mnndask.stores.location import Location, reaching
+from mnndask.stores.missing_chunks import chunk_keys, present
 from mnndask.stores.plain_http import HttpStore
+from mnndask.stores.whole_store import arrays_in
 
 METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # of a store's root
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The files of an input at one moment, of which none is read.
+    """The files of an input at one moment. Values are not read.
 
     It covers names, sizes and times of all files below a local folder, also behind links to files and
-    folders, but for hidden ones, which programs leave that only look at it (``.DS_Store``); names, sizes and
-    tags (or times) of all objects below a URL; on a web server, which may list nothing, the contents of the
-    metadata of the store's root. A file that is rewritten with other values, its old size and its old time is
-    recognised by its inode, on local disks, until the process ends.
+    folders, but for hidden ones, which programs leave that only look at it (``.DS_Store``); size and time of
+    an archive; names, sizes and tags (or times) of all objects below a URL; on a web server, which may list
+    nothing, the metadata of the root and the tags of all chunks. A change that leaves size and time as they
+    were is not seen.
 
     Parameters
     ----------
     files
         One number for each file, sorted.
-    inodes
-        Their inodes, where these can be relied on; otherwise 0.
+    skip
+        Names directly below the root that are left out.
     """
 
     files: NDArray[np.uint64]
-    inodes: NDArray[np.uint64]
+    skip: frozenset[str]
 
     @classmethod
-    def of(cls, location: Location) -> Fingerprint:
+    def of(cls, location: Location, skip: Collection[str] = ()) -> Fingerprint:
         """List the files of an input."""
-        found = np.array([entry for _, *entry in _files(location)], np.uint64).reshape(-1, 2)
-        found = found[np.argsort(found[:, 0], kind="stable")]
-        return cls(found[:, 0], found[:, 1])
+        files = np.fromiter((number for _, number in _files(location, skip)), np.uint64)
+        return cls(np.sort(files), frozenset(skip))
 
     @property
     def text(self) -> str:
-        """The fingerprint without inodes, which may change when a disk is mounted again."""
+        """The fingerprint in a form that can be stored."""
         return hashlib.sha256(self.files.astype("<u8").tobytes()).hexdigest()
 
     def check(self, location: Location, label: str) -> None:
@@ -60,42 +70,68 @@ class Fingerprint:
         InputReadError
             If any has; the message names one.
         """
-        now = Fingerprint.of(location)
-        if np.array_equal(now.files, self.files) and np.array_equal(now.inodes, self.inodes):
+        if np.array_equal(Fingerprint.of(location, self.skip).files, self.files):
             return
-        known = {*zip(self.files.tolist(), self.inodes.tolist(), strict=True)}
-        others = (name for name, *entry in _files(location) if tuple(entry) not in known)
+        known = set(self.files.tolist())
+        others = (name for name, number in _files(location, self.skip) if number not in known)
         raise changed_error(label, next(others, "files were removed"))
 
 
-def _files(location: Location) -> Iterator[tuple[str, int, int]]:
-    """Name of each file; a number that stands for its name, size and time (or tag); its inode."""
+def _files(location: Location, skip: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Name of each file, and a number that stands for its name, size and time (or tag)."""
     with reaching(location):
         if not location.is_url:
-            for name, status in local_files(location.path):
+            for name, status in local_files(location.path, skip):
                 if not _is_of_others(name):
-                    yield name, digest(name, version(status)), _inode(status)
+                    yield name, digest(name, version(status))
             return
         store = location.store(read_only=True)
         if isinstance(store, HttpStore):
-            for name in METADATA:
-                value = sync(store.get(name, default_buffer_prototype()))
-                if value is not None:
-                    yield name, digest(name, value.to_bytes()), 0
+            yield from _on_web_server(store, skip)
             return
         filesystem, path = location.filesystem()
+        if archive := version_of_archive(filesystem):
+            yield "", archive
+            return
         filesystem.invalidate_cache()
-        for name, info in filesystem.find(path, detail=True).items():
-            yield name.removeprefix(path), digest(name.removeprefix(path), version_in(info)), 0
+        for place, info in _objects(filesystem, path, skip):
+            name = place.removeprefix(path)
+            yield name, digest(name, version_in(info))
+
+
+def _objects(filesystem: Any, path: str, skip: Collection[str]) -> Iterator[tuple[str, Any]]:
+    if not skip:
+        yield from filesystem.find(path, detail=True).items()
+        return
+    try:
+        members = filesystem.ls(path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for member in members:
+        name = member["name"].rstrip("/")
+        if name.rpartition("/")[2] in skip or name == path:
+            continue
+        if member["type"] == "directory":
+            yield from filesystem.find(name, detail=True).items()
+        else:
+            yield name, member
+
+
+def _on_web_server(store: HttpStore, skip: Collection[str]) -> Iterator[tuple[str, int]]:
+    for name in METADATA:
+        value = sync(store.get(name, default_buffer_prototype()))
+        if value is not None:
+            yield name, digest(name, value.to_bytes())
+    try:
+        arrays = arrays_in(zarr.open_group(store, mode="r"))
+    except (LookupError, OSError, ValueError):  # no store, or a damaged one, which is said when it is opened
+        return
+    keys = [key for array in arrays if array.path.split("/")[0] not in skip for key in chunk_keys(array)]
+    for key in sorted(present(store, keys)):
+        yield key, digest(key, version_of_response(store, key))
 
 
 def _is_of_others(name: str) -> bool:
     """Whether a file is hidden and no metadata of zarr."""
     file = name.rpartition("/")[2]
     return file.startswith(".") and not file.startswith(".z")
-
-
-def _inode(status: os.stat_result) -> int:
-    """Inode of a file on a block device; other file systems may assign another at each look."""
-    on_disk = hasattr(os, "major") and os.major(status.st_dev)
-    return status.st_ino if on_disk else 0

@@ -84,9 +84,14 @@ class BlockReader:
         try:
             with open_hdf5(self.source) as file:
                 yield file[self.name]
-        finally:  # if it is another file, any error is due to that
-            if version_of_path(self.source) not in {self.opened, 0}:
-                raise changed_error(self.label)
+        except Exception:  # possibly because it is another file
+            self._check_file()
+            raise
+        self._check_file()
+
+    def _check_file(self) -> None:
+        if version_of_path(self.source) not in {self.opened, 0}:  # it stays open if it is removed
+            raise changed_error(self.label)
 
     def _read(self, stored: Any, region: list[slice]) -> Any:
         if self.format == "dense":

@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError, first_line
+from mnndask.stores.file_versions import is_stale
 from mnndask.stores.plain_http import FORBIDDEN, HttpStore, http_aware
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -109,6 +110,9 @@ class Location:
         """
         try:
             filesystem, path = fsspec.url_to_fs(self.given, **self.options)
+            if is_stale(filesystem):  # fsspec would use it again
+                filesystem.clear_instance_cache()
+                filesystem, path = fsspec.url_to_fs(self.given, **self.options)
         except ImportError as error:
             what = f"{self} cannot be reached: {error}."
             remedy = "Install the package that it names; for s3://: pip install 'mnndask[s3]'."

@@ -17,7 +17,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from mnndask.errors import InputError, InputReadError, warn
-from mnndask.stores.file_versions import AT_ONCE, files_in, version_in
+from mnndask.stores.file_versions import AT_ONCE, files_in, version_of_response
 from mnndask.stores.plain_http import HttpStore, http_aware
 from mnndask.stores.read_errors import WRITE_AGAIN
 from mnndask.stores.whole_store import arrays_in
@@ -237,7 +237,7 @@ def chunk_files(stored: Any) -> dict[str, int]:
         return files_in(store, stored.path)
     arrays = [stored] if isinstance(stored, zarr.Array) else arrays_in(stored)
     found = present(store, [key for array in arrays for key in chunk_keys(array)])
-    return {key: version_in({"ETag": store.tags.get(key)}) for key in found}
+    return {key: version_of_response(store, key) for key in found}
 
 
 def stored_chunks(array: Any) -> tuple[int, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 from helpers import values
-from spoiling import A, B, chunk_files, stored
+from spoiling import A, B, chunk_files, of_old, stored, sync_files
+from web_server import serving
 
 from mnndask import mnn_correct
 from mnndask.errors import InputReadError
@@ -24,7 +26,7 @@ def linked(folder, part):
     return path, elsewhere
 
 
-@pytest.mark.parametrize("part", ["X/c/0/0", "X/c/1", "X/c", "X", "obs"])
+@pytest.mark.parametrize("part", ["X/c/0/0", "X/c", "obs"])
 def test_files_behind_links_are_covered_and_read(tmp_path, part):
     a = stored(tmp_path, A, "zarr3", name="a")
     path, elsewhere = linked(tmp_path, part)
@@ -75,16 +77,67 @@ def test_any_file_that_changes_appears_or_goes_is_seen(tmp_path, kind):
         before.check(place, "b")
 
 
-def test_on_a_disk_other_values_of_the_same_size_and_time_are_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.major", lambda _: 8, raising=False)  # of a block device
+def test_files_that_go_while_the_others_are_listed(tmp_path, monkeypatch):
+    """As temporary files of other programs do: the others are listed all the same."""
     path = stored(tmp_path, B, "zarr3", name="b")
-    place, chunk = Location.of(path), chunk_files(path)[0]
-    before, old = Fingerprint.of(place), chunk.stat()
-    new = chunk.with_name("new")
-    new.write_bytes(bytes(old.st_size))
-    os.utime(new, ns=(old.st_atime_ns, old.st_mtime_ns))
-    new.replace(chunk)
-    assert (chunk.stat().st_size, chunk.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
-    assert Fingerprint.of(place).text == before.text
-    with pytest.raises(InputReadError, match=r"b has changed since it was opened \(X/c/0/0\)"):
-        before.check(place, "b")
+    before, gone = Fingerprint.of(Location.of(path)), []
+
+    def stat(file, original=os.stat, **options):
+        if str(file).endswith(".tmp"):
+            gone.append(file)
+            os.unlink(file)
+        return original(file, **options)
+
+    for part in ("X/c/0", "obs", "X"):
+        (path / part / "1.tmp").touch()
+    monkeypatch.setattr("mnndask.stores.file_versions.os.stat", stat)
+    before.check(Location.of(path), "b")
+    assert len(gone) == 3
+
+
+def chunk_of(path, part):
+    return chunk_files(path, part)[-1]
+
+
+def archived(path):
+    return shutil.make_archive(str(path), "zip", path)
+
+
+@pytest.mark.parametrize("form", ["file", "memory", "web", "zip"])
+def test_at_urls_with_and_without_matrices(tmp_path, form):
+    """A change of X is left to the tasks that read it; all annotations count."""
+    import fsspec
+
+    path = of_old(stored(tmp_path, B, "zarr3", name="b"))
+    new = stored(tmp_path, 2 * B, "zarr3", name="new")
+    memory = fsspec.filesystem("memory")
+    publish = {
+        "file": lambda: None,
+        "memory": lambda: memory.put(f"{path}/", "/b.zarr/", recursive=True),
+        "web": lambda: None,
+        "zip": lambda: archived(path),
+    }[form]
+    publish()
+    with serving(tmp_path, "404") as server:
+        urls = {
+            "file": path.as_uri(),
+            "memory": "memory://b.zarr",
+            "web": f"{server}/b.zarr",
+            "zip": f"zip::{path}.zip",
+        }
+        place = Location.of(urls[form])
+        whole, annotations = Fingerprint.of(place), Fingerprint.of(place, {"X"})
+        for one in (whole, annotations):
+            assert len(one.files)
+            one.check(place, "b")
+        sync_files(chunk_of(path, "X"), chunk_of(new, "X"))
+        publish()
+        with pytest.raises(InputReadError, match="b has changed since it was opened"):
+            whole.check(place, "b")
+        if form in {"file", "web"}:  # the others are written anew as a whole
+            annotations.check(place, "b")
+        sync_files(chunk_of(path, "obs"), chunk_of(new, "obs"))
+        publish()
+        with pytest.raises(InputReadError, match="b has changed since it was opened"):
+            annotations.check(place, "b")
+    memory.store.clear()
