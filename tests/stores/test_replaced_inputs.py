@@ -14,7 +14,20 @@ import numpy as np
 import pytest
 import zarr
 from helpers import values
-from spoiling import OPENERS, OTHER, REPLACED, A, B, chunk_files, of_old, overwrite, stored, swap, sync_files
+from spoiling import (
+    OPENERS,
+    OTHER,
+    REPLACED,
+    A,
+    B,
+    chunk_files,
+    of_old,
+    overwrite,
+    stored,
+    swap,
+    sync_files,
+    with_other_obs,
+)
 from web_server import Handler, serving
 
 from mnndask import mnn_correct
@@ -219,21 +232,15 @@ def test_several_inputs_of_one_file_and_their_copies(tmp_path):
             one.compute(scheduler="threads")
 
 
-def changed_obs(path, new):
-    """Replace the annotations of a store by others of the same size."""
-    depth = zarr.open_group(new)["obs"]["depth"]
-    depth[:] = depth[:] + 1000
-    overwrite(path / "obs", new / "obs")
-    assert ad.read_zarr(path).obs["depth"].min() == 1000
-
-
 def test_annotations_that_change_during_the_fit(tmp_path, monkeypatch):
     """They are read again after it."""
     a, b, new = two(tmp_path, "zarr3")
-    replacing = after_reading(monkeypatch, "b.", lambda: changed_obs(b, new))
+    with_other_obs(new)
+    replacing = after_reading(monkeypatch, "b.", lambda: overwrite(b / "obs", new / "obs"))
     with replacing as read, pytest.raises(InputReadError, match=CHANGED + r" \(obs/"):
         mnn_correct(a, b, k=5)
     assert read
+    assert ad.read_zarr(b).obs["depth"].min() == 1000
     np.testing.assert_array_equal(matrix_in(b), B)
 
 
