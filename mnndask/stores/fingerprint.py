@@ -25,6 +25,7 @@ from mnndask.stores.file_versions import (
 from mnndask.stores.location import Location, reaching
 from mnndask.stores.missing_chunks import chunk_keys, present
 from mnndask.stores.plain_http import HttpStore
+from mnndask.stores.read_errors import reading
 from mnndask.stores.whole_store import arrays_in
 
 METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # of a store's root
@@ -79,7 +80,7 @@ class Fingerprint:
 
 def _files(location: Location, skip: Collection[str]) -> Iterator[tuple[str, int]]:
     """Name of each file, and a number that stands for its name, size and time (or tag)."""
-    with reaching(location):
+    with reading(str(location), "it"), reaching(location):
         if not location.is_url:
             for name, status in local_files(location.path, skip):
                 if not _is_of_others(name):
