@@ -75,7 +75,8 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
         yield f"it had {len(then['inputs'])} inputs, and this run has {len(now['inputs'])}"
     for old, new in zip(then["inputs"], now["inputs"], strict=False):
         if old["files"] != new["files"]:
-            yield f"input {new['name']} differs from {old['name']} of that run"
+            how = "in names, sizes or times of files"
+            yield f"input {new['name']} differs from {old['name']} of that run ({how})"
     for key in sorted({*then["parameters"], *now["parameters"]}):
         old, new = (_short(side["parameters"].get(key)) for side in (then, now))
         if then["parameters"].get(key) != now["parameters"].get(key):

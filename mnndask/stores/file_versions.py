@@ -91,14 +91,14 @@ def local_files(
     Links to files and folders are followed, except those that lead back to a folder above them. What is
     called a name in `skip` directly below the folder is left out.
     """
-    top = Path(folder).resolve()
+    top = Path(os.path.realpath(folder))
     status = _status(top)
     if status is None:
         return
     if not stat.S_ISDIR(status.st_mode):
         yield "", status
         return
-    above = frozenset(map(_identity, filter(None, map(_status, (top, *top.parents)))))
+    above = frozenset(_identity(os.stat(part)) for part in (top, *top.parents))
     yield from _below(str(top), "", above, skip)
 
 
@@ -125,13 +125,11 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Status of a file or folder, behind links; None if there is none, or access is denied."""
+    """Status of a file or folder, behind links; None if there is none."""
     try:
         return os.stat(path)  # that of a DirEntry may be older on Windows
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return None
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             return None
         raise
 
