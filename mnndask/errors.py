@@ -69,7 +69,15 @@ class InputNotFoundError(MNNError, FileNotFoundError, ValueError):
 
 
 class InputReadError(InputError, OSError):
-    """An input is damaged or cannot be read."""
+    """An input is damaged, cannot be read, or has changed since it was opened.
+
+    Attributes
+    ----------
+    changed
+        Whether the input has changed since it was opened.
+    """
+
+    changed: bool = False
 
 
 class RemoteError(MNNError, OSError):

@@ -176,6 +176,9 @@ def mnn_correct(  # noqa: PLR0913
         (:class:`TypeError`) for kinds of input that cannot be used, and for unknown options.
     InputKeyError
         (:class:`KeyError`) for names that do not exist in the input.
+    InputReadError
+        (:class:`OSError`) for stores that are damaged, or that have changed since the call, also when a lazy
+        result is computed. Sizes and times of files (tags of objects) are compared.
     ResultTooLargeError
         (:class:`MemoryError`) if the result for in-memory data would not fit in memory.
 

@@ -46,7 +46,12 @@ MANY_CELLS = 100_000  # from which freeing the memory of annotations is worth a 
 )
 @click.option("--label", metavar="COLUMN", help="Column of obs with cell types, for the report.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-@click.option("--resume", is_flag=True, help="Continue an output that the same command left unfinished.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue an output that the same command left unfinished, unless names, sizes or times of files of "
+    "the inputs have changed, also behind links.",
+)
 @click.option(
     "--batch-key",
     default="batch",

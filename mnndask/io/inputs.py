@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,8 +29,11 @@ from mnndask.io.checked_graphs import check_lazy_tables, guarded
 from mnndask.io.genes import common_genes
 from mnndask.io.input_kinds import common_kind
 from mnndask.io.opened_inputs import Input, InputOptions, Inputs
+from mnndask.stores.fingerprint import Fingerprint
 from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.location import Location
+
+MATRICES = ("X", "layers", "obsm", "obsp", "raw")  # read by tasks, which check what they read
 
 
 @exclusive()
@@ -119,13 +122,25 @@ def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: s
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
         case Location():
-            reopen = partial(open_lazily, data, layer, label, budget.chunk_bytes, [batch_key], first)
+            open_ = partial(open_lazily, data, layer, label, budget.chunk_bytes, [batch_key], first)
+            reopen = partial(_unchanged, data, Fingerprint.of(data, MATRICES), label, open_)
             return replace(_from_anndata(reopen(), label, layer, batch_key), reopen=reopen)
         case AnnData():
             return _from_anndata(data, label, layer, batch_key)
         case xr.DataArray():
             return Input(_matrix(data.data, label), label, data)
     return Input(_matrix(data, label), label)
+
+
+def _unchanged(location: Location, files: Fingerprint, label: str, open_: Callable[[], AnnData]) -> AnnData:
+    """Open an input, whose annotations may not have changed until they are read, also when reopened."""
+    try:
+        out = open_()
+    except InputError:  # possibly because it is being replaced
+        files.check(location, label)
+        raise
+    files.check(location, label)
+    return out
 
 
 def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str) -> Input:

@@ -84,6 +84,8 @@ def writing(
                 begin(target, run, overwrite=replacing)
             with root_last(store, target.growing, target.check_ours) as root:
                 yield root
+                if run is not None:
+                    run.check_inputs()
         target.finish(overwrite=replacing)
 
 
@@ -126,6 +128,8 @@ def _when_failed(target: Target, run: ResumeRecord | None, *, keep: bool) -> Ite
             target.clear()
         elif _is_kept(target, error):
             options = "overwrite=True" if run is None else "--resume continues it, --overwrite"
+            if run is not None and getattr(error, "changed", False):  # --resume would refuse
+                options = "--overwrite"
             error.add_note(printable(f"{KEPT} {target.growing}: {options} replaces it."))
         raise
 

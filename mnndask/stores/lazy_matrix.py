@@ -21,10 +21,12 @@ from scipy import sparse
 
 from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
 from mnndask.errors import InputReadError, RemoteError
+from mnndask.stores.chunk_versions import ChunkVersions
+from mnndask.stores.file_versions import changed_error, version_of_open, version_of_path
 from mnndask.stores.hdf5 import check_filters, missing_filter, missing_filter_error, open_hdf5, path_of_file
 from mnndask.stores.local_files import file_of, naming_worker, root_of
-from mnndask.stores.location import innermost
-from mnndask.stores.missing_chunks import check_chunks, chunk_key, stored_chunks
+from mnndask.stores.location import innermost, is_remote
+from mnndask.stores.missing_chunks import check_chunks, chunk_files, chunk_key, stored_chunks
 from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
 from mnndask.stores.whole_store import MissingChunkError, opened_strictly
 
@@ -49,6 +51,8 @@ class BlockReader:
         ``"dense"``, ``"csr"`` or ``"csc"``.
     shape
         Shape of the matrix.
+    opened
+        Version of the HDF5 file when it was opened, or of the chunks of each zarr array by its path.
     """
 
     source: Any
@@ -56,6 +60,7 @@ class BlockReader:
     label: str
     format: str
     shape: tuple[int, ...]
+    opened: Any
 
     def __call__(self, block_info: Any = None) -> Any:
         """Read the block at the location that dask passes in `block_info`."""
@@ -77,8 +82,17 @@ class BlockReader:
         if not isinstance(self.source, Path):
             yield self.source
             return
-        with open_hdf5(self.source) as file:
-            yield file[self.name]
+        try:
+            with open_hdf5(self.source) as file:
+                yield file[self.name]
+        except Exception:  # possibly because it is another file
+            self._check_file()
+            raise
+        self._check_file()
+
+    def _check_file(self) -> None:
+        if version_of_path(self.source) not in {self.opened, 0}:  # it stays open if it is removed
+            raise changed_error(self.label)
 
     def _read(self, stored: Any, region: list[slice]) -> Any:
         if self.format == "dense":
@@ -96,14 +110,16 @@ class BlockReader:
         return block
 
     def _read_slices(self, array: Any, slices: list[slice], region: list[slice]) -> NDArray[Any]:
-        """Read slices of a stored array. Errors name the chunk that cannot be read."""
+        """Read slices of a stored array. Errors name the chunk that was replaced or cannot be read."""
         try:
-            return np.asarray(array[tuple(slices)])
+            out = np.asarray(array[tuple(slices)])
         except MemoryError:
             raise
         except Exception as error:
             if isinstance(innermost(error), RemoteError):  # each of its chunks would be asked for again
                 raise innermost(error) from error
+            if not is_remote(innermost(error)):  # it may be damaged, or be another by now
+                self._check_unchanged(array, slices, removed=False)
             where = _describe(region, self.format)
             if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # on this worker
                 raise missing_filter_error(self.label, array, name) from error
@@ -113,6 +129,13 @@ class BlockReader:
                 what = f"{self.label} lacks the chunk {cause} (of {where})."
                 raise InputReadError(what, WRITE_AGAIN) from error
             raise unreadable(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
+        self._check_unchanged(array, slices)
+        return out
+
+    def _check_unchanged(self, array: Any, slices: list[slice], *, removed: bool = True) -> None:
+        """Check, after chunks were read, that these are the ones that were opened."""
+        if isinstance(array, zarr.Array):
+            self.opened[array.path].check(array, slices, self.label, removed=removed)
 
 
 def _describe(region: list[slice], format_: str) -> str:
@@ -176,21 +199,31 @@ def lazy_matrix(
         format_, shape = (matrix.format if is_sparse else "dense"), tuple(int(n) for n in matrix.shape)
         dtype = np.dtype(matrix.dtype)
         check_filters(stored, label)
-        empty = check_chunks(stored, label)
-        # An absolute path, as workers may have another working directory.
-        file = path_of_file(stored, label) if hasattr(stored, "file") else None
-        source = file or opened_strictly(stored, frozenset(empty))
-        if isinstance(source, zarr.Group):  # opened once, not for each block
-            source = {part: source[part] for part in ("data", "indices", "indptr")}
+        source, opened = _source(stored, label)
     block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
     kinds = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
     return _lazy(
-        BlockReader(source, slot, label, format_, shape),
+        BlockReader(source, slot, label, format_, shape, opened),
         chunks or _blocks(shape, block_shape, first if format_ == "csr" else 0),
         dtype,
         np.empty((0,) * len(shape), dtype) if format_ == "dense" else kinds[format_]((0, 0), dtype=dtype),
         name,
     )
+
+
+def _source(stored: Any, label: str) -> tuple[Any, Any]:
+    """Return what tasks read from, and the versions of its files. Checks that no chunk is missing."""
+    if hasattr(stored, "file"):
+        # An absolute path, as workers may have another working directory.
+        path = path_of_file(stored, label)
+        check_chunks(stored, label)
+        return path, version_of_open(stored.file, path)
+    files = chunk_files(stored)
+    source = opened_strictly(stored, frozenset(check_chunks(stored, label, files)))
+    if isinstance(source, zarr.Array):
+        return source, {source.path: ChunkVersions.of(source, files)}
+    parts = {part: source[part] for part in ("data", "indices", "indptr")}  # opened once, not for each block
+    return parts, {array.path: ChunkVersions.of(array, files) for array in parts.values()}
 
 
 def _lazy(reader: BlockReader, chunks: Any, dtype: np.dtype, meta: Any, name: str | None = None) -> da.Array:

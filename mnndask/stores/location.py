@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from mnndask.errors import InputError, InputNotFoundError, InputReadError, MNNError, RemoteError, first_line
+from mnndask.stores.file_versions import is_stale
 from mnndask.stores.plain_http import FORBIDDEN, HttpStore, http_aware
 from mnndask.stores.removal import remove_objects, remove_tree
 from mnndask.stores.retries import RetryingFileSystem, RetryingStore, http_status, is_temporary, out_of_reach
@@ -112,6 +113,9 @@ class Location:
         """
         try:
             filesystem, path = fsspec.url_to_fs(self.given, **self.options)
+            if is_stale(filesystem):  # fsspec would use it again
+                filesystem.clear_instance_cache()
+                filesystem, path = fsspec.url_to_fs(self.given, **self.options)
         except ImportError as error:
             what = f"{self} cannot be reached: {error}."
             remedy = "Install the package that it names; for s3://: pip install 'mnndask[s3]'."

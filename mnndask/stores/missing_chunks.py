@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from mnndask.errors import InputError, InputReadError, warn
+from mnndask.stores.file_versions import AT_ONCE, files_in, version_of_response
 from mnndask.stores.plain_http import HttpStore, http_aware
 from mnndask.stores.read_errors import WRITE_AGAIN
 from mnndask.stores.retries import retrying
 from mnndask.stores.whole_store import arrays_in
-
-AT_ONCE = 32  # concurrent requests to a web server
 
 NOT_ALL_STORED = (
     "Copy or write it again. If the missing chunks contain only zeros, which some writers omit, write it "
@@ -30,16 +29,16 @@ NOT_ALL_STORED = (
 )
 
 
-def check_chunks(stored: Any, label: str) -> set[str]:
+def check_chunks(stored: Any, label: str, keys: Collection[str] | None = None) -> set[str]:
     """Refuse a matrix with missing chunks, which would read as zeros; return keys of those taken for empty.
 
-    Lists the chunks and reads none. A sparse matrix needs all of its chunks. For dense matrices, some writers
-    omit chunks of zeros, and only shards record that. A chunk may therefore be missing only if all chunks of
-    the same columns are: this is typical of genes that no cell expresses and unlikely for chunks that were
-    lost. It causes a warning.
+    Lists the chunks, unless `keys` contains all that exist, and reads none. A sparse matrix needs all of its
+    chunks. For dense matrices, some writers omit chunks of zeros, and only shards record that. A chunk may
+    therefore be missing only if all chunks of the same columns are: this is typical of genes that no cell
+    expresses and unlikely for chunks that were lost. It causes a warning.
     """
     if not isinstance(stored, zarr.Group | h5py.Group):
-        return _check_dense(stored, label)
+        return _check_dense(stored, label, keys)
     parts: dict[str, Any] = {part: stored[part] for part in ("data", "indices", "indptr")}
     matrix = sparse_dataset(stored)
     major = matrix.shape[matrix.format == "csc"]
@@ -48,16 +47,16 @@ def check_chunks(stored: Any, label: str) -> set[str]:
         what = f"{label} is damaged: the lengths of {stored.name.strip('/')} disagree ({lengths})."
         raise InputReadError(what, WRITE_AGAIN)
     if not lengths["data"]:  # without values, all pointers are zero
-        return _keys(parts["indptr"], missing_chunks(parts["indptr"]))
+        return _keys(parts["indptr"], missing_chunks(parts["indptr"], keys))
     for array in parts.values():
-        missing = missing_chunks(array)
+        missing = missing_chunks(array, keys)
         if missing.any():
             raise _missing_chunks_error(label, array, missing, NOT_ALL_STORED)
     return set()
 
 
-def _check_dense(array: Any, label: str) -> set[str]:
-    missing = missing_chunks(array)
+def _check_dense(array: Any, label: str, keys: Collection[str] | None) -> set[str]:
+    missing = missing_chunks(array, keys)
     if not missing.any():
         return set()
     columns, name = missing.all(axis=0), array.name.strip("/")
@@ -199,14 +198,13 @@ def missing_chunks(array: Any, stored: Collection[str] | None = None) -> NDArray
     """
     if not isinstance(array, zarr.Array):
         return _missing_in_hdf5(array)
-    grid = tuple(-(-n // size) for n, size in zip(array.shape, stored_chunks(array), strict=True))
     store = http_aware(retrying(array.store))
+    keys = chunk_keys(array)
     if stored is None:
         stored = keys_in(store, array.path)
-    keys = [chunk_key(array, at) for at in np.ndindex(grid)]
-    if isinstance(store, HttpStore):
-        stored = {*stored} | present(store, [key for key in keys if key not in stored])
-    return np.array([key not in stored for key in keys], np.bool_).reshape(grid)
+        if isinstance(store, HttpStore):
+            stored |= present(store, [key for key in keys if key not in stored])
+    return np.array([key not in stored for key in keys], np.bool_).reshape(chunk_grid(array))
 
 
 def present(store: Store, keys: Collection[str]) -> set[str]:
@@ -225,11 +223,20 @@ def present(store: Store, keys: Collection[str]) -> set[str]:
 
 def keys_in(store: Store, prefix: str = "") -> set[str]:
     """Return all keys of a store below a prefix."""
+    return set(files_in(store, prefix))
 
-    async def listed() -> set[str]:
-        return {key async for key in store.list_prefix(f"{prefix}/" if prefix else "")}
 
-    return sync(listed())
+def chunk_files(stored: Any) -> dict[str, int]:
+    """Keys of the chunks of a zarr array or group, with the versions of their files.
+
+    Of a web server, each is requested, as it lists no versions.
+    """
+    store = http_aware(stored.store)
+    if not isinstance(store, HttpStore):
+        return files_in(store, stored.path)
+    arrays = [stored] if isinstance(stored, zarr.Array) else arrays_in(stored)
+    found = present(store, [key for array in arrays for key in chunk_keys(array)])
+    return {key: version_of_response(store, key) for key in found}
 
 
 def stored_chunks(array: Any) -> tuple[int, ...]:
@@ -237,9 +244,26 @@ def stored_chunks(array: Any) -> tuple[int, ...]:
     return tuple(array.shards or array.chunks)
 
 
+def chunk_grid(array: Any) -> tuple[int, ...]:
+    """Number of chunks (or shards) of a zarr array along each axis."""
+    return tuple(-(-n // size) for n, size in zip(array.shape, stored_chunks(array), strict=True))
+
+
 def chunk_key(array: Any, at: tuple[int, ...]) -> str:
     """Key of the chunk (or shard) at a position of the grid."""
     return f"{array.path}/{array.metadata.encode_chunk_key(at)}".lstrip("/")
+
+
+def chunk_keys(array: Any, numbers: Sequence[int] | NDArray[np.integer] | None = None) -> list[str]:
+    """Keys of the chunks (or shards) with these numbers in the order of the grid; of all by default."""
+    grid, encode = chunk_grid(array), array.metadata.encode_chunk_key
+    start = f"{array.path}/" if array.path else ""
+    if numbers is None:
+        return [start + encode(at) for at in np.ndindex(grid)]
+    return [
+        start + encode(at)
+        for at in zip(*(part.tolist() for part in np.unravel_index(numbers, grid)), strict=True)
+    ]
 
 
 def _missing_in_hdf5(dataset: Any) -> NDArray[np.bool_]:

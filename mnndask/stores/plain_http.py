@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fsspec.implementations.cached import CachingFileSystem
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, WrapperStore
@@ -28,6 +28,12 @@ class HttpStore(WrapperStore[Store]):
     ----------
     store
         The store to read from.
+
+    Attributes
+    ----------
+    tags
+        Tags (or times) with which the server gave each value, where there is no cache or archive between. If
+        there are several, the value has changed.
     """
 
     _supports_sync_io = False
@@ -36,16 +42,20 @@ class HttpStore(WrapperStore[Store]):
         super().__init__(store)
         self.absent: int | None = None
         self.page: bytes | None = None
+        self.tags: dict[str, set[str]] = {}
 
     def _with_store(self, store: Store) -> HttpStore:
         return type(self)(store)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"tags": {}}
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return the value of a key; None if the key is missing."""
         try:
-            value = await self._store.get(key, prototype, byte_range)
+            value, tag = await self._value(key, prototype, byte_range)
         except Exception as error:
             if await self._means_missing(error):
                 return None
@@ -60,7 +70,26 @@ class HttpStore(WrapperStore[Store]):
                 start = value if start_of is None else start_of
             if self._is_page(start):
                 return None
+        self.tags.setdefault(key, set()).add(tag)
         return value
+
+    async def _value(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None
+    ) -> tuple[Buffer | None, str]:
+        """Request a value, and its tag, which fsspec drops."""
+        fs = getattr(self._store, "fs", None)
+        if fs is None or not hasattr(type(fs), "set_session"):
+            return await self._store.get(key, prototype, byte_range), ""
+        headers = {"Accept-Encoding": "identity", **fs.kwargs.get("headers", {})}  # others have other tags
+        if byte_range is not None:
+            headers["Range"] = _range_header(byte_range)
+        session = await fs.set_session()
+        url = fs.encode_url(f"{getattr(self._store, 'path', '').rstrip('/')}/{key}")
+        async with session.get(url, **fs.kwargs | {"headers": headers}) as response:
+            value = await response.read()
+            response.raise_for_status()
+            tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        return prototype.buffer.from_bytes(value), tag
 
     def check_allowed(self) -> None:
         """Raise if the server denies access to missing keys, which makes them look like forbidden ones.
@@ -155,6 +184,14 @@ def _status(error: BaseException) -> int | None:
 
 def _cannot_list(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) is not None
+
+
+def _range_header(part: ByteRequest) -> str:
+    if isinstance(part, RangeByteRequest):
+        return f"bytes={part.start}-{part.end - 1}"
+    if isinstance(part, OffsetByteRequest):
+        return f"bytes={part.offset}-"
+    return f"bytes=-{part.suffix}"
 
 
 def _requested_range(value: Buffer, part: ByteRequest | None) -> Buffer:

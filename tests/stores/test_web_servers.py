@@ -6,18 +6,15 @@ import json
 import pickle
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
-from pathlib import Path
-from threading import Thread
+from contextlib import ExitStack
+from functools import cache
 
 import numpy as np
 import pytest
 import zarr
 from helpers import told, values
 from spoiling import A, B, chunk_files, lose, stored
+from web_server import serving
 
 from mnndask import mnn_correct
 from mnndask.cli.main import main
@@ -26,52 +23,7 @@ from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
 
 pytest.importorskip("aiohttp")
-PAGE = b"<html><body>Nothing to see, and no links.</body></html>"
 ANSWERS = ("403", "404", "200")
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """Gives files of its folder, and where none is, a listing or some answer."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # answers of two parts would wait for 40 ms between them
-
-    def __init__(self, *args, how, **options):
-        self.how = how
-        super().__init__(*args, **options)
-
-    def send_head(self):
-        if self.how == "lists" or Path(self.translate_path(self.path)).is_file():
-            return super().send_head()
-        self.send_response(int(self.how))
-        self.send_header("Content-Length", str(len(PAGE)))
-        self.end_headers()
-        return BytesIO(PAGE)
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """Says nothing of clients that hang up."""
-
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        pass
-
-
-@contextmanager
-def serving(folder, how):
-    server = Server(("127.0.0.1", 0), partial(Handler, directory=str(folder), how=how))
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture
