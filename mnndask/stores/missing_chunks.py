@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from mnndask.stores.read_errors import WRITE_AGAIN
 from mnndask.stores.whole_store import arrays_in
 
 AT_ONCE = 32  # concurrent requests to a web server
+MOST_MISSING = 1_000_000  # chunks; more are not looked for one by one
 
 NOT_ALL_STORED = (
     "Copy or write it again. If the missing chunks contain only zeros, which some writers omit, write it "
@@ -204,6 +206,8 @@ def missing_chunks(array: Any, stored: Collection[str] | None = None) -> NDArray
     store = http_aware(array.store)
     if stored is None:
         stored = keys_in(store, array.path)
+    if not isinstance(store, HttpStore):  # which may list none
+        _check_grid(math.prod(grid), len(stored))
     keys = [chunk_key(array, at) for at in np.ndindex(grid)]
     if isinstance(store, HttpStore):
         stored = {*stored} | present(store, [key for key in keys if key not in stored])
@@ -249,6 +253,14 @@ def _missing_in_hdf5(dataset: Any) -> NDArray[np.bool_]:
         return np.zeros(1, np.bool_)
     if dataset.chunks is None:
         return np.array([dataset.id.get_storage_size() == 0])
-    n = int(np.prod([-(-s // c) for s, c in zip(dataset.shape, dataset.chunks, strict=True)]))
+    n = math.prod(-(-s // c) for s, c in zip(dataset.shape, dataset.chunks, strict=True))
     n_stored = int(dataset.id.get_num_chunks())
+    _check_grid(n, n_stored)
     return np.arange(n) >= n_stored
+
+
+def _check_grid(n: int, n_stored: int) -> None:
+    """Refuse a declared number of chunks far beyond those that are stored, before it is allocated."""
+    if n - n_stored > MOST_MISSING:
+        what = f"it declares {n:,} chunks, of which {n_stored:,} are stored"
+        raise ValueError(what)

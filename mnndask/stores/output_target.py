@@ -12,7 +12,7 @@ from typing import Protocol
 from zarr.abc.store import Store
 
 from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError, warn
-from mnndask.stores.location import Location, denied_file, reaching
+from mnndask.stores.location import Location, denied_file, reaching, real_path
 from mnndask.stores.locks import Lease, only_writer
 
 ROOT_KEYS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
@@ -120,9 +120,9 @@ class LocalTarget:
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a destination that cannot be written, or that is, contains or is inside an input."""
-        target, partial = self.path.resolve(), self.partial.resolve()
+        target, partial = real_path(self.path), real_path(self.partial)
         for source in (location for location in inputs if not location.is_url):
-            real = source.path.resolve()
+            real = real_path(source.path)
             if partial == real or partial in real.parents:
                 what = f"The output {self.path} is first written to {partial}, where the input {source} is."
                 raise InputError(what, "Write to another path, or rename the input.")
