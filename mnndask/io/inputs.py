@@ -31,6 +31,7 @@ from mnndask.io.input_kinds import common_kind
 from mnndask.io.opened_inputs import Input, InputOptions, Inputs
 from mnndask.stores.lazy_matrix import check_stored, lazy_matrix
 from mnndask.stores.location import Location
+from mnndask.stores.read_errors import reading
 
 
 def read_inputs(
@@ -136,13 +137,14 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str)
     slot = "X" if layer is None else f"layers/{layer}"
     if adata.isbacked:
         _check_backed(adata, label)
-    if adata.isbacked and slot in adata.file:
-        X = backed_matrix(adata, slot, label)
-    elif adata.isbacked and layer is None:
-        X = None
-    else:
-        X = adata.X if layer is None else adata.layers[layer]
-    check_lazy_tables(adata, X, slot, label, [batch_key])
+    with reading(label, slot):
+        if adata.isbacked and slot in adata.file:
+            X = backed_matrix(adata, slot, label)
+        elif adata.isbacked and layer is None:
+            X = None
+        else:
+            X = adata.X if layer is None else adata.layers[layer]
+        check_lazy_tables(adata, X, slot, label, [batch_key])
     if X is None:
         what = f"{label} has no X."
         names = ", ".join(layer_names(adata))

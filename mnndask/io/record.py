@@ -12,7 +12,8 @@ import pandas as pd
 from mnndask._version import __version__
 from mnndask.core.history import MergeHistory
 from mnndask.engine.run_options import RUN_OPTIONS
-from mnndask.errors import InputError
+from mnndask.errors import InputError, InputReadError
+from mnndask.io.record_checks import record_problem
 
 FORMAT_VERSION = 1  # of the record; older ones have none
 NOT_RECORDED = RUN_OPTIONS | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
@@ -99,6 +100,8 @@ class Record:
         ------
         InputError
             If there is none, it has no measures, or a later mnndask wrote it.
+        InputReadError
+            If it is damaged.
         """
         if not isinstance(uns, Mapping) or not {"steps", "batches"} <= set(uns):
             what = f"{holder} records no correction (there is no uns['mnn'])."
@@ -112,6 +115,9 @@ class Record:
         if "sample" not in uns:
             what = f"{holder} was corrected by a version of mnndask that recorded no measures."
             raise InputError(what, REMEDY)
+        if (damaged := record_problem(uns)) is not None:
+            what = f"{holder} is damaged: uns['mnn'], {damaged}, is not as mnndask wrote it."
+            raise InputReadError(what, "Copy it again, or correct the data again.")
         optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing")}
         return cls(
             uns.get("parameters", {}),
