@@ -15,6 +15,7 @@ from mnndask.errors import InputReadError
 from mnndask.stores.read_errors import WRITE_AGAIN
 
 COMPRESSION = 1000  # by which codecs rarely compress more
+LARGE = 2**30  # bytes; smaller arrays may be constant, and compress to almost nothing
 ROWS = ("", "/codes", "/values", "/mask")  # arrays of a column that have one entry per row
 
 
@@ -26,17 +27,17 @@ def check_loaded(stored: Any, label: str) -> None:
     Raises
     ------
     InputReadError
-        If they would not fit in free memory, or if columns of a table differ in length.
+        If they would not fit in free memory, if almost nothing of so much is stored, or if columns of a table
+        differ in length.
     """
     members = _members(stored)
     for member in members.values():
         if not _is_array(member) and member.attrs.get("encoding-type") == "dataframe":
             check_rows(member, label, members)
-    sizes = {name: _bytes(member) for name, member in members.items() if _is_array(member)}
-    free = int(psutil.virtual_memory().available)
-    if sum(sizes.values()) > free:
-        largest = max(sizes, key=lambda name: sizes[name])
-        raise _too_large(members[largest], label, sum(sizes.values()), free)
+    arrays = sorted(filter(_is_array, members.values()), key=_bytes)
+    size, free = sum(map(_bytes, arrays)), int(psutil.virtual_memory().available)
+    if size > free or (size > LARGE and size > COMPRESSION * sum(map(_stored_bytes, arrays))):
+        raise _too_large(arrays[-1], label, size, free)
 
 
 def check_chunk_sizes(stored: Any, label: str) -> None:
