@@ -13,7 +13,7 @@ import pandas as pd
 from mnndask.api.correct import mnn_correct
 from mnndask.api.progress_bars import log_stages, showing
 from mnndask.cli.columns import angle_column, listed_genes, marked_cells, marked_genes, stems_unless_named
-from mnndask.cli.look import check_report, print_steps, write_report
+from mnndask.cli.look import check_report, lines_of_steps, write_report
 from mnndask.cli.types import CommaList, SketchSize, StoreLocation
 from mnndask.core.parameters import SKETCH_METHODS
 from mnndask.core.svd import SVD_MODES
@@ -195,7 +195,7 @@ def correct(
         steps, shape = _corrected(inputs, output, show_progress, options)
     seconds = time.perf_counter() - start
     if not quiet:
-        print_steps(steps)
+        click.echo("\n".join(lines_of_steps(steps)))
         click.echo(
             f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
             f"in {seconds:.1f} s: {output}"
