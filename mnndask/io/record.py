@@ -106,16 +106,18 @@ class Record:
         if not isinstance(uns, Mapping) or not {"steps", "batches"} <= set(uns):
             what = f"{holder} records no correction (there is no uns['mnn'])."
             raise InputError(what, REMEDY)
-        found = uns.get("format_version", 0)
-        if not str(found).isdigit() or int(found) > FORMAT_VERSION:
+        found = str(uns.get("format_version", 0))
+        known = found.isdecimal() and len(found) < 10
+        if known and int(found) > FORMAT_VERSION:
             what = (
                 f"{holder} has a record of format {found}; this mnndask reads formats up to {FORMAT_VERSION}."
             )
             raise InputError(what, "Upgrade mnndask: pip install --upgrade mnndask.")
-        if "sample" not in uns:
+        if known and "sample" not in uns:
             what = f"{holder} was corrected by a version of mnndask that recorded no measures."
             raise InputError(what, REMEDY)
-        if (damaged := record_problem(uns)) is not None:
+        damaged = record_problem(uns) if known else "format_version"
+        if damaged is not None:
             what = f"{holder} is damaged: uns['mnn'], {damaged}, is not as mnndask wrote it."
             raise InputReadError(what, "Copy it again, or correct the data again.")
         optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing")}

@@ -9,37 +9,47 @@ import numpy as np
 import pandas as pd
 
 COUNTS = ("n_cells", "n_used", "n_pairs", "n_paired_cells")
-MEASURES = ("paired", "paired_reference", "length_median", "length_95", "lengthened", "angle")
-MEASURES += ("lost_variance", "mixing_before", "mixing_after")
+MEASURES = (
+    *("paired", "paired_reference", "length_median", "length_95", "lengthened", "angle", "lost_variance"),
+    *("mixing_before", "mixing_after"),
+)
 OVERALL = ("same_batch", "neighbors_kept", "contraction"), ("before", "after", "ideal", "worst")
 MIXING = ("cells", "expected", "before", "after", "excess_after", "neighbors_kept", "contraction")
 
 
 def record_problem(uns: Mapping[str, Any]) -> str | None:
     """Return which part of a record is not as it was written, or None."""
-    names = [str(name) for name in np.ravel(uns["batches"])]
-    steps, sample = uns["steps"], uns["sample"]
-    if not _is_table(steps, {"batch"}, {*COUNTS, *MEASURES}):
+    names = sorted(str(name) for name in np.ravel(uns["batches"]))
+    steps, mixing = uns["steps"], uns.get("mixing")
+    if not isinstance(uns.get("version", ""), str):
+        return "version"
+    if not _are_steps(steps):
         return "steps"
-    if sorted(map(str, steps["batch"])) != sorted(names) or len(set(names)) != len(names) or not names:
+    if sorted(map(str, steps["batch"])) != names or len(set(names)) != len(names) or not names:
         return "batches"
-    if any(steps[name].dtype.kind not in "iu" or (steps[name] < 0).any() for name in COUNTS):
-        return "steps"
     for key in ("parameters", "sketch"):
         if not isinstance(uns.get(key, {}), Mapping):
             return key
-    overall, mixing = uns.get("overall"), uns.get("mixing")
-    if overall is not None:
-        if not _is_table(overall, {"worst_batch"}, OVERALL[1]) or not set(OVERALL[0]) <= set(overall.index):
-            return "overall"
-        if not overall.index.is_unique:
-            return "overall"
-    if mixing is not None and (
-        not _is_table(mixing, (), MIXING) or sorted(map(str, mixing.index)) != sorted(names)
-    ):
+    if not _is_overall(uns.get("overall")):
+        return "overall"
+    if mixing is not None and (not _is_table(mixing, (), MIXING) or sorted(map(str, mixing.index)) != names):
         return "mixing"
-    problem = _problem_of_sample(sample, len(names), int(steps["n_cells"].sum()))
+    problem = _problem_of_sample(uns["sample"], len(names), int(steps["n_cells"].sum()))
     return None if problem is None else f"sample/{problem}"
+
+
+def _are_steps(steps: Any) -> bool:
+    if not _is_table(steps, {"batch"}, {*COUNTS, *MEASURES}):
+        return False
+    return all(steps[name].dtype.kind in "iu" and (steps[name] >= 0).all() for name in COUNTS)
+
+
+def _is_overall(overall: Any) -> bool:
+    """Whether a table contains the measures of all batches together; older records have none."""
+    if overall is None:
+        return True
+    known = _is_table(overall, {"worst_batch"}, OVERALL[1]) and set(OVERALL[0]) <= set(overall.index)
+    return known and bool(overall.index.is_unique)
 
 
 def _is_table(table: Any, text: Iterable[str], numbers: Iterable[str]) -> bool:
