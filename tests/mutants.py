@@ -158,12 +158,12 @@ def _places(node, trail=()):
 
 
 def _edit(document, rng) -> str:
-    places = list(_places(document))
+    places = list(_places(document)) or [(document, "added", ("added",))]
     matrix = [p for p in places if any(key.split("/")[0] in ("X", "layers", "obs", "raw") for key in p[2])]
     places = matrix if matrix and rng.random() < 0.5 else places
     node, key, trail = places[int(rng.integers(len(places)))]
-    old = node[key]
-    if rng.random() < 0.15:
+    old = node.get(key) if isinstance(node, dict) else node[key]
+    if rng.random() < 0.15 and old is not None:
         del node[key]
         new = "removed"
     else:
