@@ -13,7 +13,7 @@ import pandas as pd
 from mnndask.api.correct import mnn_correct
 from mnndask.api.progress_bars import log_stages, showing
 from mnndask.cli.columns import angle_column, listed_genes, marked_cells, marked_genes, stems_unless_named
-from mnndask.cli.look import check_report, print_steps, write_report
+from mnndask.cli.look import check_report, lines_of_steps, write_report
 from mnndask.cli.terminal import say
 from mnndask.cli.types import CommaList, SketchSize, StoreLocation
 from mnndask.core.parameters import SKETCH_METHODS
@@ -217,7 +217,8 @@ def correct(
         steps, shape = _corrected(inputs, output, show_progress, options)
     seconds = time.perf_counter() - start
     if not quiet:
-        print_steps(steps)
+        for line in lines_of_steps(steps):
+            say(line)
         say(
             f"corrected {shape[0]:,} cells x {shape[1]:,} genes in {len(steps)} batches "
             f"in {seconds:.1f} s: {output}"

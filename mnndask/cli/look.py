@@ -27,18 +27,26 @@ def info(corrected: Location) -> None:
     The matrix is not read.
     """
     uns, _, shape = read_record(corrected)
-    record = Record.from_uns(uns, str(corrected))
-    say(f"{corrected}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches")
-    say(f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}")
-    print_steps(record.steps)
-    for finding in findings(record):
-        say(f"{'!' if finding.attention else '-'} {finding.text}")
+    for line in summary(Record.from_uns(uns, str(corrected)), shape, str(corrected)):
+        say(line)
 
 
-def print_steps(steps: pd.DataFrame) -> None:
-    """Print one line per merge step."""
-    for row in steps.iloc[1:].itertuples():
-        say(f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells paired")
+def summary(record: Record, shape: tuple[int, int], name: str) -> list[str]:
+    """Return the lines that summarise a correction."""
+    return [
+        f"{name}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches",
+        f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}",
+        *lines_of_steps(record.steps),
+        *(f"{'!' if finding.attention else '-'} {finding.text}" for finding in findings(record)),
+    ]
+
+
+def lines_of_steps(steps: pd.DataFrame) -> list[str]:
+    """Return one line per merge step."""
+    return [
+        f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells paired"
+        for row in steps.iloc[1:].itertuples()
+    ]
 
 
 @click.command(short_help="Write a report with plots and measures of a correction.")

@@ -93,10 +93,14 @@ class Parameters:
         return SvdSolver(self.svd_mode, self.random_state, self.svd_options)
 
     def _check_numbers(self) -> None:
+        for name in ("k", "sigma", "svd_dim", "n_components", "sketch_size", "random_state"):
+            check_bits(name, getattr(self, name))
+        for position in self.mnn_order if isinstance(self.mnn_order, list | tuple) else ():
+            check_bits("mnn_order", position)
         if not is_whole(self.k) or self.k <= 0:
             what = f"k is {self.k!r}."
             raise InputError(what, "Give a number of neighbours of at least 1; 20 is usual.")
-        if not isinstance(self.sigma, Real) or not 0 < float(self.sigma) < np.inf:
+        if not isinstance(self.sigma, Real) or not 0 < as_float(self.sigma) < np.inf:
             what = f"sigma is {self.sigma!r}."
             remedy = "Give a positive number: the squared distance over which corrections are smoothed."
             raise InputError(what, remedy)
@@ -124,6 +128,11 @@ class Parameters:
         if options and self.svd_mode != "irlb":
             what = f"{', '.join(options)} given, which only svd_mode='irlb' takes."
             raise InputTypeError(what, "Leave them out, or set svd_mode='irlb'.")
+        for name, bits in (("ncv", 32), ("maxiter", 32), ("tol", 64)):
+            check_bits(name, options.get(name), bits)
+        if not isinstance(tol := options.get("tol", 0), Real) or not 0 <= as_float(tol) < np.inf:
+            what = f"tol is {tol!r}."
+            raise InputError(what, "Give the accuracy of singular values, a number of at least 0.")
 
     def _check_sketch(self) -> None:
         size: Any = self.sketch_size
@@ -142,6 +151,21 @@ class Parameters:
 def is_whole(number: object) -> bool:
     """Whether something is an integer and not a bool."""
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
+def check_bits(name: str, number: object, bits: int = 64) -> None:
+    """Refuse an integer that what computes with it, or a file, cannot represent."""
+    if isinstance(number, int | np.integer) and int(number).bit_length() >= bits:
+        what = f"{name} is a number of {int(number).bit_length()} bits."
+        raise InputError(what, f"Give one that fits into a signed integer of {bits} bits.")
+
+
+def as_float(number: Real | float) -> float:
+    """Return a number in double precision: infinity if it is too large."""
+    try:
+        return float(number)
+    except OverflowError:
+        return np.inf
 
 
 def check_flag(name: str, value: Any) -> None:

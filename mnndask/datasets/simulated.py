@@ -14,12 +14,16 @@ from anndata import AnnData
 from scipy import sparse
 
 from mnndask._threads import effective_n_jobs, single_threaded_blas
+from mnndask.core.parameters import as_float, check_bits
 from mnndask.datasets.simulation import SimulatedBatch, Tissue, batch_sizes, simulated_batch, simulated_tissue
 from mnndask.datasets.streamed import write_csr_blocks
+from mnndask.engine.run_options import RunOptions
 from mnndask.errors import InputError, OutputError, OutputExistsError
 from mnndask.stores.local_target import partial_of
 from mnndask.stores.location import Location
 from mnndask.stores.removal import remove_tree
+
+MOST_COUNTS = 1_000_000  # of a gene in a cell, on average
 
 
 def simulate(  # noqa: PLR0913
@@ -82,6 +86,7 @@ def simulate(  # noqa: PLR0913
     >>> [batch.n_obs for batch in simulate([70, 80], 50, 2)]
     [70, 80]
     """
+    RunOptions(n_jobs=n_jobs)  # checks it
     sizes = _checked_sizes(n_cells, n_genes, n_batches, n_types, counts_per_gene, seed)
     tissue = simulated_tissue(n_genes, n_types, seed)
     out = []
@@ -141,6 +146,7 @@ def simulate_to_zarr(  # noqa: PLR0913
     ...     print([path.name for path in paths], ad.read_zarr(paths[0]).shape)
     ['batch0.zarr', 'batch1.zarr'] (171, 50)
     """
+    RunOptions(n_jobs=n_jobs)  # checks it
     sizes = _checked_sizes(n_cells, n_genes, n_batches, n_types, counts_per_gene, seed)
     folder = Path(folder)
     _clear(folder, overwrite=overwrite)
@@ -162,13 +168,19 @@ def _checked_sizes(
     seed: int,
 ) -> list[int]:
     """Check the sizes and return the number of cells of each batch."""
+    numbers = {"n_genes": n_genes, "n_batches": n_batches, "n_types": n_types, "seed": seed}
+    for name, number in numbers.items():
+        check_bits(name, number)
+    for number in n_cells if isinstance(n_cells, Sequence) else [n_cells]:
+        check_bits("n_cells", number)
     sizes = batch_sizes(n_cells, n_batches) if n_batches > 0 else []
     if min(n_genes, n_batches, n_types) < 1 or len(sizes) != n_batches or min(sizes) < 1:
         what = f"Cannot simulate {n_cells} cells x {n_genes} genes of {n_types} types in {n_batches} batches."
         raise InputError(what, "Give at least one gene, type and batch, and one cell per batch.")
-    if not counts_per_gene > 0 or seed < 0:
-        what = f"Cannot simulate with counts_per_gene={counts_per_gene} and seed={seed}."
-        raise InputError(what, "Give a positive number of counts, and a seed of 0 or more.")
+    if not 0 < as_float(counts_per_gene) <= MOST_COUNTS or seed < 0:
+        what = f"Cannot simulate with counts_per_gene={as_float(counts_per_gene)} and seed={seed}."
+        remedy = f"Give a positive number of counts, up to {MOST_COUNTS:,}, and a seed of 0 or more."
+        raise InputError(what, remedy)
     return sizes
 
 

@@ -37,7 +37,7 @@ def parse_memory(limit: int | float | str | None) -> int | None:
         n = int(parse_bytes(limit) if has_digits else limit if isinstance(limit, Real) else 0)
     except (ValueError, OverflowError):
         n = 0
-    if n <= 0 or isinstance(limit, bool | np.bool_):
+    if not 0 < n < 2**63 or isinstance(limit, bool | np.bool_):
         what = f"memory_limit is {limit!r}."
         raise InputError(what, "Give a number of bytes, a string such as '2GB', or None for all free memory.")
     return n

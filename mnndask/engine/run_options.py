@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnndask._threads import effective_n_jobs
-from mnndask.core.parameters import is_whole
+from mnndask.core.parameters import check_bits, is_whole
 from mnndask.engine.memory_budget import Budget, parse_memory
 from mnndask.errors import InputError, InputNotFoundError, InputTypeError, ScratchError
 from mnndask.stores.location import Location
@@ -34,6 +34,8 @@ class RunOptions:
     show_progress: bool | None = None
 
     def __post_init__(self) -> None:
+        check_bits("n_jobs", self.n_jobs, 32)
+        check_bits("memory_limit", self.memory_limit)
         if self.n_jobs is not None and (not is_whole(self.n_jobs) or self.n_jobs == 0):
             what = f"n_jobs is {self.n_jobs!r}."
             raise InputError(what, "Give a number of threads, or None or -1 for all processors.")

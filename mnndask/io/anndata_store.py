@@ -17,6 +17,7 @@ from mnndask._blocks import CHUNK_BYTES
 from mnndask._library_state import exclusive
 from mnndask.errors import InputError, InputKeyError, InputNotFoundError, MNNError, without_warnings
 from mnndask.io.changes import Changes
+from mnndask.io.input_checks import check_shape
 from mnndask.io.old_h5ad import is_old, unreadable_old, with_categories, without_categories
 from mnndask.io.stored_elements import (
     columns_of,
@@ -28,7 +29,9 @@ from mnndask.io.stored_elements import (
     read_old_table,
     read_table,
     shaped,
+    stored_shape,
 )
+from mnndask.stores.declared_sizes import check_rows
 from mnndask.stores.hdf5 import is_locked, locked_error, open_hdf5
 from mnndask.stores.location import Location, access_denied, is_denied, reaching
 from mnndask.stores.missing_chunks import check_annotation_chunks
@@ -61,7 +64,7 @@ def open_lazily(
     InputReadError
         If it is damaged. An unreadable chunk of a matrix raises only when it is computed.
     """
-    with _group(location, label) as group, reading(label, "its contents"):
+    with _group(location, label) as group:
         if not is_old(group):
             return _opened(group, layer, label, chunk_bytes, used, first)
         try:
@@ -86,14 +89,17 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
     """
     label = str(location)
     with _group(location, label) as group:
-        with reading(label, "its root"):
-            if group.attrs.get("encoding-type") != "anndata" and not is_old(group):
-                what = f"{label} is not an AnnData store."
-                raise InputError(what, "Give a result of mnn_correct or of the command.")
-            shape = _n_rows(group["obs"]), _n_rows(group["var"])
-            if is_old(group):
-                return None, DataFrame(index=range(shape[0])), shape
-            known = columns_of(group["obs"])
+        if group.attrs.get("encoding-type") != "anndata" and not is_old(group):
+            what = f"{label} is not an AnnData store."
+            raise InputError(what, "Give a result of mnn_correct or of the command.")
+        shape = _n_rows(group["obs"]), _n_rows(group["var"])
+        if is_old(group):
+            return None, DataFrame(index=range(shape[0])), shape
+        for table in ("obs", "var"):
+            check_rows(group[table], label)
+        if "X" in group:
+            check_shape(stored_shape(group["X"]), shape, "X", label)
+        known = columns_of(group["obs"])
         missing = [name for name in columns if name not in known]
         if missing:
             what = f"{label} has no column {missing[0]!r} in obs."
@@ -115,18 +121,18 @@ def read_column(location: Location, label: str, column: str) -> Any:
     """
     with _group(location, label) as group:
         _check_anndata(group, label)
-        with reading(label, "obs"):
-            if is_old(group):
-                with quietly_old():
-                    return read_old_table(group, "obs", label, [column]).get(column)
-            obs = group.get("obs")
-            if not isinstance(obs, h5py.Group | zarr.Group):  # no table
-                return read_table(group, "obs", label, Changes()).get(column)
-            if column not in columns_of(obs):
-                return None
-            with without_warnings():  # about other columns, which are not read
-                check_annotation_chunks(obs, label, [column])
-                return read_element(obs, column, label)
+        if is_old(group):
+            with quietly_old():
+                return read_old_table(group, "obs", label, [column]).get(column)
+        obs = group.get("obs")
+        if not isinstance(obs, h5py.Group | zarr.Group):  # no table
+            return read_table(group, "obs", label, Changes()).get(column)
+        if column not in columns_of(obs):
+            return None
+        check_rows(obs, label)
+        with without_warnings():  # about other columns, which are not read
+            check_annotation_chunks(obs, label, [column])
+            return read_element(obs, column, label)
 
 
 def _n_rows(table: Any) -> int:
@@ -141,18 +147,19 @@ def _n_rows(table: Any) -> int:
 
 @contextmanager
 def _group(location: Location, label: str) -> Iterator[Any]:
-    """Open the root of a store; close a file afterwards."""
+    """Open the root of a store; close a file afterwards. Errors inside name the input as damaged."""
     with reading(label, "it"):  # also raises for a damaged archive
         exists = location.exists()
     if not exists:
         what = f"{label} does not exist."
         raise InputNotFoundError(what, "Check the path.")
-    group = _open_group(location, label)
-    try:
-        yield group
-    finally:
-        if isinstance(group, h5py.File):
-            group.close()
+    with reading(label, "its contents"):
+        group = _open_group(location, label)
+        try:
+            yield group
+        finally:
+            if isinstance(group, h5py.File):
+                group.close()
 
 
 def _open_group(location: Location, label: str) -> Any:
@@ -205,8 +212,7 @@ def _check_members(group: zarr.Group, label: str) -> None:
 
 
 def _check_anndata(group: Any, label: str) -> None:
-    with reading(label, "its root"):
-        encoding = group.attrs.get("encoding-type")
+    encoding = group.attrs.get("encoding-type")
     if encoding != "anndata" and not is_old(group):
         what = f"{label} is not an AnnData store (encoding-type: {encoding})."
         raise InputError(what, "Write it with AnnData.write_zarr or write_h5ad.")
@@ -216,8 +222,7 @@ def _opened(
     group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str], first: int
 ) -> AnnData:
     _check_anndata(group, label)
-    with reading(label, "its root"):
-        layers = dict(group.get("layers", {}))
+    layers = dict(group.get("layers", {}))
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
@@ -234,7 +239,7 @@ def _opened(
             slots[name] = read_matrices(group, name, changes, shape, chunk_bytes, first)
     for name, shape in {"varm": (g,), "varp": (g, g)}.items():
         slots[name] = shaped(dict(slots.get(name) or {}), name, shape, changes)
-    X = read_matrix(group, "X", label, chunk_bytes, first) if "X" in group else None
+    X = _matrix(group, "X", label, chunk_bytes, (n, g), first) if "X" in group else None
     out = AnnData(X, obs=obs, var=var, raw=_raw(group, obs, label, chunk_bytes, changes), **slots)
     changes.warn()
     return out
@@ -250,4 +255,13 @@ def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int, changes: Chan
     var = read_table(group, f"{prefix}var", label, changes, where="raw.var")
     stored = read_mapping(group, "varm", label, changes, "raw.varm") if not prefix and "varm" in group else {}
     varm = shaped(dict(stored or {}), "raw.varm", (len(var),), changes)
-    return AnnData(read_matrix(group, f"{prefix}X", label, chunk_bytes), obs=obs[[]], var=var, varm=varm)
+    X = _matrix(group, f"{prefix}X", label, chunk_bytes, (len(obs), len(var)))
+    return AnnData(X, obs=obs[[]], var=var, varm=varm)
+
+
+def _matrix(
+    group: Any, name: str, label: str, chunk_bytes: int, shape: tuple[int, int], first: int = 0
+) -> Any:
+    """Return a matrix lazily, whose shape must be that of its tables."""
+    check_shape(stored_shape(group[name]), shape, group[name].name.strip("/"), label)
+    return read_matrix(group, name, label, chunk_bytes, first)

@@ -15,6 +15,7 @@ from mnndask.io.changes import Changes, at
 from mnndask.io.checked_graphs import guarded
 from mnndask.io.elements import LEFT_OUT, note_renamed, storable_element, storable_mapping, storable_table
 from mnndask.io.keys import storable_keys
+from mnndask.stores.read_errors import reading
 
 JOINED_SLOTS = ("layers", "obsm")  # joined along cells
 PAIRWISE_SLOTS = ("obsp", "varp")  # kept only in the result of a single AnnData
@@ -75,7 +76,8 @@ def storable_annotations(
     first = [] if batch_key is None else [batch_key]
     columns = storable_keys([first, given.obs.columns])[1]
     colours = {f"{key}_colors": f"{name}_colors" for key, name in zip(given.obs, columns, strict=True)}
-    uns = {colours.get(key, key): value for key, value in computed(given.uns).items()}
+    with reading(label, "uns"):
+        uns = {colours.get(key, key): value for key, value in computed(given.uns).items()}
     note_renamed(changes, "uns", given.uns, [colours.get(key, key) for key in given.uns])
     slots: dict[str, dict[Any, Any]] = {}
     for slot, values in given.slots.items():

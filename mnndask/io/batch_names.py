@@ -14,12 +14,14 @@ from mnndask.errors import InputError, InputKeyError, InputTypeError, warn
 from mnndask.io.anndata_compat import to_memory
 from mnndask.io.genes import flat_names
 from mnndask.io.opened_inputs import Input
+from mnndask.stores.read_errors import reading
 
 
 def _batch_column(source: Input, batch_key: str) -> pd.Series | None:
     if not isinstance(source.frame, AnnData) or batch_key not in source.frame.obs:
         return None
-    obs = to_memory(source.frame.obs)
+    with reading(source.label, "obs"):
+        obs = to_memory(source.frame.obs)
     if list(obs.columns).count(batch_key) > 1:
         what = f"{source.label} has the column {batch_key!r} more than once in obs."
         remedy = "Keep one: adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]"

@@ -15,6 +15,7 @@ from scipy import sparse
 from mnndask.io.anndata_compat import to_memory, write_error
 from mnndask.io.changes import Changes, at
 from mnndask.io.columns import storable_column, storable_dtype, storable_names
+from mnndask.io.input_checks import sparse_problem
 from mnndask.io.keys import storable_keys
 
 INT64 = np.iinfo(np.int64)
@@ -49,18 +50,18 @@ def storable_element(value: Any, where: str, changes: Changes) -> Any:
         if dtype is not None and dtype != value.dtype:
             value = value.astype(dtype)
             changes.converted[where] = dtype.name
-    if sparse.issparse(value) and value.format not in {"csr", "csc"}:
-        value = value.tocsr()
-    if is_matrix(value):
-        return value
     problem = _problem(value)
     if problem:
         changes.left_out[where] = problem
         return LEFT_OUT
-    return value
+    return value.tocsr() if sparse.issparse(value) and value.format not in {"csr", "csc"} else value
 
 
 def _problem(value: Any) -> str | None:
+    if sparse.issparse(value) and (why := sparse_problem(value)) is not None:
+        return f"an inconsistent sparse matrix: {why}"
+    if is_matrix(value):
+        return None
     if isinstance(value, np.ma.MaskedArray):
         return "masked values"
     if isinstance(value, da.Array):

@@ -27,11 +27,13 @@ from mnndask.io.anndata_store import open_lazily
 from mnndask.io.batch_names import name_batches, split_batches
 from mnndask.io.checked_graphs import check_lazy_tables, guarded
 from mnndask.io.genes import common_genes
+from mnndask.io.input_checks import check_sparse
 from mnndask.io.input_kinds import common_kind
 from mnndask.io.opened_inputs import Input, InputOptions, Inputs
 from mnndask.stores.fingerprint import Fingerprint
-from mnndask.stores.lazy_matrix import lazy_matrix
+from mnndask.stores.lazy_matrix import check_stored, lazy_matrix
 from mnndask.stores.location import Location
+from mnndask.stores.read_errors import reading
 
 MATRICES = ("X", "layers", "obsm", "obsp", "raw")  # read by tasks, which check what they read
 
@@ -63,6 +65,8 @@ def read_inputs(
         first = sum(source.X.shape[0] for source in sources)
         sources.append(_open(data, _label(i, data), options.layer, budget, options.batch_key, first))
         _check_matrix(sources[-1])
+        if sources[-1].lazy:
+            check_stored(sources[-1].X)
     _check_dimensions(sources)
     genes = common_genes(sources, kind, options.var_index)
     sources = _moderate(sources, budget, _number_of(fits_on, sources[0]))
@@ -150,13 +154,14 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str)
     slot = "X" if layer is None else f"layers/{layer}"
     if adata.isbacked:
         _check_backed(adata, label)
-    if adata.isbacked and slot in adata.file:
-        X = backed_matrix(adata, slot, label)
-    elif adata.isbacked and layer is None:
-        X = None
-    else:
-        X = adata.X if layer is None else adata.layers[layer]
-    check_lazy_tables(adata, X, slot, label, [batch_key])
+    with reading(label, slot):
+        if adata.isbacked and slot in adata.file:
+            X = backed_matrix(adata, slot, label)
+        elif adata.isbacked and layer is None:
+            X = None
+        else:
+            X = adata.X if layer is None else adata.layers[layer]
+        check_lazy_tables(adata, X, slot, label, [batch_key])
     if X is None:
         what = f"{label} has no X."
         names = ", ".join(layer_names(adata))
@@ -198,7 +203,10 @@ def _matrix(X: Any, label: str) -> Matrix:
             what = f"{label} is a dask array with unknown chunk sizes."
             raise InputError(what, "Call its compute_chunk_sizes() first.")
         return guarded(X, label)
-    return X.tocsr() if sparse.issparse(X) else np.asarray(X)
+    if sparse.issparse(X):
+        check_sparse(X, label)
+        return X.tocsr()
+    return np.asarray(X)
 
 
 def _check_dimensions(sources: list[Input]) -> None:

@@ -13,7 +13,8 @@ from mnndask._library_state import exclusive
 from mnndask._version import __version__
 from mnndask.core.history import MergeHistory
 from mnndask.engine.run_options import RUN_OPTIONS
-from mnndask.errors import InputError
+from mnndask.errors import InputError, InputReadError
+from mnndask.io.record_checks import record_problem
 
 FORMAT_VERSION = 1  # of the record; older ones have none
 NOT_RECORDED = RUN_OPTIONS | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
@@ -101,19 +102,26 @@ class Record:
         ------
         InputError
             If there is none, it has no measures, or a later mnndask wrote it.
+        InputReadError
+            If it is damaged.
         """
         if not isinstance(uns, Mapping) or not {"steps", "batches"} <= set(uns):
             what = f"{holder} records no correction (there is no uns['mnn'])."
             raise InputError(what, REMEDY)
-        found = uns.get("format_version", 0)
-        if not str(found).isdigit() or int(found) > FORMAT_VERSION:
+        found = str(uns.get("format_version", 0))
+        known = found.isdecimal() and len(found) < 10
+        if known and int(found) > FORMAT_VERSION:
             what = (
                 f"{holder} has a record of format {found}; this mnndask reads formats up to {FORMAT_VERSION}."
             )
             raise InputError(what, "Upgrade mnndask: pip install --upgrade mnndask.")
-        if "sample" not in uns:
+        if known and "sample" not in uns:
             what = f"{holder} was corrected by a version of mnndask that recorded no measures."
             raise InputError(what, REMEDY)
+        damaged = record_problem(uns) if known else "format_version"
+        if damaged is not None:
+            what = f"{holder} is damaged: uns['mnn'], {damaged}, is not as mnndask wrote it."
+            raise InputReadError(what, "Copy it again, or correct the data again.")
         optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing")}
         return cls(
             uns.get("parameters", {}),

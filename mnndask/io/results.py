@@ -26,6 +26,7 @@ from mnndask.io.columns import is_text
 from mnndask.io.joined import joined_annotations, joined_colours
 from mnndask.io.opened_inputs import Inputs, check_text
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
+from mnndask.stores.read_errors import reading
 
 
 @exclusive()
@@ -162,7 +163,10 @@ class _Given:
 
     @classmethod
     def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing) -> _Given:
-        annotations, changes = [Annotations.of(frame) for frame in frames], Changes()
+        annotations, changes = [], Changes()
+        for frame, label in zip(frames, inputs.labels, strict=True):
+            with reading(label, "its annotations"):
+                annotations.append(Annotations.of(frame))
         key, labels = batch_column(inputs, [one.obs for one in annotations], packing.batch_key, changes)
         return cls(inputs, frames, packing, annotations, key, labels, changes)
 

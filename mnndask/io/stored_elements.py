@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import h5py
+import zarr
 from anndata import OldFormatWarning
 from anndata.io import read_elem
 from pandas import DataFrame
@@ -15,11 +16,15 @@ from mnndask._library_state import ignoring
 from mnndask.errors import InputError, InputReadError
 from mnndask.io.changes import Changes, at
 from mnndask.io.old_h5ad import CATEGORIES, as_table, with_categories
+from mnndask.stores.declared_sizes import check_loaded
 from mnndask.stores.hdf5 import check_filters
 from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.missing_chunks import check_annotation_chunks
 from mnndask.stores.read_errors import reading
 from mnndask.stores.whole_store import opened_strictly
+
+SPARSE = ("csr_matrix", "csc_matrix")
+OTHER_SHAPE = "its shape does not match"
 
 
 class UnknownElementError(InputReadError):
@@ -41,6 +46,7 @@ def read_element(group: Any, name: str, label: str, used: Collection[str] = ()) 
     elem = group[name]
     with reading(label, f"{group.name}/{name}".strip("/")):
         check_filters(elem, label)
+        check_loaded(elem, label)
         check_annotation_chunks(elem, label, used)
         try:
             return read_elem(elem if isinstance(group, h5py.Group) else opened_strictly(elem))
@@ -111,6 +117,9 @@ def read_matrices(
         return read_element(group, name, label)
     out = {}
     for key in elem:
+        if not fits(stored_shape(elem[key]), shape):
+            changes.left_out[at(name, key)] = OTHER_SHAPE
+            continue
         try:
             out[key] = read_matrix(elem, key, label, chunk_bytes, first)
         except UnknownElementError as error:
@@ -122,12 +131,25 @@ def shaped(elements: dict[str, Any], name: str, shape: tuple[int, ...], changes:
     """Return the elements that have the rows (and columns) of a shape; others are noted."""
     out = {}
     for key, value in elements.items():
-        found = getattr(value, "shape", shape)
-        if isinstance(value, dict) or tuple(found[: len(shape)]) != shape:
-            changes.left_out[at(name, key)] = "its shape does not match"
+        if isinstance(value, dict) or not fits(getattr(value, "shape", None), shape):
+            changes.left_out[at(name, key)] = OTHER_SHAPE
         else:
             out[key] = value
     return out
+
+
+def fits(found: Sequence[int] | None, shape: tuple[int, ...]) -> bool:
+    """Whether the first dimensions of an element, if they are known, are those of a shape."""
+    return found is None or tuple(found[: len(shape)]) == shape
+
+
+def stored_shape(elem: Any) -> tuple[int, ...] | None:
+    """Shape that a stored matrix declares; None for other elements."""
+    if isinstance(elem, h5py.Dataset | zarr.Array):
+        return None if elem.shape is None else tuple(map(int, elem.shape))
+    declared = elem.attrs.get("shape", elem.attrs.get("h5sparse_shape"))
+    known = elem.attrs.get("encoding-type") in SPARSE or "h5sparse_format" in elem.attrs
+    return tuple(map(int, declared)) if known and declared is not None else None
 
 
 def read_matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int = 0) -> Any:
@@ -135,7 +157,7 @@ def read_matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int 
     elem = group[name]
     encoding = elem.attrs.get("encoding-type")
     plain = isinstance(elem, h5py.Dataset) and encoding is None and not elem.dtype.names  # in old files
-    if plain or encoding in {"array", "csr_matrix", "csc_matrix"} or "h5sparse_format" in elem.attrs:
+    if plain or encoding in {"array", *SPARSE} or "h5sparse_format" in elem.attrs:
         return lazy_matrix(elem, label, chunk_bytes=chunk_bytes, first=first)
     return read_element(group, name, label)
 

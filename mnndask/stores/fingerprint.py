@@ -26,9 +26,8 @@ from mnndask.stores.location import Location, reaching
 from mnndask.stores.missing_chunks import chunk_keys, present
 from mnndask.stores.plain_http import HttpStore
 from mnndask.stores.read_errors import reading
+from mnndask.stores.removal import METADATA
 from mnndask.stores.whole_store import arrays_in
-
-METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # of a store's root
 
 
 @dataclass(frozen=True)

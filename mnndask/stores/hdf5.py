@@ -39,7 +39,10 @@ def load_filters() -> None:
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
-    """Open a file for reading, with all installed filters."""
+    """Open a file for reading, with all installed filters.
+
+    Of a few damaged files, HDF5 itself never returns; anndata and h5py hang likewise.
+    """
     load_filters()
     return h5py.File(path, "r")
 

@@ -22,12 +22,14 @@ from scipy import sparse
 from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
 from mnndask.errors import InputReadError, RemoteError
 from mnndask.stores.chunk_versions import ChunkVersions
+from mnndask.stores.declared_sizes import check_chunk_sizes
 from mnndask.stores.file_versions import changed_error, version_of_open, version_of_path
 from mnndask.stores.hdf5 import check_filters, missing_filter, missing_filter_error, open_hdf5, path_of_file
 from mnndask.stores.local_files import file_of, naming_worker, root_of
 from mnndask.stores.location import innermost, is_remote
 from mnndask.stores.missing_chunks import check_chunks, chunk_files, chunk_key, stored_chunks
 from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
+from mnndask.stores.sparse_pointers import check_indices, check_pointers
 from mnndask.stores.whole_store import MissingChunkError, opened_strictly
 
 COLUMNS_PER_CHUNK = 1000  # of a CSC matrix
@@ -72,10 +74,16 @@ class BlockReader:
     def stored_bytes(self, ends: NDArray[np.integer]) -> NDArray[np.integer]:
         """Bytes of the values and indices of the sparse rows before each of `ends`; reads the pointers."""
         with reading(self.label, self.name), self._opened() as stored:
-            whole = slice(0, self.shape[0])
-            indptr = self._read_slices(stored["indptr"], [slice(0, self.shape[0] + 1)], [whole, whole])
+            indptr = self._pointers(stored, [slice(0, n) for n in self.shape])
             per_value = sum(stored[part].dtype.itemsize for part in ("data", "indices"))
-        return np.asarray((indptr[ends] - indptr[0]) * per_value)
+        return np.asarray(indptr[ends] * per_value)
+
+    def check(self) -> None:
+        """Check that pointers, values and shape of a sparse matrix agree; reads the pointers."""
+        if self.format == "dense":
+            return
+        with reading(self.label, self.name), self._opened() as stored:
+            self._pointers(stored, [slice(0, n) for n in self.shape])
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -97,17 +105,22 @@ class BlockReader:
     def _read(self, stored: Any, region: list[slice]) -> Any:
         if self.format == "dense":
             return self._read_slices(stored, region, region)
-        major = region[self.format == "csc"]
-        indptr = self._read_slices(stored["indptr"], [slice(major.start, major.stop + 1)], region)
-        if len(indptr) != major.stop - major.start + 1 or (indptr[1:] < indptr[:-1]).any():
-            what = "indptr is not ascending"
-            raise ValueError(what)
+        indptr = self._pointers(stored, region)
         inside = [slice(int(indptr[0]), int(indptr[-1]))]
         data, indices = (self._read_slices(stored[part], inside, region) for part in ("data", "indices"))
+        check_indices(indices, self.shape[self.format == "csr"])
         kind = sparse.csc_matrix if self.format == "csc" else sparse.csr_matrix
         block = kind((data, indices, indptr - indptr[0]), shape=[r.stop - r.start for r in region])
         block.check_format(full_check=True)  # indices out of bounds would corrupt memory
         return block
+
+    def _pointers(self, stored: Any, region: list[slice]) -> NDArray[np.integer]:
+        """Read and check the pointers of a block of a sparse matrix."""
+        at = int(self.format == "csc")
+        first, last = region[at].start, region[at].stop
+        indptr = self._read_slices(stored["indptr"], [slice(first, last + 1)], region)
+        check_pointers(indptr, first, last, (self.shape[at], stored["data"].shape[0]))
+        return indptr
 
     def _read_slices(self, array: Any, slices: list[slice], region: list[slice]) -> NDArray[Any]:
         """Read slices of a stored array. Errors name the chunk that was replaced or cannot be read."""
@@ -199,6 +212,7 @@ def lazy_matrix(
         format_, shape = (matrix.format if is_sparse else "dense"), tuple(int(n) for n in matrix.shape)
         dtype = np.dtype(matrix.dtype)
         check_filters(stored, label)
+        check_chunk_sizes(stored, label)
         source, opened = _source(stored, label)
     block_shape = _block_shape(stored, format_, shape, dtype, chunk_bytes)
     kinds = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
@@ -264,13 +278,31 @@ def in_large_blocks(X: da.Array, n_bytes: int, n_workers: int) -> da.Array:
     return X if len(sizes) == X.numblocks[0] else reblocked(X, tuple(sizes))
 
 
+def check_stored(X: da.Array) -> None:
+    """Check that the parts of the stored sparse matrices that an array is computed from agree.
+
+    Reads their pointers. The indices are checked with each block.
+
+    Raises
+    ------
+    InputReadError
+        If they disagree, or cannot be read.
+    """
+    for layer in X.dask.layers.values() if isinstance(X.dask, HighLevelGraph) else ():
+        if (reader := _reader(layer)) is not None:
+            reader.check()
+
+
 def _reader_of(X: da.Array) -> BlockReader | None:
     """Return the reader of an array that is read directly from CSR rows; None for any other array."""
-    layer = X.dask.layers.get(X.name) if isinstance(X.dask, HighLevelGraph) else None
-    for argument, _ in getattr(layer, "indices", ()):
-        if isinstance(argument, BlockReader) and argument.format == "csr":
-            return argument
-    return None
+    reader = _reader(X.dask.layers.get(X.name)) if isinstance(X.dask, HighLevelGraph) else None
+    return reader if reader is not None and reader.format == "csr" else None
+
+
+def _reader(layer: Any) -> BlockReader | None:
+    """Return the reader of a layer of a graph that reads a stored matrix; None for any other layer."""
+    arguments = (argument for argument, _ in getattr(layer, "indices", ()))
+    return next((argument for argument in arguments if isinstance(argument, BlockReader)), None)
 
 
 def files_read(X: da.Array) -> Iterator[tuple[str, Path, Path]]:

@@ -12,7 +12,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, ZipStore
 
 from mnndask.errors import InputReadError, this_worker
-from mnndask.stores.location import ROOT_METADATA
+from mnndask.stores.removal import METADATA
 
 SHARE_IT = "Put it in a folder that all machines share, or give a URL (s3://...)."
 
@@ -39,7 +39,7 @@ def root_of(source: Any) -> Path | None:
 
 def file_of(root: Path) -> Path:
     """File that is there wherever a file or store is: the store's root metadata, or itself."""
-    return next((file for name in ROOT_METADATA if (file := root / name).is_file()), root)
+    return next((file for name in METADATA if (file := root / name).is_file()), root)
 
 
 def with_absolute_path(store: Store) -> Store:

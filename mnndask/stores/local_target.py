@@ -15,7 +15,7 @@ from mnndask._text import printable
 from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError, warn
 from mnndask.stores.contents import is_whole
 from mnndask.stores.durable import replace_file, sync_folder
-from mnndask.stores.location import Location, denied_file
+from mnndask.stores.location import Location, denied_file, real_path
 from mnndask.stores.locks import only_writer
 from mnndask.stores.removal import METADATA, remove_tree
 
@@ -98,9 +98,9 @@ class LocalTarget:
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a destination that cannot be written, or that is, contains or is inside an input."""
-        target, partial = self.path.resolve(), self.partial.resolve()
+        target, partial = real_path(self.path), real_path(self.partial)
         for source in (location for location in inputs if not location.is_url):
-            real = source.path.resolve()
+            real = real_path(source.path)
             if partial == real or partial in real.parents:
                 what = f"The output {self.path} is first written to {partial}, where the input {source} is."
                 raise InputError(what, "Write to another path, or rename the input.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from mnndask.stores.retries import RetryingFileSystem, RetryingStore, http_statu
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 CACHES = {"simplecache", "filecache", "blockcache", "cached"}
 ROOT_METADATA = ("zarr.json", ".zgroup", ".zarray")  # root metadata of a store
+NO_PATH = (errno.ELOOP, errno.ENAMETOOLONG)  # of links that form a loop, and of names that are too long
 USER = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -159,6 +161,11 @@ class Location:
             return http_aware(store) if read_only else store
 
 
+def real_path(path: Path) -> Path:
+    """Path without symbolic links; those that form a loop are left as they are."""
+    return Path(os.path.realpath(path))  # Path.resolve raises on loops before Python 3.13
+
+
 def _path_in(link: str) -> str:
     """Path in one link of a chain; empty for a protocol alone."""
     protocol, _, path = link.partition("://")
@@ -199,6 +206,9 @@ def reaching(location: Location) -> Iterator[None]:
     except Exception as error:
         if is_denied(error):
             raise access_denied(str(location), error) from error
+        if getattr(error, "errno", None) in NO_PATH:
+            what = f"{location} cannot be reached: {getattr(error, 'strerror', error)}."
+            raise InputNotFoundError(what, "Check the path, and where its links point (ls -l).") from error
         if not is_remote(error):
             raise
         raise unreachable(str(location), error) from error

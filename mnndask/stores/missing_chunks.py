@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from mnndask.stores.plain_http import HttpStore, http_aware
 from mnndask.stores.read_errors import WRITE_AGAIN
 from mnndask.stores.retries import retrying
 from mnndask.stores.whole_store import arrays_in
+
+MOST_MISSING = 1_000_000  # chunks; more are not looked for one by one
 
 NOT_ALL_STORED = (
     "Copy or write it again. If the missing chunks contain only zeros, which some writers omit, write it "
@@ -198,13 +201,17 @@ def missing_chunks(array: Any, stored: Collection[str] | None = None) -> NDArray
     """
     if not isinstance(array, zarr.Array):
         return _missing_in_hdf5(array)
+    grid, found = chunk_grid(array), stored
     store = http_aware(retrying(array.store))
+    if found is None:
+        found = keys_in(store, array.path)
+    is_web = isinstance(store, HttpStore)  # which may list none
+    if not is_web:
+        _check_grid(math.prod(grid), len(found))
     keys = chunk_keys(array)
-    if stored is None:
-        stored = keys_in(store, array.path)
-        if isinstance(store, HttpStore):
-            stored |= present(store, [key for key in keys if key not in stored])
-    return np.array([key not in stored for key in keys], np.bool_).reshape(chunk_grid(array))
+    if stored is None and is_web:
+        found = {*found} | present(store, [key for key in keys if key not in found])
+    return np.array([key not in found for key in keys], np.bool_).reshape(grid)
 
 
 def present(store: Store, keys: Collection[str]) -> set[str]:
@@ -272,6 +279,14 @@ def _missing_in_hdf5(dataset: Any) -> NDArray[np.bool_]:
         return np.zeros(1, np.bool_)
     if dataset.chunks is None:
         return np.array([dataset.id.get_storage_size() == 0])
-    n = int(np.prod([-(-s // c) for s, c in zip(dataset.shape, dataset.chunks, strict=True)]))
+    n = math.prod(-(-s // c) for s, c in zip(dataset.shape, dataset.chunks, strict=True))
     n_stored = int(dataset.id.get_num_chunks())
+    _check_grid(n, n_stored)
     return np.arange(n) >= n_stored
+
+
+def _check_grid(n: int, n_stored: int) -> None:
+    """Refuse a declared number of chunks far beyond those that are stored, before it is allocated."""
+    if n - n_stored > MOST_MISSING:
+        what = f"it declares {n:,} chunks, of which {n_stored:,} are stored"
+        raise ValueError(what)

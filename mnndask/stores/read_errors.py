@@ -18,8 +18,14 @@ def reading(label: str, name: str) -> Iterator[None]:
     """Name the input and the element in errors raised while reading."""
     try:
         yield
-    except (MNNError, MemoryError, Warning):
+    except (MNNError, Warning):
         raise
+    except MemoryError as error:
+        what = (
+            f"{label} cannot be read: there is not enough memory for {name.rstrip(',')}.\n"
+            "Free memory; if so little is stored that it should fit, the input is damaged: write it again."
+        )
+        raise MemoryError(what) from error
     except Exception as error:
         raise unreadable(label, f"{name} cannot be read", error) from error
 

@@ -18,6 +18,7 @@ from benchmarks import (
     components,
     data,
     drawing,
+    fuzz,
     growth,
     kills,
     limit,
@@ -237,3 +238,44 @@ def test_kills_leave_whole_outputs(toy):
     assert all(of["right_values"] == of["kills"] for of in figures.values())
     assert any(of["clear_errors"] for of in figures.values())
     assert said.count("\n|") == len(figures) + 2
+
+
+def test_fuzz_counts_what_becomes_of_each_mutant(toy):
+    figures, said = toy(fuzz)
+    counts = figures["table"]
+    assert sum(sum(of.values()) for of in counts.values()) == 11  # one of each kind
+    assert len(counts) == 11
+    assert figures["faults"] == []
+    last = said.splitlines()[-1].split()
+    assert last[:2] == ["all", "11"]
+    assert last[-1] == "0"
+
+
+def test_fuzz_runs_one_mutant_again(toy):
+    figures, said = toy(fuzz, "--only", 9)
+    assert [one["number"] for one in figures["only"]] == [9]
+    assert figures["only"][0]["damage"] in said
+
+
+def test_fuzz_goes_on_after_a_mutant_that_ends_or_stops_the_process(tmp_path, monkeypatch):
+    """A worker that dies at its second mutant and hangs at its third."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "mutant_runs.py").write_text(
+        "import json, sys, time\n"
+        "for i in range(*map(int, sys.argv[sys.argv.index('--numbers') + 1 :])):\n"
+        "    print(json.dumps({'number': i}), flush=True)\n"
+        "    sys.exit(7) if i == 1 else time.sleep(60) if i == 2 else None\n"
+        "    print(json.dumps({'number': i, 'verdict': 'right values'}), flush=True)\n"
+    )
+    monkeypatch.setattr(fuzz, "HERE", tmp_path)
+    done = list(fuzz.outcomes(tmp_path, 0, range(5), 2))
+    assert [one["number"] for one in done] == [0, 1, 2, 3, 4]
+    assert [one["verdict"] for one in done] == [
+        "right values",
+        "fault",
+        "fault",
+        "right values",
+        "right values",
+    ]
+    assert done[1]["detail"] == "the process ended with status 7"
+    assert done[2]["detail"] == "no answer for 2 s"

@@ -1,0 +1,112 @@
+"""A record of a correction that is not as it was written is an error of what shows it, and no traceback."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import as_anndata, make_batches
+
+from mnndask import mnn_correct
+from mnndask.cli.look import summary
+from mnndask.errors import InputError, InputReadError
+from mnndask.io.record import Record
+
+
+@pytest.fixture(scope="module")
+def uns():
+    """A sound record."""
+    batches = [as_anndata(X, name) for name, X in zip("abc", make_batches((30, 28, 26)), strict=True)]
+    return mnn_correct(*batches, k=5, svd_dim=2)[0].uns["mnn"]
+
+
+def read(uns):
+    """Show a record; return the error, if there is one."""
+    try:
+        assert summary(Record.from_uns(uns, "it.zarr"), (84, 40), "it.zarr")
+    except InputError as error:
+        return error
+    return None
+
+
+def places(node, trail=()):
+    """Ways to all members of a record, columns of tables among them."""
+    members = node if isinstance(node, Mapping | pd.DataFrame) else ()
+    for key in members:
+        yield (*trail, key)
+        yield from places(node[key], (*trail, key))
+
+
+def holder_of(uns, place):
+    for key in place[:-1]:
+        uns = uns[key]
+    return uns
+
+
+OTHERS = {
+    "number": 7,
+    "text": "x",
+    "nothing": None,
+    "array": np.arange(3),
+    "infinite": np.inf,
+    "negative": -1,
+    "huge": 2**62,
+    "mapping": {},
+    "table": pd.DataFrame({"batch": ["a"]}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_members_that_are_something_else(other, uns):
+    found = list(places(uns))
+    assert len(found) > 50
+    errors = []
+    for place in found:
+        damaged = copy.deepcopy(uns)
+        holder = holder_of(damaged, place)
+        if isinstance(holder, pd.DataFrame):
+            values = other if np.isscalar(other) or other is None else "x"
+            holder[place[-1]] = values
+        else:
+            holder[place[-1]] = other
+        errors.append(read(damaged))
+    check(errors)
+
+
+def test_members_that_are_gone(uns):
+    errors = []
+    for place in places(uns):
+        damaged = copy.deepcopy(uns)
+        holder = holder_of(damaged, place)
+        del holder[place[-1]]
+        errors.append(read(damaged))
+    check(errors)
+
+
+def test_members_of_another_length(uns):
+    errors = []
+    for place in places(uns):
+        damaged = copy.deepcopy(uns)
+        holder = holder_of(damaged, place)
+        value = holder[place[-1]]
+        if isinstance(holder, dict) and np.ndim(value) and len(value):
+            holder[place[-1]] = value[:-1]
+            errors.append(read(damaged))
+    check(errors)
+
+
+def check(errors):
+    told = [error for error in errors if error is not None]
+    assert len(told) > 3
+    for error in told:
+        first, second = str(error).splitlines()
+        assert "it.zarr" in first
+        assert second
+    assert any(isinstance(error, InputReadError) for error in told)
+
+
+def test_a_sound_record_passes(uns):
+    assert read(uns) is None
