@@ -121,18 +121,19 @@ def read_column(location: Location, label: str, column: str) -> Any:
     """
     with _group(location, label) as group:
         _check_anndata(group, label)
-        if is_old(group):
-            with quietly_old():
-                return read_old_table(group, "obs", label, [column]).get(column)
-        obs = group.get("obs")
-        if not isinstance(obs, h5py.Group | zarr.Group):  # no table
-            return read_table(group, "obs", label, Changes()).get(column)
-        if column not in columns_of(obs):
-            return None
-        check_rows(obs, label)
-        with without_warnings():  # about other columns, which are not read
-            check_annotation_chunks(obs, label, [column])
-            return read_element(obs, column, label)
+        with reading(label, "obs"):
+            if is_old(group):
+                with quietly_old():
+                    return read_old_table(group, "obs", label, [column]).get(column)
+            obs = group.get("obs")
+            if not isinstance(obs, h5py.Group | zarr.Group):  # no table
+                return read_table(group, "obs", label, Changes()).get(column)
+            if column not in columns_of(obs):
+                return None
+            check_rows(obs, label)
+            with without_warnings():  # about other columns, which are not read
+                check_annotation_chunks(obs, label, [column])
+                return read_element(obs, column, label)
 
 
 def _n_rows(table: Any) -> int:

@@ -276,13 +276,8 @@ def _with_empty_chunks(array: Any) -> Any:
 
 
 def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
-    if not is_stored_here(array):  # zarr would create folders
-        raise _gone_error()
+    worker = this_worker()
+    if worker is not None and not is_stored_here(array):  # zarr would create folders of the worker's own
+        what = f"The unfinished output is gone, or {worker} does not see it."
+        raise OutputError(what, SHARE_IT)
     array[start : start + len(block)] = block
-
-
-def _gone_error() -> OutputError:
-    what, worker = "The unfinished output is gone", this_worker()
-    if worker is None:
-        return OutputError(f"{what}.", "Write it again, and check whether anything removes files there.")
-    return OutputError(f"{what}, or {worker} does not see it.", SHARE_IT)

@@ -8,6 +8,7 @@ import inspect
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from mnndask.errors import InputReadError
 from mnndask.stores.plain_http import HttpStore
+from mnndask.stores.retries import RetryingFileSystem
 from mnndask.stores.whole_store import WholeStore
 
 # Of an object or response, in order of preference; file systems name them differently.
@@ -60,8 +62,10 @@ def version(status: os.stat_result) -> int:
 
 def version_in(info: Mapping[str, Any]) -> int:
     """Return the same for what a file system says of an object."""
-    tag = next((str(info[tag]) for tag in TAGS if info.get(tag)), "")
-    return digest(info.get("size"), tag.removeprefix("W/").strip('"'))
+    tag = next((info[tag] for tag in TAGS if info.get(tag)), "")
+    if isinstance(tag, datetime):  # which listings of some file systems give as a number
+        tag = tag.timestamp()
+    return digest(info.get("size"), str(tag).removeprefix("W/").strip('"'))
 
 
 def version_of_response(store: HttpStore, key: str) -> int:
@@ -184,7 +188,8 @@ def is_stale(filesystem: Any) -> bool:
 
 def _archive_versions(filesystem: Any) -> tuple[int, int]:
     """Versions of an archive when it was first seen (kept with the file system), and now."""
-    inner = getattr(filesystem, "sync_fs", filesystem)  # zarr wraps synchronous file systems
+    plain = filesystem.filesystem if isinstance(filesystem, RetryingFileSystem) else filesystem
+    inner = getattr(plain, "sync_fs", plain)  # zarr wraps synchronous file systems
     archive = vars(inner).get("of")
     if not isinstance(archive, OpenFile):
         return 0, 0

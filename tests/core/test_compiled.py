@@ -86,9 +86,12 @@ def test_sums_of_weights(dtype, allowed):
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(9, 301)).astype(dtype), rng.random((9, 301)).astype(dtype)
     total, below = np.empty((2, 9))
-    sum_weights(values, weights, dtype(0.2), total, below)
+    doubtful = np.zeros(9, np.bool_)
+    values[3, 7], values[5, 300], values[6, 0] = 1e-6, -1e-6, 0
+    sum_weights(values, weights, dtype(0.2), dtype(1e-5), total, below, doubtful)
     np.testing.assert_allclose(total, weights.sum(axis=1, dtype=float), rtol=1e-14)
     np.testing.assert_allclose(below, (weights * (values <= 0.2)).sum(axis=1, dtype=float), rtol=1e-14)
+    assert np.flatnonzero(doubtful).tolist() == [3, 5]
 
 
 @TYPES
@@ -164,7 +167,7 @@ def test_quantiles(dtype, allowed, n, kind):
     found, least = np.full(len(values), -np.inf), np.resize([-2, 0, 0.7, 3, 1e300], len(values))
     bounded = least.copy()
     for out in (found, bounded):
-        weighted_quantiles_of(values, weights, shares, out)
+        weighted_quantiles_of(values, weights, shares, 0.0, out, np.zeros(len(out), np.bool_))
     for v, w, share, ours in zip(values, weights, shares, found, strict=True):
         order = np.argsort(v, kind="stable")
         cumulative = np.cumsum(w[order], dtype=float)
@@ -202,5 +205,5 @@ def test_a_share_of_nothing_is_reached_by_the_smallest_value_whatever_it_weighs(
     weights = (values > 3).astype(dtype)
     for least, expected in [(-np.inf, -1), (-2, -1), (2, 2), (6, 6)]:
         found = np.array([least])
-        weighted_quantiles_of(values, weights, np.array([-1e-12]), found)
+        weighted_quantiles_of(values, weights, np.array([-1e-12]), 0.0, found, np.zeros(1, np.bool_))
         assert found.tolist() == [expected]

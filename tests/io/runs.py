@@ -42,12 +42,12 @@ def before_key(stage, then):
     writes, done = [], []
 
     def hooked(original):
-        async def set_(self, key, value):
+        async def set_(self, key, value, *args):
             writes.append(key)
             if stage(key, len([k for k in writes if k.startswith("X/c/")])):
                 done.append(key)
                 then(key)
-            await original(self, key, value)
+            await original(self, key, value, *args)
 
         return set_
 
