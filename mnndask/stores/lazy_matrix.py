@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,158 +14,22 @@ import numpy as np
 import zarr
 from anndata.io import sparse_dataset
 from dask.highlevelgraph import HighLevelGraph
-from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
-from mnndask.errors import InputReadError, RemoteError
+from mnndask.stores.block_reader import BlockReader
 from mnndask.stores.chunk_versions import ChunkVersions
 from mnndask.stores.declared_sizes import check_chunk_sizes
-from mnndask.stores.file_versions import changed_error, version_of_open, version_of_path
-from mnndask.stores.hdf5 import check_filters, missing_filter, missing_filter_error, open_hdf5, path_of_file
-from mnndask.stores.local_files import file_of, naming_worker, root_of
-from mnndask.stores.location import innermost, is_remote
-from mnndask.stores.missing_chunks import check_chunks, chunk_files, chunk_key, stored_chunks
-from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
-from mnndask.stores.sparse_pointers import check_indices, check_pointers
-from mnndask.stores.whole_store import MissingChunkError, opened_strictly
+from mnndask.stores.file_versions import version_of_open
+from mnndask.stores.hdf5 import check_filters, path_of_file
+from mnndask.stores.local_files import file_of, root_of
+from mnndask.stores.missing_chunks import check_chunks, chunk_files
+from mnndask.stores.read_errors import reading
+from mnndask.stores.whole_store import opened_strictly
 
 COLUMNS_PER_CHUNK = 1000  # of a CSC matrix
 BYTES_PER_ROW = 100  # of results computed from a row, in addition to its stored values
 BLOCKS_PER_WORKER = 4  # minimum when blocks are merged
-
-
-@dataclass(frozen=True)
-class BlockReader:
-    """Reads blocks of one stored matrix.
-
-    Parameters
-    ----------
-    source
-        The zarr array (dense), the three zarr arrays (sparse), or the path of an HDF5 file that tasks open.
-    name
-        Name of the matrix in its store.
-    label
-        Name of the input in messages.
-    format
-        ``"dense"``, ``"csr"`` or ``"csc"``.
-    shape
-        Shape of the matrix.
-    opened
-        Version of the HDF5 file when it was opened, or of the chunks of each zarr array by its path.
-    """
-
-    source: Any
-    name: str
-    label: str
-    format: str
-    shape: tuple[int, ...]
-    opened: Any
-
-    def __call__(self, block_info: Any = None) -> Any:
-        """Read the block at the location that dask passes in `block_info`."""
-        region = [slice(start, stop) for start, stop in block_info[None]["array-location"]]
-        where = f"{self.name}, {_describe(region, self.format)},"
-        with naming_worker(self.label, self.source), reading(self.label, where), self._opened() as stored:
-            return self._read(stored, region)
-
-    def stored_bytes(self, ends: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Bytes of the values and indices of the sparse rows before each of `ends`; reads the pointers."""
-        with reading(self.label, self.name), self._opened() as stored:
-            indptr = self._pointers(stored, [slice(0, n) for n in self.shape])
-            per_value = sum(stored[part].dtype.itemsize for part in ("data", "indices"))
-        return np.asarray(indptr[ends] * per_value)
-
-    def check(self) -> None:
-        """Check that pointers, values and shape of a sparse matrix agree; reads the pointers."""
-        if self.format == "dense":
-            return
-        with reading(self.label, self.name), self._opened() as stored:
-            self._pointers(stored, [slice(0, n) for n in self.shape])
-
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        if not isinstance(self.source, Path):
-            yield self.source
-            return
-        try:
-            with open_hdf5(self.source) as file:
-                yield file[self.name]
-        except Exception:  # possibly because it is another file
-            self._check_file()
-            raise
-        self._check_file()
-
-    def _check_file(self) -> None:
-        if version_of_path(self.source) not in {self.opened, 0}:  # it stays open if it is removed
-            raise changed_error(self.label)
-
-    def _read(self, stored: Any, region: list[slice]) -> Any:
-        if self.format == "dense":
-            return self._read_slices(stored, region, region)
-        indptr = self._pointers(stored, region)
-        inside = [slice(int(indptr[0]), int(indptr[-1]))]
-        data, indices = (self._read_slices(stored[part], inside, region) for part in ("data", "indices"))
-        check_indices(indices, self.shape[self.format == "csr"])
-        kind = sparse.csc_matrix if self.format == "csc" else sparse.csr_matrix
-        block = kind((data, indices, indptr - indptr[0]), shape=[r.stop - r.start for r in region])
-        block.check_format(full_check=True)  # indices out of bounds would corrupt memory
-        return block
-
-    def _pointers(self, stored: Any, region: list[slice]) -> NDArray[np.integer]:
-        """Read and check the pointers of a block of a sparse matrix."""
-        at = int(self.format == "csc")
-        first, last = region[at].start, region[at].stop
-        indptr = self._read_slices(stored["indptr"], [slice(first, last + 1)], region)
-        check_pointers(indptr, first, last, (self.shape[at], stored["data"].shape[0]))
-        return indptr
-
-    def _read_slices(self, array: Any, slices: list[slice], region: list[slice]) -> NDArray[Any]:
-        """Read slices of a stored array. Errors name the chunk that was replaced or cannot be read."""
-        try:
-            out = np.asarray(array[tuple(slices)])
-        except MemoryError:
-            raise
-        except Exception as error:
-            if isinstance(innermost(error), RemoteError):  # each of its chunks would be asked for again
-                raise innermost(error) from error
-            if not is_remote(innermost(error)):  # it may be damaged, or be another by now
-                self._check_unchanged(array, slices, removed=False)
-            where = _describe(region, self.format)
-            if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # on this worker
-                raise missing_filter_error(self.label, array, name) from error
-            chunk, cause = _first_unreadable(array, slices) or (array.name.lstrip("/") or "its data", error)
-            cause = innermost(cause)
-            if isinstance(cause, MissingChunkError):
-                what = f"{self.label} lacks the chunk {cause} (of {where})."
-                raise InputReadError(what, WRITE_AGAIN) from error
-            raise unreadable(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
-        self._check_unchanged(array, slices)
-        return out
-
-    def _check_unchanged(self, array: Any, slices: list[slice], *, removed: bool = True) -> None:
-        """Check, after chunks were read, that these are the ones that were opened."""
-        if isinstance(array, zarr.Array):
-            self.opened[array.path].check(array, slices, self.label, removed=removed)
-
-
-def _describe(region: list[slice], format_: str) -> str:
-    axis, unit = (1, "genes") if format_ == "csc" else (0, "rows")
-    return f"{unit} {region[axis].start} to {region[axis].stop - 1}"
-
-
-def _first_unreadable(array: Any, slices: list[slice]) -> tuple[str, BaseException] | None:
-    """First chunk in slices of a zarr array that cannot be read, and the error."""
-    if not isinstance(array, zarr.Array):
-        return None
-    sizes = stored_chunks(array)
-    grid = [range(s.start // n, -(-s.stop // n)) for s, n in zip(slices, sizes, strict=True)]
-    for at in itertools.product(*grid):
-        try:
-            array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, sizes, strict=True))]
-        except Exception as error:
-            return chunk_key(array, at), error
-    return None
 
 
 def lazy_matrix(

@@ -33,8 +33,8 @@ from web_server import Handler, serving
 from mnndask import mnn_correct
 from mnndask.errors import InputError, InputReadError
 from mnndask.io import anndata_store
+from mnndask.stores.block_reader import BlockReader
 from mnndask.stores.chunk_versions import ChunkVersions
-from mnndask.stores.lazy_matrix import BlockReader
 
 CHANGED = r"batch 1 \(.*b\.(zarr|h5ad|zarr\.zip)\) has changed since it was opened"
 OPENERS = OPENERS | {"backed": lambda path: ad.read_h5ad(path, backed="r")}
