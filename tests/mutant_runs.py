@@ -109,7 +109,7 @@ class Mutants:
         done = correct(paths, out, options)
         left = {path.name for path in mutant.parent.iterdir()} - before
         if done.status != 0 or left != {"out.zarr"}:
-            kept = {"out.zarr.partial"} if "out.zarr.partial" in done.err else set()
+            kept = {"out.zarr.partial", "out.zarr.run.json"} if "out.zarr.partial" in done.err else set()
             return judged_error(done, mutant, left - kept)
         if (problem := unclear(done)) is not None:
             return FAULT, problem
