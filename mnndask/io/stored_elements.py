@@ -18,10 +18,11 @@ from mnndask.io.changes import Changes, at
 from mnndask.io.old_h5ad import CATEGORIES, as_table, with_categories
 from mnndask.stores.declared_sizes import check_loaded
 from mnndask.stores.hdf5 import check_filters
+from mnndask.stores.item_counts import ItemCountError, naming_chunk
 from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.missing_chunks import check_annotation_chunks
 from mnndask.stores.read_errors import reading
-from mnndask.stores.whole_store import opened_strictly
+from mnndask.stores.whole_store import arrays_in, opened_strictly
 
 SPARSE = ("csr_matrix", "csc_matrix")
 OTHER_SHAPE = "its shape does not match"
@@ -48,8 +49,12 @@ def read_element(group: Any, name: str, label: str, used: Collection[str] = ()) 
         check_filters(elem, label)
         check_loaded(elem, label)
         check_annotation_chunks(elem, label, used)
+        source = elem if isinstance(group, h5py.Group) else opened_strictly(elem)
         try:
-            return read_elem(elem if isinstance(group, h5py.Group) else opened_strictly(elem))
+            _read_old_categories(source)
+            return read_elem(source)
+        except ItemCountError as error:
+            raise naming_chunk(error, source) from error
         except Exception as error:
             if not is_unknown(error):
                 raise
@@ -58,6 +63,14 @@ def read_element(group: Any, name: str, label: str, used: Collection[str] = ()) 
             unknown = UnknownElementError(what, "Read it with another anndata, and write it as another type.")
             unknown.why = why
             raise unknown from error
+
+
+def _read_old_categories(source: Any) -> None:
+    """Read categories of tables of anndata 0.7, whose stores anndata opens again, without our checks."""
+    if isinstance(source, zarr.Group):
+        for array in arrays_in(source):
+            if "__categories" in array.path.split("/"):
+                array[...]
 
 
 def is_unknown(error: BaseException) -> bool:

@@ -10,8 +10,9 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
+from mnndask.stores.item_counts import has_texts, with_counts
 from mnndask.stores.local_files import with_absolute_path
-from mnndask.stores.plain_http import HttpStore, http_aware
+from mnndask.stores.plain_http import http_aware
 from mnndask.stores.removal import METADATA
 from mnndask.stores.retries import retrying
 
@@ -97,7 +98,10 @@ class WholeStore(WrapperStore[Store]):
 
 
 def opened_strictly(stored: Any, empty: frozenset[str] | None = None) -> Any:
-    """Reopen a zarr array or group so that truncated chunks are errors; with `empty`, missing ones too."""
+    """Reopen a zarr array or group so that damaged chunks are errors; with `empty`, missing ones too.
+
+    Damaged are those of another length, or number of texts, than they state.
+    """
     arrays = [stored] if isinstance(stored, zarr.Array) else arrays_in(stored)
     # Shards store the lengths of their chunks, with a checksum.
     blosc = frozenset(
@@ -106,18 +110,15 @@ def opened_strictly(stored: Any, empty: frozenset[str] | None = None) -> Any:
         if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
     )
     store = http_aware(retrying(with_absolute_path(stored.store)))
-    is_web = isinstance(store, HttpStore)
     if empty is not None or blosc:
         store = WholeStore(store, empty, blosc)
-    elif store is stored.store:
+    elif store is stored.store and not any(map(has_texts, arrays)):
         return stored
-    if not is_web:
-        return zarr.open(store, path=stored.path, mode="r")
     # Metadata is passed on: to reopen members known only from consolidated metadata, zarr would list folders.
-    place = StorePath(store, stored.path)
+    place, metadata = StorePath(store, stored.path), with_counts(stored)
     if isinstance(stored, zarr.Group):
-        return zarr.Group(zarr.AsyncGroup(metadata=stored.metadata, store_path=place))
-    return zarr.Array(zarr.AsyncArray(metadata=stored.metadata, store_path=place))
+        return zarr.Group(zarr.AsyncGroup(metadata=metadata, store_path=place))
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))
 
 
 def arrays_in(group: zarr.Group) -> list[Any]:
