@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tracemalloc
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
@@ -55,6 +56,12 @@ def copied(sound, tmp_path):
     return copy
 
 
+def array_at(path, name):
+    """Name of the array of an element, whose text newer releases of anndata may store with a mask."""
+    with h5py.File(path) if path.is_file() else nullcontext(zarr.open_group(path, mode="r")) as root:
+        return name if hasattr(root[name], "dtype") else f"{name}/values"
+
+
 def edit(path, array, change):
     """Edit the metadata of an array of a zarr store, and that of the store."""
     version = 2 if (path / ".zgroup").exists() else 3
@@ -72,6 +79,7 @@ def edit(path, array, change):
 
 def declare(path, array, rows=ABSURD, chunk=None):
     """Declare other rows (and chunks) of an array of which nothing else changes."""
+    array = array_at(path, array)
 
     def change(document):
         document["shape"][0] = rows
@@ -85,6 +93,7 @@ def declare(path, array, rows=ABSURD, chunk=None):
 
 def in_hdf5(path, name, rows, chunks=None):
     """Declare an array of a file that contains nothing of it."""
+    name = array_at(path, name)
     with h5py.File(path, "a") as file:
         attributes, dtype, shape = dict(file[name].attrs), file[name].dtype, file[name].shape
         del file[name]
@@ -158,7 +167,7 @@ def test_more_than_is_stored_is_refused_though_memory_would_suffice(version, cop
 def test_one_row_too_many_is_named(array, copied):
     path = copied("a3.zarr")
     declare(path, array, rows=61)
-    refused(path, f"is damaged: {array} has 61 entries for 60 rows")
+    refused(path, f"is damaged: {array_at(path, array)} has 61 entries for 60 rows")
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -197,7 +206,7 @@ def test_shape_of_a_sparse_matrix_that_disagrees_with_its_tables(name, shape, tm
     root = h5py.File(path, "a") if in_file else zarr.open_group(path, mode="r+", use_consolidated=False)
     root["X"].attrs["shape"] = shape
     root.close() if in_file else zarr.consolidate_metadata(path)
-    refused(path, "is damaged: .*X ")
+    refused(path, "is damaged: (.*X |its contents)")
 
 
 def test_sound_stores_pass(copied):
