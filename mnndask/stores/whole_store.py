@@ -12,7 +12,7 @@ from zarr.storage import StorePath, WrapperStore
 
 from mnndask.stores.item_counts import has_texts, with_counts
 from mnndask.stores.local_files import with_absolute_path
-from mnndask.stores.plain_http import http_aware
+from mnndask.stores.plain_http import HttpStore, http_aware
 from mnndask.stores.removal import METADATA
 from mnndask.stores.retries import retrying
 
@@ -110,12 +110,15 @@ def opened_strictly(stored: Any, empty: frozenset[str] | None = None) -> Any:
         if array.compressors and type(array.compressors[-1]).__name__ in BLOSC and array.shards is None
     )
     store = http_aware(retrying(with_absolute_path(stored.store)))
+    is_web, counts = isinstance(store, HttpStore), any(map(has_texts, arrays))
     if empty is not None or blosc:
         store = WholeStore(store, empty, blosc)
-    elif store is stored.store and not any(map(has_texts, arrays)):
+    elif store is stored.store and not counts:
         return stored
+    if not is_web and not counts:
+        return zarr.open(store, path=stored.path, mode="r")
     # Metadata is passed on: to reopen members known only from consolidated metadata, zarr would list folders.
-    place, metadata = StorePath(store, stored.path), with_counts(stored)
+    place, metadata = StorePath(store, stored.path), with_counts(stored) if counts else stored.metadata
     if isinstance(stored, zarr.Group):
         return zarr.Group(zarr.AsyncGroup(metadata=metadata, store_path=place))
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))

@@ -68,7 +68,7 @@ def batches(folder, kind="zarr"):
 
 @pytest.mark.parametrize(
     ("kind", "part"),
-    [("h5ad", ""), *(("zarr", part) for part in ("", "zarr.json", "X/c", "obs/depth/c/0"))],
+    [("h5ad", ""), *(("zarr", part) for part in ("", "zarr.json", "X/zarr.json", "X/c", "obs/depth/c/0"))],
 )
 def test_inputs_that_may_not_be_read(folder, kind, part):
     paths = batches(folder, kind)
