@@ -12,12 +12,18 @@ from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Matrix
 from mnndask.core.kernels.pairs import dots_of_rows
 
-ROWS_IN_DOUBLE, CELLS_IN_DOUBLE = 256, 1024  # rows that are converted to double precision at once
+VALUES_IN_DOUBLE = 2**21  # that are converted to double precision at once: 16 MB
 
 
 def tile_size(points: Points) -> int:
     """Number of cells in a tile."""
     return min(len(points), points.tile or len(points))
+
+
+def rows_in_double(X: Matrix) -> int:
+    """Rows of a matrix that are converted to double precision at once."""
+    n_columns: int = X.shape[1]
+    return max(1, VALUES_IN_DOUBLE // max(1, n_columns))
 
 
 def unit_rows(vectors: Floats) -> tuple[Floats, NDArray[np.float64]]:
@@ -85,7 +91,7 @@ class DoublePoints(Points):
     @classmethod
     def around(cls, points: Points) -> DoublePoints:
         """The same cells."""
-        return cls(points.X, points.squared, min(points.tile or CELLS_IN_DOUBLE, CELLS_IN_DOUBLE))
+        return cls(points.X, points.squared, min(tile_size(points), rows_in_double(points.X)))
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> Points:
         """Some of the cells, in memory and in double precision."""
@@ -150,6 +156,6 @@ def row_norms(A: Floats) -> NDArray[np.float64]:
 def weighted_sum(A: Floats, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weighted sum of rows, shape ``(n_genes,)``, in double precision."""
     total = np.zeros(A.shape[1])
-    for at in row_blocks(len(A), ROWS_IN_DOUBLE):
+    for at in row_blocks(len(A), rows_in_double(A)):
         total += weights[at] @ A[at].astype(np.float64)
     return total

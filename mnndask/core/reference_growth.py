@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask._typing import Floats, Matrix, Rows
-from mnndask.core.arrays import CELLS_IN_DOUBLE, Points, row_dots, row_norms, tile_size
+from mnndask.core.arrays import Points, row_dots, row_norms, tile_size
 from mnndask.core.correction import lengthen, moved
 from mnndask.core.doubt import factors_in_double
 from mnndask.core.model import MergeStep
@@ -149,7 +149,7 @@ def _in_double(
     def one(at: slice) -> NDArray[np.float64]:
         return factors_in_double(cells[rows[at]], space.cells[rows[at]], in_space, sigma)
 
-    columns = 2 * PAIR_COPIES * max(CELLS_IN_DOUBLE, len(space.ref))
+    columns = 2 * PAIR_COPIES * len(space.ref)
     return np.concatenate(work.map("variance-double", len(rows), columns, one))
 
 

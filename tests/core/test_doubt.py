@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mnndask.core.arrays import Points
+from mnndask.core.arrays import DoublePoints, Points
 from mnndask.core.doubt import factors_in_double
 from mnndask.core.kernels.quantiles import weighted_quantiles
 from mnndask.core.quantile_search import QuantileSearch
@@ -37,7 +37,7 @@ def step_between(new, ref, *, tile=None):
 @pytest.mark.parametrize("tile", [None, 7])
 def test_they_are_decided_as_in_double_precision(tile, monkeypatch):
     monkeypatch.setattr("mnndask.core.doubt.PAIRS_AT_ONCE", 300)  # a few cells at a time
-    monkeypatch.setattr("mnndask.core.arrays.CELLS_IN_DOUBLE", 16)
+    monkeypatch.setattr("mnndask.core.arrays.VALUES_IN_DOUBLE", 16 * 9)
     new, ref = cells(60, seed=1), 3 * cells(50, seed=2)
     step = step_between(new, ref, tile=tile)
     anchors, double = Points.of(new[::2].astype(float)), new.astype(float)
@@ -49,6 +49,14 @@ def test_they_are_decided_as_in_double_precision(tile, monkeypatch):
     found = factors_in_double(Points.of(new), Points.of(new), step, SIGMA)
     assert expected.max() > 1
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_few_cells_with_many_genes_are_in_double_precision_at_once(monkeypatch):
+    monkeypatch.setattr("mnndask.core.arrays.VALUES_IN_DOUBLE", 100)
+    tiles = [tile.X for _, tile in DoublePoints.around(Points.of(cells(20, seed=1, n_genes=30))).tiles()]
+    assert {X.dtype for X in tiles} == {np.dtype(float)}
+    assert max(X.size for X in tiles) <= 100
+    assert sum(map(len, tiles)) == 20
 
 
 VALUES, WEIGHTS = np.array([[1.0, 2.0, 4.0]]), np.ones((1, 3))
