@@ -20,8 +20,10 @@ Step What                                                    Where
 6    Angle of corrections to the reference's biology         :mod:`~mnndask.core.span`
 7    Biological span, removed from the anchor vectors        :mod:`~mnndask.core.span`
 8    Variance adjustment                                     :mod:`~mnndask.core.variance`,
+                                                             :mod:`~mnndask.core.batch_weights` (ranks),
                                                              :mod:`~mnndask.core.quantile_search` (tile by
-                                                             tile)
+                                                             tile), :mod:`~mnndask.core.doubt` (what rounding
+                                                             would decide)
 9    Cells are corrected, and the reference grows by them    :mod:`~mnndask.core.correction` (the sum),
                                                              :mod:`~mnndask.core.model` (any cells),
                                                              :mod:`~mnndask.core.reference_growth`,

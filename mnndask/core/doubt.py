@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Matrix
 from mnndask.core.arrays import DoublePoints, Points
+from mnndask.core.batch_weights import add_batch_weights
 from mnndask.core.distances import SINGLE
 from mnndask.core.kernels.quantiles import weighted_quantiles
 from mnndask.core.low_rank import LowRank
 from mnndask.core.quantile_search import rescaling
 from mnndask.core.smoothing import smooth
-from mnndask.core.variance import Lines, add_batch_weights
+from mnndask.core.variance import Lines
 
 PAIRS_AT_ONCE = 2**19  # of cells and reference cells whose projections are in memory together
 

@@ -1,15 +1,15 @@
 """Variance adjustment (definition, step 8): lengthen a correction until the cell keeps its rank.
 
 For a block of cells, this is a reduction over tiles of the batch and of the reference. Each tile gives a
-small sum (:class:`BatchWeights`, :class:`Tally`), sums of tiles add up in any order, and the factors follow.
+small sum (:class:`.BatchWeights`, :class:`.Tally`), sums of tiles add up in any order, and the factors
+follow.
 :func:`variance_factors` does all of it in one process; a scheduler may spread the tiles over several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from mnndask._blocks import cached_blocks
 from mnndask._typing import Floats
 from mnndask.core.arrays import Points, row_dots, unit_rows
+from mnndask.core.batch_weights import BatchWeights, add_batch_weights
 from mnndask.core.distances import Tolerances, bits_of, inverse_sigma, squared_distance_bound
 from mnndask.core.kernels.buffers import buffer, products
 from mnndask.core.kernels.few_dims import has_few_dims, packed, padded, weigh_by_lines_in_few_dims
 from mnndask.core.kernels.pairs import settle_small, sum_weights, weigh_by_lines
 from mnndask.core.kernels.quantiles import weighted_quantiles
-from mnndask.core.quantile_search import QuantileSearch, Tally, add_tallies, rescaling
+from mnndask.core.quantile_search import QuantileSearch, Tally, add_tallies
 
 Visit: TypeAlias = Callable[[slice, Floats, Floats], None]
 PAIR_COPIES = 3  # values in memory for each cell and other cell: projection, weight and distance
@@ -81,42 +82,6 @@ def variance_factors(
 def _tallies(lines: Lines, search: QuantileSearch, ref: Points) -> Iterator[Tally]:
     for _, tile in ref.tiles():
         yield lines.tally(search, tile)
-
-
-@dataclass(frozen=True)
-class BatchWeights:
-    """Weight of the batch's cells around each cell's line, in all and at or below the cell.
-
-    Parameters
-    ----------
-    least
-        Smallest squared distance to the line, to which weights are relative, shape ``(n_cells,)``.
-    total, below
-        Sums of weights, shape ``(n_cells,)``.
-    doubtful
-        Whether rounding may decide on which side of the cell another is, shape ``(n_cells,)``.
-    """
-
-    least: Floats
-    total: NDArray[np.float64]
-    below: NDArray[np.float64]
-    doubtful: NDArray[np.bool_]
-
-    def plus(self, other: BatchWeights, sigma: float) -> BatchWeights:
-        """Sum over both tiles."""
-        least = np.minimum(self.least, other.least)
-        own, its = rescaling(self.least, least, sigma), rescaling(other.least, least, sigma)
-        return BatchWeights(
-            least,
-            self.total * own + other.total * its,
-            self.below * own + other.below * its,
-            self.doubtful | other.doubtful,
-        )
-
-
-def add_batch_weights(weights: Iterable[BatchWeights], sigma: float) -> BatchWeights:
-    """Sum over all tiles."""
-    return reduce(lambda a, b: a.plus(b, sigma), weights)
 
 
 @dataclass(frozen=True)

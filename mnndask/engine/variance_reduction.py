@@ -14,8 +14,9 @@ from mnndask._blocks import row_blocks
 from mnndask._progress import counted
 from mnndask._typing import Matrix
 from mnndask.core.arrays import Points
+from mnndask.core.batch_weights import BatchWeights, add_batch_weights
 from mnndask.core.quantile_search import QuantileSearch, Tally, add_tallies
-from mnndask.core.variance import BatchWeights, Lines, add_batch_weights
+from mnndask.core.variance import Lines
 from mnndask.engine.tasks import compute, map_stage, named_tasks
 
 PASSES = 4  # usual passes over the cells: the partials, two that bracket the quantile, the final one

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnndask.core.arrays import Points
+from mnndask.core.batch_weights import add_batch_weights
 from mnndask.core.neighbors import nearest
 from mnndask.core.quantile_search import add_tallies
 from mnndask.core.smoothing import density, smooth
 from mnndask.core.span import Span
 from mnndask.core.svd import SvdSolver
-from mnndask.core.variance import Lines, add_batch_weights, variance_factors
+from mnndask.core.variance import Lines, variance_factors
 
 TILES = [1, 7, 64]
 DTYPES = [(np.float64, 1e-12), (np.float32, 1e-5)]
