@@ -16,9 +16,10 @@ from mnndask._library_state import ignoring
 from mnndask.errors import InputError, InputReadError
 from mnndask.io.changes import Changes, at
 from mnndask.io.old_h5ad import CATEGORIES, as_table, with_categories
+from mnndask.stores.block_reader import first_unreadable
 from mnndask.stores.declared_sizes import check_loaded
 from mnndask.stores.hdf5 import check_filters
-from mnndask.stores.item_counts import ItemCountError, naming_chunk
+from mnndask.stores.item_counts import ItemCountError
 from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.missing_chunks import check_annotation_chunks
 from mnndask.stores.read_errors import reading
@@ -54,7 +55,7 @@ def read_element(group: Any, name: str, label: str, used: Collection[str] = ()) 
             _read_old_categories(source)
             return read_elem(source)
         except ItemCountError as error:
-            raise naming_chunk(error, source) from error
+            raise _naming_chunk(error, source) from error
         except Exception as error:
             if not is_unknown(error):
                 raise
@@ -63,6 +64,15 @@ def read_element(group: Any, name: str, label: str, used: Collection[str] = ()) 
             unknown = UnknownElementError(what, "Read it with another anndata, and write it as another type.")
             unknown.why = why
             raise unknown from error
+
+
+def _naming_chunk(error: ItemCountError, source: Any) -> ItemCountError:
+    """Return an error that names the chunk, for which those of its array are read again one by one."""
+    array = source
+    if isinstance(source, zarr.Group):
+        array = source[error.path.removeprefix(source.path).strip("/")]
+    chunk, cause = first_unreadable(array, [slice(0, n) for n in array.shape]) or ("", error)
+    return ItemCountError(error.path, cause.counts, chunk) if isinstance(cause, ItemCountError) else error
 
 
 def _read_old_categories(source: Any) -> None:

@@ -125,7 +125,7 @@ class BlockReader:
             where = _describe(region, self.format)
             if isinstance(array, h5py.Dataset) and (name := missing_filter(array)):  # on this worker
                 raise missing_filter_error(self.label, array, name) from error
-            chunk, cause = _first_unreadable(array, slices) or (array.name.lstrip("/") or "its data", error)
+            chunk, cause = first_unreadable(array, slices) or (array.name.lstrip("/") or "its data", error)
             cause = innermost(cause)
             if isinstance(cause, MissingChunkError):
                 what = f"{self.label} lacks the chunk {cause} (of {where})."
@@ -145,7 +145,7 @@ def _describe(region: list[slice], format_: str) -> str:
     return f"{unit} {region[axis].start} to {region[axis].stop - 1}"
 
 
-def _first_unreadable(array: Any, slices: list[slice]) -> tuple[str, BaseException] | None:
+def first_unreadable(array: Any, slices: list[slice]) -> tuple[str, BaseException] | None:
     """First chunk in slices of a zarr array that cannot be read, and the error."""
     if not isinstance(array, zarr.Array):
         return None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import zarr
@@ -15,6 +13,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
+from mnndask.stores.file_versions import local_files
 from mnndask.stores.missing_chunks import missing_chunks
 from mnndask.stores.whole_store import arrays_in
 
@@ -30,22 +29,14 @@ def digest(value: Any) -> str:
 
 def sizes_in(store: Store) -> dict[str, int]:
     """Return all keys of a store, with the sizes of their values; they are listed anew."""
-    return dict(_local_sizes(store.root)) if isinstance(store, LocalStore) else sync(_sizes(store))
+    if isinstance(store, LocalStore):
+        return {name: status.st_size for name, status in local_files(store.root)}
+    return sync(_sizes(store))
 
 
 def filled_keys(store: Store) -> set[str]:
     """Return the keys of a store whose values are not empty; zarr would take an empty shard for zeros."""
     return {key for key, size in sizes_in(store).items() if size}
-
-
-def _local_sizes(root: Path) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            file = Path(folder, name)
-            try:
-                yield file.relative_to(root).as_posix(), file.stat().st_size
-            except FileNotFoundError:  # removed since it was listed
-                continue
 
 
 async def _sizes(store: Store) -> dict[str, int]:

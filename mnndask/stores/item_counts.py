@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import zarr
 from zarr import codecs
 from zarr.abc.codec import ArrayBytesCodec
@@ -122,17 +121,3 @@ def _counted_codec(codec: Any, path: str) -> Any:
 def has_texts(array: zarr.Array[Any]) -> bool:
     """Whether chunks of an array state how many texts they contain."""
     return array.dtype.kind in "OT"
-
-
-def naming_chunk(error: ItemCountError, elem: Any) -> ItemCountError:
-    """Return an error that names the chunk, for which those of its array are read again one by one."""
-    array = elem if isinstance(elem, zarr.Array) else elem[error.path.removeprefix(elem.path).strip("/")]
-    steps = array.shards or array.chunks
-    for place in np.ndindex(*(math.ceil(n / step) for n, step in zip(array.shape, steps, strict=True))):
-        try:
-            array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, steps, strict=True))]
-        except ItemCountError as found:
-            return ItemCountError(
-                error.path, found.counts, f"{array.path}/{array.metadata.encode_chunk_key(place)}"
-            )
-    return error
