@@ -40,10 +40,13 @@ def places(node, trail=()):
         yield from places(node[key], (*trail, key))
 
 
-def holder_of(uns, place):
-    for key in place[:-1]:
-        uns = uns[key]
-    return uns
+def copies(uns):
+    """A copy of a record for each of its members, what holds the member there, and its key."""
+    for *holders, key in places(uns):
+        damaged = holder = copy.deepcopy(uns)
+        for name in holders:
+            holder = holder[name]
+        yield damaged, holder, key
 
 
 OTHERS = {
@@ -61,39 +64,29 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_members_that_are_something_else(other, uns):
-    found = list(places(uns))
-    assert len(found) > 50
     errors = []
-    for place in found:
-        damaged = copy.deepcopy(uns)
-        holder = holder_of(damaged, place)
-        if isinstance(holder, pd.DataFrame):
-            values = other if np.isscalar(other) or other is None else "x"
-            holder[place[-1]] = values
-        else:
-            holder[place[-1]] = other
+    for damaged, holder, key in copies(uns):
+        in_table = isinstance(holder, pd.DataFrame) and not (np.isscalar(other) or other is None)
+        holder[key] = "x" if in_table else other
         errors.append(read(damaged))
+    assert len(errors) > 50
     check(errors)
 
 
 def test_members_that_are_gone(uns):
     errors = []
-    for place in places(uns):
-        damaged = copy.deepcopy(uns)
-        holder = holder_of(damaged, place)
-        del holder[place[-1]]
+    for damaged, holder, key in copies(uns):
+        del holder[key]
         errors.append(read(damaged))
     check(errors)
 
 
 def test_members_of_another_length(uns):
     errors = []
-    for place in places(uns):
-        damaged = copy.deepcopy(uns)
-        holder = holder_of(damaged, place)
-        value = holder[place[-1]]
+    for damaged, holder, key in copies(uns):
+        value = holder[key]
         if isinstance(holder, dict) and np.ndim(value) and len(value):
-            holder[place[-1]] = value[:-1]
+            holder[key] = value[:-1]
             errors.append(read(damaged))
     check(errors)
 
