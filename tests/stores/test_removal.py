@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import anndata as ad
 import fsspec
@@ -73,11 +74,12 @@ def test_a_store_that_was_removed_in_part_does_not_open(tmp_path, order, version
     def scandir(path=".", original=os.scandir):
         return Sorted(original(path), order)
 
+    with zarr_store(tmp_path / "sound", version) as root:
+        ad.io.write_elem(root, "/", ad.AnnData(np.ones((4, 2)), obs={"depth": range(4)}))
     n, left = 0, True
     while left:
         folder = tmp_path / f"{n}"
-        with zarr_store(folder, version) as root:
-            ad.io.write_elem(root, "/", ad.AnnData(np.ones((4, 2)), obs={"depth": range(4)}))
+        shutil.copytree(tmp_path / "sound", folder)
         whole = set(folder.rglob("*"))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "scandir", scandir)
