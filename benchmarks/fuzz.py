@@ -7,6 +7,7 @@ metadata and values edited. Each mutant is one of
 - right values: the output is that of the undamaged store;
 - values as damaged: the output is that of the values which the store now contains according to anndata, as
   nothing stored (no checksum) could show that they were others; or a warning names the elements that differ;
+- HDF5 hangs: no answer, and none either from h5py alone, which anndata uses, when it reads this file;
 - a fault: anything else, such as a traceback, a crash, a hang, or much memory.
 
 A mutant is determined by the seed and its number: ``--only 417`` runs it alone.
@@ -31,7 +32,13 @@ from benchmarks.report import benchmark
 FULL = {"mutants": 2000, "seed": 0, "only": -1, "processes": 1, "timeout": 60}
 TOY = {"mutants": 11}
 HERE = Path(__file__).parents[1]
-VERDICTS = ("clear error", "right values", "values as damaged", "fault")
+VERDICTS = ("clear error", "right values", "values as damaged", "HDF5 hangs", "fault")
+SILENT = "no answer in time"
+READ_ALL = """
+import h5py, sys
+with h5py.File(sys.argv[1]) as file:
+    file.visititems(lambda _, item: [item.attrs[name] for name in item.attrs] and None)
+"""
 
 
 def outcomes(folder: Path, seed: int, numbers: range, timeout: float) -> Iterator[dict[str, Any]]:
@@ -44,7 +51,8 @@ def outcomes(folder: Path, seed: int, numbers: range, timeout: float) -> Iterato
                 numbers = numbers[1:]
             at = line.get("number", at)
             if "ended" in line and at == (numbers[0] if numbers else None):
-                yield {"number": at, "kind": "", "damage": "", "verdict": "fault", "detail": line["ended"]}
+                verdict = "HDF5 hangs" if line["ended"] == SILENT and _hangs(folder / "mutant") else "fault"
+                yield {"number": at, "kind": "", "damage": "", "verdict": verdict, "detail": line["ended"]}
                 numbers = numbers[1:]
             elif "ended" in line and numbers:
                 raise RuntimeError(line["ended"])
@@ -64,11 +72,21 @@ def _lines(folder: Path, seed: int, numbers: range, timeout: float) -> Iterator[
                 yield json.loads(line)
             ended = f"the process ended with status {process.wait()}"
         except Empty:
-            ended = f"no answer for {timeout:g} s"
+            ended = SILENT
         finally:
             process.kill()
             reader.join()
     yield {"ended": ended}
+
+
+def _hangs(folder: Path) -> bool:
+    """Whether h5py alone does not return from reading the attributes of a file."""
+    for path in folder.glob("*.h5ad"):
+        try:
+            subprocess.run([sys.executable, "-c", READ_ALL, path], timeout=20, capture_output=True)
+        except subprocess.TimeoutExpired:
+            return True
+    return False
 
 
 def run(given: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mnndask.io.input_checks import check_shape
 from mnndask.io.old_h5ad import is_old, unreadable_old, with_categories, without_categories
 from mnndask.io.stored_elements import (
     columns_of,
+    member,
     quietly_old,
     read_element,
     read_mapping,
@@ -105,7 +106,7 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
             what = f"{label} has no column {missing[0]!r} in obs."
             raise InputKeyError(what, f"Its columns are: {', '.join(known) or 'none'}.")
         obs = DataFrame({name: read_element(group["obs"], name, label) for name in columns})
-        uns = group.get("uns", {})
+        uns = member(group, "uns") or {}
         recorded = read_element(uns, "mnn", label) if "mnn" in uns else None
         return recorded, obs if columns else DataFrame(index=range(shape[0])), shape
 
@@ -125,7 +126,7 @@ def read_column(location: Location, label: str, column: str) -> Any:
             if is_old(group):
                 with quietly_old():
                     return read_old_table(group, "obs", label, [column]).get(column)
-            obs = group.get("obs")
+            obs = member(group, "obs")
             if not isinstance(obs, h5py.Group | zarr.Group):  # no table
                 return read_table(group, "obs", label, Changes()).get(column)
             if column not in columns_of(obs):
@@ -223,7 +224,7 @@ def _opened(
     group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str], first: int
 ) -> AnnData:
     _check_anndata(group, label)
-    layers = dict(group.get("layers", {}))
+    layers = dict(member(group, "layers") or {})
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layers) or 'none'}.")
@@ -247,7 +248,9 @@ def _opened(
 
 
 def _raw(group: Any, obs: DataFrame, label: str, chunk_bytes: int, changes: Changes) -> AnnData | None:
-    if isinstance(group.get("raw"), h5py.Group | zarr.Group):  # newer stores may record that there is none
+    if isinstance(
+        member(group, "raw"), h5py.Group | zarr.Group
+    ):  # newer stores may record that there is none
         group, prefix = group["raw"], ""
     elif "raw.X" in group:  # in an old file
         prefix = "raw."

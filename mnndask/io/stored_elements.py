@@ -22,7 +22,7 @@ from mnndask.stores.hdf5 import check_filters
 from mnndask.stores.item_counts import ItemCountError
 from mnndask.stores.lazy_matrix import lazy_matrix
 from mnndask.stores.missing_chunks import check_annotation_chunks
-from mnndask.stores.read_errors import reading
+from mnndask.stores.read_errors import WRITE_AGAIN, reading
 from mnndask.stores.whole_store import arrays_in, opened_strictly
 
 SPARSE = ("csr_matrix", "csc_matrix")
@@ -140,7 +140,11 @@ def read_matrices(
         return read_element(group, name, label)
     out = {}
     for key in elem:
-        if not fits(stored_shape(elem[key]), shape):
+        found = stored_shape(elem[key])
+        if any(n < 0 for n in found or ()):
+            what = f"{label} is damaged: {name}/{key} declares the shape {found}."
+            raise InputReadError(what, WRITE_AGAIN)
+        if not fits(found, shape):
             changes.left_out[at(name, key)] = OTHER_SHAPE
             continue
         try:
@@ -185,6 +189,11 @@ def read_matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int 
     return read_element(group, name, label)
 
 
+def member(group: Any, name: str) -> Any:
+    """Return a member of a group, or None if there is none. Raise if it is damaged, where ``get`` would not."""
+    return group[name] if name in group else None  # noqa: SIM401
+
+
 def columns_of(elem: Any) -> list[str]:
     """Names of the columns of a stored table."""
     return [str(name) for name in elem.attrs["column-order"]]
@@ -193,7 +202,8 @@ def columns_of(elem: Any) -> list[str]:
 def read_old_table(group: Any, name: str, label: str, columns: Collection[str]) -> DataFrame:
     """Read a table of an old file, with the categories of `columns`."""
     named = [f"{column}{CATEGORIES}" for column in columns]
-    uns = group.get("uns", {})
+    uns = member(group, "uns")
+    uns = {} if uns is None else uns
     categories = {key: read_element(uns, key, label) for key in named if key in uns}
     return with_categories(read_table(group, name, label, Changes()), categories)
 

@@ -142,3 +142,30 @@ def test_files_that_are_damaged_after_they_were_opened(part, open_, sound, tmp_p
     with pytest.raises(MNNError) as caught:
         mnn_correct(opened, opened, k=5)
     assert str(path) in str(caught.value)
+
+
+def test_a_group_whose_header_is_damaged_is_not_taken_for_absent(sound, tmp_path):
+    path = tmp_path / "a.h5ad"
+    with h5py.File(sound) as file:
+        headers = {name: h5py.h5o.get_info(file[name].id).addr for name in file}
+    assert {"raw", "uns", "layers", "obsm"} <= set(headers)
+    for name, header in headers.items():
+        damaged = bytearray(sound.read_bytes())
+        damaged[header : header + 32] = bytes(32)
+        path.write_bytes(damaged)
+        with h5py.File(path) as file:
+            assert name in file
+            assert file.get(name) is None
+        error = read_all(path)
+        assert error is not None, name
+        assert str(path) in str(error)
+
+
+def test_a_negative_shape_is_damage(tmp_path):
+    adata = as_anndata(sparse.csr_matrix(A))
+    adata.obsm["near"] = sparse.csr_matrix(A)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["obsm/near"].attrs["shape"] = [-60, 40]
+    with pytest.raises(MNNError, match="obsm/near declares the shape"):
+        open_lazily(Location.of(tmp_path / "a.h5ad"), None, "batch 0")
