@@ -37,7 +37,8 @@ SILENT = "no answer in time"
 READ_ALL = """
 import h5py, sys
 with h5py.File(sys.argv[1]) as file:
-    file.visititems(lambda _, item: [item.attrs[name] for name in item.attrs] and None)
+    list(file.attrs.values())
+    file.visititems(lambda _, item: list(item.attrs.values()) and None)
 """
 
 

@@ -113,11 +113,12 @@ class ResultTooLargeError(MNNError, MemoryError):
 
 
 KEPT = "The unfinished output is kept in"  # start of a note on the error that stopped a run
+COMPLETE = "The output is complete:"  # or of another
 
 
 def kept_notes(error: BaseException) -> list[str]:
-    """Return the notes on an error that say where an unfinished output is."""
-    return [note for note in getattr(error, "__notes__", ()) if note.startswith(KEPT)]
+    """Return the notes on an error that say where an output is, unfinished or complete."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith((KEPT, COMPLETE))]
 
 
 def with_notes_of(error: BaseException, failure: MNNError) -> MNNError:

@@ -45,7 +45,7 @@ def as_anndata(X, name="a", genes=GENES):
     obs = pd.DataFrame({"depth": np.arange(X.shape[0])}, index=[f"{name}{i}" for i in range(X.shape[0])])
     adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(list(genes[: X.shape[1]]))))
     adata.layers["twice"] = X * 2
-    adata.obsm["X_pca"] = np.arange(2.0 * X.shape[0]).reshape(-1, 2)
+    adata.obsm["X_scVI"] = np.arange(2.0 * X.shape[0]).reshape(-1, 2)
     return adata
 
 

@@ -41,8 +41,8 @@ def batch(name, layout):
     adata = ad.AnnData(LAYOUTS[layout](X), obs=obs, var=var)
     adata.raw = adata.copy()
     adata.layers["twice"] = LAYOUTS[layout](X * 2)
-    adata.obsm["X_pca"], adata.obsm["near"] = X[:, :3].copy(), sparse.csr_matrix(X[:, 3:6])
-    adata.varm["PCs"] = rng.random((N_GENES, 2))
+    adata.obsm["X_scVI"], adata.obsm["near"] = X[:, :3].copy(), sparse.csr_matrix(X[:, 3:6])
+    adata.varm["loadings"] = rng.random((N_GENES, 2))
     table = pd.DataFrame({"value": [0.5, 1.5]}, index=["p", "q"])
     adata.uns = {"colours": np.array(["red", "blue"]), "nested": {"size": 3, "by": "kind", "table": table}}
     return adata

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from mnndask.core.parameters import Parameters
 from mnndask.engine.run_options import RunOptions
 from mnndask.io.opened_inputs import InputOptions
-from mnndask.io.results import Packing
+from mnndask.io.packing import Packing
 
 T = TypeVar("T")
 

@@ -29,6 +29,9 @@ def mnn_correct(  # noqa: PLR0913
     svd_mode: str = "rsvd",
     do_concatenate: bool = True,
     save_raw: bool = False,
+    keep_derived: bool = False,
+    layer_added: str | None = None,
+    genes: str = "all",
     n_jobs: int | None = None,
     layer: str | None = None,
     restrict: Sequence[Any] | None = None,
@@ -40,6 +43,7 @@ def mnn_correct(  # noqa: PLR0913
     scratch: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     show_progress: bool | None = None,
+    diagnostics: bool = True,
     **kwargs: Any,
 ) -> tuple[Any, list[pd.DataFrame], list[Any] | None]:
     """Remove batch effects by matching mutual nearest neighbours.
@@ -101,6 +105,16 @@ def mnn_correct(  # noqa: PLR0913
         Whether to return one object rather than a list in input order.
     save_raw
         Whether to keep the uncorrected values in ``raw`` of AnnData results.
+    keep_derived
+        Whether results keep what their inputs' expression values determined: PCA, UMAP, t-SNE, diffusion map
+        and force-directed graph in ``obsm``, with their entries of ``varm`` and ``uns``; graphs of
+        neighbours; ranked genes, dendrograms and PAGA. They describe the uncorrected cells, and scanpy would
+        go on with them. By default they are left out, and a warning names them.
+    layer_added
+        Name of a new layer of AnnData results for the corrected values. ``X`` is then that of the inputs.
+        Default: the corrected values replace ``X``.
+    genes
+        Genes of the result: ``"all"``, or ``"subset"`` for those of `var_subset`, in their order in the data.
     n_jobs
         Number of threads for the fit and for correction in memory. Default, and -1: all processors. With an
         active ``distributed.Client``, its workers read lazy data, fit on disk and compute lazy results.
@@ -148,6 +162,9 @@ def mnn_correct(  # noqa: PLR0913
         Whether to show a live line on stderr for each stage of the work, or a bar in a notebook. None shows
         them only if stderr is a terminal, or in a notebook. Each finished stage is logged in any case (logger
         ``mnndask``, level INFO).
+    diagnostics
+        Whether to measure the correction on a sample of its cells, in seconds. Without the measures,
+        ``uns["mnn"]`` contains parameters and merge steps only, and there are no plots and no report.
     **kwargs
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``; see
         :func:`scipy.sparse.linalg.svds`.
@@ -220,6 +237,9 @@ def mnn_correct(  # noqa: PLR0913
         svd_mode=svd_mode,
         do_concatenate=do_concatenate,
         save_raw=save_raw,
+        keep_derived=keep_derived,
+        layer_added=layer_added,
+        genes=genes,
         n_jobs=n_jobs,
         layer=layer,
         restrict=restrict,
@@ -231,6 +251,7 @@ def mnn_correct(  # noqa: PLR0913
         scratch=scratch,
         storage_options=storage_options,
         show_progress=show_progress,
+        diagnostics=diagnostics,
         svd_options=kwargs,
     )
     corrected = corrector.fit_transform(datas)

@@ -17,10 +17,12 @@ from mnndask.api.pair_tables import no_pairs
 from mnndask.api.progress_bars import showing
 from mnndask.core.model import CorrectionModel
 from mnndask.engine.apply import check_result_fits, correct_inputs
-from mnndask.errors import GenesError, InputError, InputKeyError, naming_genes, warn
+from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, naming_genes, warn
+from mnndask.io.genes import resolve_subset
 from mnndask.io.inputs import read_inputs
+from mnndask.io.matrix_results import pack_matrices
 from mnndask.io.opened_inputs import Inputs
-from mnndask.io.results import check_annotations, pack_anndata, pack_matrices
+from mnndask.io.results import check_annotations, pack_anndata
 
 
 class MNNCorrector(EstimatorWithRepr):
@@ -29,9 +31,10 @@ class MNNCorrector(EstimatorWithRepr):
     Parameters
     ----------
     var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
-svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, n_jobs, layer, restrict, \
+svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, keep_derived, layer_added, \
+genes, n_jobs, layer, restrict, \
 sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options, \
-show_progress
+show_progress, diagnostics
         As in :func:`mnndask.mnn_correct`.
     svd_options
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
@@ -88,6 +91,9 @@ show_progress
         svd_mode: str = "rsvd",
         do_concatenate: bool = True,
         save_raw: bool = False,
+        keep_derived: bool = False,
+        layer_added: str | None = None,
+        genes: str = "all",
         n_jobs: int | None = None,
         layer: str | None = None,
         restrict: Sequence[Any] | None = None,
@@ -99,6 +105,7 @@ show_progress
         scratch: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         show_progress: bool | None = None,
+        diagnostics: bool = True,
         svd_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.var_index = var_index
@@ -117,6 +124,9 @@ show_progress
         self.svd_mode = svd_mode
         self.do_concatenate = do_concatenate
         self.save_raw = save_raw
+        self.keep_derived = keep_derived
+        self.layer_added = layer_added
+        self.genes = genes
         self.n_jobs = n_jobs
         self.layer = layer
         self.restrict = restrict
@@ -128,6 +138,7 @@ show_progress
         self.scratch = scratch
         self.storage_options = storage_options
         self.show_progress = show_progress
+        self.diagnostics = diagnostics
         self.svd_options = svd_options
 
     @property
@@ -150,7 +161,9 @@ show_progress
         """
         call = Call.of(self.get_params())
         with showing(self.show_progress):
-            self._fit(self._read(datas, call).without_tables(), call)
+            inputs = self._read(datas, call)
+            self._fit(self._selected(inputs, call).without_tables(), call)
+            self._set_features(inputs)
         return self
 
     def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
@@ -178,11 +191,12 @@ show_progress
         call = Call.of(self.get_params())
         inputs = self._read(datas, call, batches, fitting=False)
         self._check_genes(inputs)
+        inputs = self._selected(inputs, call)
         fitted = self._fitted_batches(inputs)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
         inputs = self._with_checked_annotations(inputs, call)
         with showing(self.show_progress):
-            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=False), call)
+            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=False), call, in_fit=False)
 
     def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
         """Fit the correction and apply it to the same cells.
@@ -190,7 +204,8 @@ show_progress
         Returns the corrected data as :func:`mnndask.mnn_correct` does.
         """
         call = Call.of(self.get_params())
-        inputs = self._read(datas, call)
+        given = self._read(datas, call)
+        inputs = self._selected(given, call)
         if not inputs.lazy:
             check_result_fits(inputs)
         if len(inputs.categories) < 2:
@@ -199,7 +214,8 @@ show_progress
         fitted = list(range(len(inputs.categories)))
         with showing(self.show_progress):
             self._fit(inputs, call)
-            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=True), call)
+            self._set_features(given)
+            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=True), call, in_fit=True)
 
     def _read(
         self,
@@ -217,6 +233,19 @@ show_progress
             fits_on=call.parameters.var_subset if fitting else (),
             storage_options=call.run.storage_options,
         )
+
+    def _selected(self, inputs: Inputs, call: Call) -> Inputs:
+        """Return the inputs with the genes of the result."""
+        if call.packing.layer_added is not None and inputs.kind != "anndata":
+            what = f"layer_added={call.packing.layer_added!r} was given, but {inputs.labels[0]} is a matrix."
+            raise InputTypeError(what, "Leave layer_added out, or pass AnnData.")
+        if call.reading.genes == "all":
+            return inputs
+        if call.parameters.var_subset is None:
+            what = "genes='subset' was given, but no var_subset."
+            raise InputError(what, "Name the genes: var_subset=[...], or leave genes out to correct all.")
+        columns = resolve_subset(inputs.genes, call.parameters.var_subset)
+        return inputs if columns is None else inputs.of_genes(columns)
 
     def _with_checked_annotations(self, inputs: Inputs, call: Call) -> Inputs:
         """Warn of annotations that results cannot keep, and release those that can be read again."""
@@ -241,6 +270,8 @@ show_progress
         self.mnns_, self.angles_, self._fitted = fitted.mnns, fitted.angles, fitted
         self.sketch_ = fitted.fitted_rows
         self.batches_, self.batch_categories_ = inputs.names, inputs.categories
+
+    def _set_features(self, inputs: Inputs) -> None:
         self.n_features_in_ = inputs.n_genes
         if inputs.genes is not None:
             self.feature_names_in_ = np.asarray(inputs.genes)
@@ -258,11 +289,12 @@ show_progress
                 scratch=call.run.scratch_location,
             )
 
-    def _pack(self, inputs: Inputs, corrected: list[Any], call: Call) -> Any:
+    def _pack(self, inputs: Inputs, corrected: list[Any], call: Call, *, in_fit: bool) -> Any:
         if inputs.kind != "anndata":
             frames = [source.frame for source in inputs.sources]
             return pack_matrices(corrected, frames, concatenate=call.packing.do_concatenate)
-        return pack_anndata(inputs, corrected, self.uns_, call.packing)
+        sampled = self._fitted.sampled_rows if in_fit else None
+        return pack_anndata(inputs, corrected, self.uns_, call.packing, sampled)
 
     def _check_genes(self, inputs: Inputs) -> None:
         label = inputs.sources[0].label

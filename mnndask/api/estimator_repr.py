@@ -49,4 +49,5 @@ def _parameters_as_html(parameters: Callable[[], str]) -> str:
 def _merges_as_html(fitted: Fitted) -> str:
     """Table of the merge steps. Computes no measures beyond those taken at the fit."""
     diagnostics = fitted.diagnostics
-    return merge_table(fitted.record.steps, [diagnostics.steps[b] for b in diagnostics.order[1:]])
+    measures = None if diagnostics is None else [diagnostics.steps[b] for b in diagnostics.order[1:]]
+    return merge_table(fitted.record.steps, measures)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mnndask._library_state import exclusive
+from mnndask._progress import stage
 from mnndask._threads import single_threaded_blas
 from mnndask._typing import Rows
 from mnndask.api.pair_tables import pair_tables
@@ -25,8 +24,6 @@ from mnndask.errors import warn
 from mnndask.io.genes import resolve_subset
 from mnndask.io.opened_inputs import Inputs
 from mnndask.io.record import Record
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Fitted:
     record
         The parameters, and what the merge steps did.
     diagnostics
-        Measures of the correction.
+        Measures of the correction, or None if they are not wanted.
     """
 
     model: CorrectionModel
@@ -52,7 +49,7 @@ class Fitted:
     angles: list[Any] | None
     fitted_rows: list[Rows]
     record: Record
-    diagnostics: Diagnostics
+    diagnostics: Diagnostics | None
     _uns: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -63,12 +60,17 @@ class Fitted:
             object.__setattr__(self, "_uns", self._measured())
         return cast("dict[str, Any]", self._uns)
 
+    @property
+    def sampled_rows(self) -> Rows | None:
+        """Rows of the result that are in the recorded sample, in its order; None if there is none."""
+        return None if self.diagnostics is None else self.diagnostics.rows
+
     def _measured(self) -> dict[str, Any]:
-        start = time.perf_counter()
-        with single_threaded_blas():
+        if self.diagnostics is None:
+            return self.record.to_uns()
+        with stage("measuring", len(self.diagnostics.rows)), single_threaded_blas():
             columns, tables = self.diagnostics.columns(), self.diagnostics.tables()
             record = self.record.measured(columns, self.diagnostics.sample(), *tables)
-        logger.info("measured the correction in %.1f s", time.perf_counter() - start)
         return record.to_uns()
 
 
@@ -88,10 +90,12 @@ def fit_inputs(inputs: Inputs, parameters: Parameters, run: RunOptions, given: M
         subset = resolve_subset(inputs.genes, parameters.var_subset)
     fitted = fit_batches(inputs, subset, parameters, run)
     history = fitted.history
-    with single_threaded_blas():
-        diagnostics = Diagnostics.of(history, _rows_of_result(inputs, history))
-    for what, remedy in diagnostics.warnings():
-        warn(what, remedy)
+    diagnostics = None
+    if run.diagnostics:
+        with single_threaded_blas():
+            diagnostics = Diagnostics.of(history, _rows_of_result(inputs, history))
+        for what, remedy in diagnostics.warnings():
+            warn(what, remedy)
     with exclusive():
         return Fitted(
             fitted.model,

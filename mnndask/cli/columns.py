@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from mnndask.errors import InputError, InputKeyError
+from mnndask.errors import InputError, InputKeyError, warn
 from mnndask.io.anndata_store import read_column
 from mnndask.stores.location import Location
 
@@ -18,8 +18,21 @@ def stems_unless_named(inputs: tuple[Location, ...], labels: list[str], batch_ke
     """Return the file stems as batch names, or None if a column of obs already names the batches.
 
     Reads that column.
+
+    Raises
+    ------
+    InputError
+        If only some of the inputs have the column, or two inputs have the same stem.
     """
     columns = [read_column(path, label, batch_key) for path, label in zip(inputs, labels, strict=True)]
+    lacking = [label for label, column in zip(labels, columns, strict=True) if column is None]
+    if lacking and len(lacking) < len(inputs):
+        having = next(label for label, column in zip(labels, columns, strict=True) if column is not None)
+        what = f"{lacking[0]} has no column {batch_key!r} in obs, but {having} has one."
+        raise InputError(what, "Give all inputs this column, or name another with --batch-key.")
+    if lacking and batch_key != "batch":
+        what = f"No input has a column {batch_key!r} in obs, so it is made from the names of the files."
+        warn(what, "Check --batch-key, or name the batches with --batch-categories.")
     values = [pd.Series(column).iloc[0] for column in columns if column is not None and len(column)]
     if len(values) == len(inputs) and len(set(values)) == len(values):
         return None
@@ -29,6 +42,20 @@ def stems_unless_named(inputs: tuple[Location, ...], labels: list[str], batch_ke
         what = f"Two inputs are both called {duplicates[0]!r}, so file names cannot serve as batch names."
         raise InputError(what, "Name the batches: --batch-categories NAME,NAME,...")
     return stems
+
+
+def check_label(inputs: tuple[Location, ...], labels: list[str], column: str, batch_key: str) -> None:
+    """Refuse a column of cell types that no input has. Reads the column.
+
+    Raises
+    ------
+    InputKeyError
+        If there is none.
+    """
+    named = zip(inputs, labels, strict=True)
+    if column != batch_key and all(read_column(path, label, column) is None for path, label in named):
+        what = f"No input has a column {column!r} in obs, which --label names."
+        raise InputKeyError(what, "Name a column of obs with cell types, or leave out --label.")
 
 
 def marked_genes(inputs: tuple[Location, ...], opened: list[AnnData], column: str) -> list[str]:

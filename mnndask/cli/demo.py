@@ -5,40 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata as ad
-import click
 
 from mnndask.api.correct import mnn_correct
 from mnndask.api.write import write_zarr
-from mnndask.cli.terminal import say
 from mnndask.datasets.simulated import simulate
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.pl.drawing import draw_to_files
 from mnndask.pl.embeddings import before_and_after
-
-
-@click.command(short_help="Simulate batches, correct them and plot them.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("mnndask-demo"),
-    show_default=True,
-    help="Folder to write to.",
-)
-@click.option(
-    "--n-cells", type=click.IntRange(min=60), default=1500, show_default=True, help="Total number of cells."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Random seed; equal seeds give equal data.",
-)
-def demo(output: Path, n_cells: int, seed: int) -> None:
-    """Simulate three batches, correct them, and print and plot the mixing before and after."""
-    for line in run_demo(output, n_cells=n_cells, seed=seed):
-        say(line)
 
 
 def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:

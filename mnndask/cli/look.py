@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import click
 import pandas as pd
 
 from mnndask.cli.terminal import say
-from mnndask.cli.types import StoreLocation
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import OutputError, OutputExistsError
 from mnndask.io.anndata_store import read_record
-from mnndask.io.record import Record
+from mnndask.io.record import SAMPLED, Record
+from mnndask.pl.drawing import check_matplotlib
 from mnndask.pl.report import report as report_of
 from mnndask.stores.location import Location
 
 
-@click.command(short_help="Summarise a correction.")
-@click.argument("corrected", type=StoreLocation())
-def info(corrected: Location) -> None:
-    """Print a summary of the correction recorded in CORRECTED (.zarr or .h5ad).
-
-    The matrix is not read.
-    """
+def print_summary(corrected: Location) -> None:
+    """Print a summary of the correction that a store records."""
     uns, _, shape = read_record(corrected)
     for line in summary(Record.from_uns(uns, str(corrected)), shape, str(corrected)):
         say(line)
@@ -36,7 +30,25 @@ def summary(record: Record, shape: tuple[int, int], name: str) -> list[str]:
     return [
         f"{name}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches",
         f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}",
+        *_lines_of_values(record),
         *lines_of_steps(record.steps),
+        *_lines_of_findings(record),
+    ]
+
+
+def _lines_of_values(record: Record) -> list[str]:
+    """Say where the corrected values are, what they are, and what they are for."""
+    about = record.meaning or {}
+    return [
+        f"corrected values in {about.get('where')}: {about.get('scale')}",
+        f"use them for {about.get('for')}; not for {about.get('not_for')}",
+    ]
+
+
+def _lines_of_findings(record: Record) -> list[str]:
+    if record.sample is None:
+        return ["- the correction was not measured"]
+    return [
         *(f"{'!' if finding.attention else '-'} {finding.text}" for finding in findings(record)),
     ]
 
@@ -49,51 +61,47 @@ def lines_of_steps(steps: pd.DataFrame) -> list[str]:
     ]
 
 
-@click.command(short_help="Write a report with plots and measures of a correction.")
-@click.argument("corrected", type=StoreLocation())
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("report.html"),
-    show_default=True,
-    help="HTML file to write.",
-)
-@click.option("--label", metavar="COLUMN", help="Column of obs with cell types.")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def report(corrected: Location, output: Path, label: str | None, overwrite: bool) -> None:
-    """Write a report on the correction recorded in CORRECTED (.zarr or .h5ad).
-
-    The report is one self-contained HTML file. The matrix is not read.
-    """
-    check_report(output, overwrite=overwrite)
-    write_report(corrected, output, label)
-
-
-def check_report(output: Path, *, overwrite: bool) -> None:
-    """Check that a report can be written: its folder exists, and its file does not.
+def check_report(output: Path, read: Sequence[Location], *, overwrite: bool) -> None:
+    """Check that a report can be written, before the work: it has plots, a folder, and a name of its own.
 
     Raises
     ------
     OutputExistsError, OutputError
-        If the file exists and `overwrite` is false; if the folder does not exist.
+        If the file exists and `overwrite` is false, it is one that is `read`, or it cannot be written.
+    InputError
+        If matplotlib is not installed.
     """
+    check_matplotlib("A report contains plots")
+    if any(not path.is_url and path.path.absolute() == output.absolute() for path in read):
+        what = f"The report {output} is an input."
+        raise OutputExistsError(what, "Give another name.")
     if output.exists() and not overwrite:
         what = f"The report {output} already exists."
         raise OutputExistsError(what, "Give another name, or --overwrite.")
     if not output.absolute().parent.is_dir():
         what = f"The folder of the report {output} does not exist."
         raise OutputError(what, "Create it first.")
+    partial = _partial(output)
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        what = f"The report {output} cannot be written: {error.strerror or error}."
+        raise OutputError(what, "Give a name in another folder.") from error
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
 
 
 def write_report(
     corrected: Location, output: Path, label: str | None, seconds: Mapping[str, float] | None = None
 ) -> None:
     """Write the report of a store; print its path and the findings that need attention."""
-    uns, obs, _ = read_record(corrected, [label] if label else [])
-    cells = RecordedCells(Record.from_uns(uns, str(corrected)), obs)
+    uns, obs, _ = read_record(corrected, [label] if label else [], optional=[SAMPLED])
+    cells = RecordedCells.found_in(obs, Record.from_uns(uns, str(corrected)), str(corrected))
     html, attention = report_of(cells, corrected.pure.name, label=label, seconds=seconds)
-    partial = output.with_name(f"{output.name}.partial")
+    partial = _partial(output)
     partial.write_text(html, encoding="utf-8")
     partial.replace(output)
     for line in attention:

@@ -9,20 +9,16 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import click
 
 from mnndask._text import printable
-from mnndask.api.progress_bars import aside
-from mnndask.cli.correct import correct
-from mnndask.cli.demo import demo
-from mnndask.cli.look import info, report
-from mnndask.cli.simulate import simulate
+from mnndask.cli.commands import correct, demo, info, report, simulate
 from mnndask.cli.terminal import in_one_line, say
+from mnndask.cli.words import in_words_of_command
 from mnndask.engine.malloc import return_large_blocks
-from mnndask.errors import MNNError, kept_notes
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,11 +47,17 @@ class WarningPrinter(logging.Handler):
 
     def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
         """Print a warning; a replacement for ``warnings.showwarning``."""
-        line = f"mnndask: warning: {in_one_line(str(message))}"
+        line = f"mnndask: warning: {in_words_of_command(in_one_line(str(message)))}"
         if line not in self.printed:
             self.printed.add(line)
-            with aside():
+            with _aside():
                 say(line, err=True)
+
+
+def _aside() -> AbstractContextManager[Any]:
+    """Clear the live lines while something else is written to the terminal."""
+    shown = sys.modules.get("mnndask.api.progress_bars")
+    return nullcontext() if shown is None else shown.aside()
 
 
 class Terminated(KeyboardInterrupt):
@@ -122,17 +124,27 @@ def main(args: list[str] | None = None) -> None:
             click.echo(error.format_message(), err=True)
             sys.exit(2)
         except click.ClickException as error:
-            _fail(printable(f"{error.format_message()} See: mnndask --help"), 2)
-        except (MNNError, OSError, MemoryError) as error:
-            _fail(f"{error} {_notes(error)}" if str(error) else "out of memory", 2)
+            at = getattr(getattr(error, "ctx", None), "command_path", "mnndask")
+            _fail(printable(f"{error.format_message()} See: {at} --help"), 2)
         except Exception as error:
+            if _is_users(error):
+                _fail(in_words_of_command(f"{error} {_notes(error)}") if str(error) else "out of memory", 2)
             for part in traceback.format_exception(error):  # a frame is several lines, a message one
                 for line in part.strip("\n").split("\n", 0 if not part.startswith("  File ") else -1):
                     say(line, err=True)
             _fail("this is a bug in mnndask: please report it, with the lines above", 1)
 
 
+def _is_users(error: Exception) -> bool:
+    """Whether an error is of use, of files or of memory, not a bug."""
+    from mnndask.errors import MNNError
+
+    return isinstance(error, MNNError | OSError | MemoryError)
+
+
 def _notes(error: BaseException) -> str:
+    from mnndask.errors import kept_notes
+
     return " ".join(kept_notes(error))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnndask.stores.location import Location
+if TYPE_CHECKING:
+    from mnndask.stores.location import Location
 
 
 class StoreLocation(click.ParamType):  # type: ignore[type-arg]
@@ -18,6 +19,8 @@ class StoreLocation(click.ParamType):  # type: ignore[type-arg]
         """Convert a path or URL to a location."""
         if not value:
             self.fail("the path is empty.", param, ctx)
+        from mnndask.stores.location import Location
+
         return Location.of(value)
 
 

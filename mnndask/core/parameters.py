@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mnndask.core.svd import LANCZOS_OPTIONS, SVD_MODES, SvdSolver
+from mnndask._choices import SKETCH_METHODS, SVD_MODES
+from mnndask.core.svd import LANCZOS_OPTIONS, SvdSolver
 from mnndask.errors import InputError, InputTypeError
-
-SKETCH_METHODS = ("mixed", "geometric", "random")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ from mnndask._blocks import row_blocks
 from mnndask._library_state import exclusive
 from mnndask._typing import Floats, Matrix
 
-SvdMode = Literal["svd", "rsvd", "irlb"]
-SVD_MODES: tuple[str, ...] = get_args(SvdMode)
 LANCZOS_OPTIONS = ("ncv", "tol", "maxiter", "v0")
 OVERSAMPLES = 20
 POWER_ITERATIONS = 12

@@ -14,20 +14,17 @@ from mnndask._text import printable
 
 
 @exclusive()
-def merge_table(steps: pd.DataFrame, measures: Sequence[Mapping[str, float]]) -> str:
-    """Return a table of the merge steps, with the measures of every batch but the reference."""
-    measured = pd.DataFrame([{}, *measures], dtype=float)
-    columns = {
-        "batch": "batch",
-        "n_cells": "cells",
-        "n_used": "cells used",
-        "n_pairs": "pairs",
-        "paired": "cells with a pair",
-        "length_median": "correction length, median",
-        "lost_variance": "variance lost",
-    }
-    rows = steps.join(measured.set_axis(steps.index))
-    return f"<p>Merged in this order:</p>{html_table(rows, columns, percent='paired lost_variance')}"
+def merge_table(steps: pd.DataFrame, measures: Sequence[Mapping[str, float]] | None) -> str:
+    """Return a table of the merge steps, with measures, if any, of every batch but the reference."""
+    columns = {"batch": "batch", "n_cells": "cells", "n_used": "cells used", "n_pairs": "pairs"}
+    if measures is not None:
+        steps = steps.join(pd.DataFrame([{}, *measures], dtype=float).set_axis(steps.index))
+        columns |= {
+            "paired": "cells with a pair",
+            "length_median": "correction length, median",
+            "lost_variance": "variance lost",
+        }
+    return f"<p>Merged in this order:</p>{html_table(steps, columns, percent='paired lost_variance')}"
 
 
 def text(value: Any, *, percent: bool = False) -> str:

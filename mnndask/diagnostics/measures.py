@@ -107,9 +107,11 @@ class Diagnostics:
         return overall, mixing
 
     def sample(self) -> dict[str, Any]:
-        """Return the sampled cells, as recorded in ``uns["mnn"]["sample"]``."""
+        """Return the sampled cells, as recorded in ``uns["mnn"]["sample"]``.
+
+        A cell's position in these arrays is its number in ``obs["mnn_sample"]`` of the result.
+        """
         return {
-            "row": self.rows,
             "batch": self.sampled.batch,
             "length": self.sampled.length,
             "factor": self.sampled.factor,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -61,6 +63,24 @@ def active_workers() -> Workers | None:
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
     memory = int(SHARE_OF_WORKER * min(limits)) if limits else None
     return Workers(max(worker["nthreads"] for worker in found), memory)
+
+
+def address_in_file(path: Path) -> str:
+    """Return the address of the scheduler that wrote a file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it names no address.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+    except FileNotFoundError as error:
+        what = f"The scheduler file {path} does not exist."
+        raise InputError(what, "Start the scheduler first: dask scheduler --scheduler-file FILE.") from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        what = f"The scheduler file {path} names no address: {first_line(error)}."
+        raise InputError(what, "Give the file that dask scheduler --scheduler-file FILE writes.") from error
 
 
 @contextmanager

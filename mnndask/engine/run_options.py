@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnndask._threads import effective_n_jobs
-from mnndask.core.parameters import check_bits, is_whole
+from mnndask.core.parameters import check_bits, check_flag, is_whole
 from mnndask.engine.memory_budget import Budget, parse_memory
 from mnndask.errors import InputError, InputNotFoundError, InputTypeError, ScratchError
 from mnndask.stores.location import Location
@@ -32,6 +32,7 @@ class RunOptions:
     scratch: str | os.PathLike[str] | None = None
     storage_options: Mapping[str, Any] | None = None
     show_progress: bool | None = None
+    diagnostics: bool = True
 
     def __post_init__(self) -> None:
         check_bits("n_jobs", self.n_jobs, 32)
@@ -42,6 +43,7 @@ class RunOptions:
         if not isinstance(self.show_progress, bool | np.bool_ | None):
             what = f"show_progress is {self.show_progress!r}."
             raise InputTypeError(what, "Give True, False, or None: shown in terminals and notebooks only.")
+        check_flag("diagnostics", self.diagnostics)
         parse_memory(self.memory_limit)
         self._check_scratch()
 

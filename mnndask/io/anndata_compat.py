@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -32,6 +32,11 @@ def to_memory(value: Any) -> Any:
         text = isinstance(loaded, np.ndarray) and loaded.dtype.kind in "OT"  # strings with missing values
         return pd.array(loaded.astype(object), dtype="string") if text else loaded
     return value.to_memory() if hasattr(value, "to_memory") else value
+
+
+def is_mapping(value: Any) -> bool:
+    """Whether a value is a mapping of elements; a lazy table is a mapping, too, but an element."""
+    return isinstance(value, Mapping) and not hasattr(value, "to_memory")
 
 
 def concatenated(parts: Sequence[AnnData], *, join: str = "outer") -> AnnData:

@@ -78,8 +78,12 @@ def open_lazily(
 
 
 @exclusive()
-def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any, DataFrame, tuple[int, int]]:
+def read_record(
+    location: Location, columns: Collection[str] = (), optional: Collection[str] = ()
+) -> tuple[Any, DataFrame, tuple[int, int]]:
     """Read ``uns["mnn"]`` of an AnnData store (None if absent), columns of obs, and the shape.
+
+    Columns that are `optional` are read if they exist.
 
     Raises
     ------
@@ -105,6 +109,7 @@ def read_record(location: Location, columns: Collection[str] = ()) -> tuple[Any,
         if missing:
             what = f"{label} has no column {missing[0]!r} in obs."
             raise InputKeyError(what, f"Its columns are: {', '.join(known) or 'none'}.")
+        columns = [*columns, *(name for name in optional if name in known)]
         obs = DataFrame({name: read_element(group["obs"], name, label) for name in columns})
         uns = member(group, "uns") or {}
         recorded = read_element(uns, "mnn", label) if "mnn" in uns else None

@@ -41,11 +41,17 @@ CHUNKS_PER_SHARD = 8  # on object stores, where readers of a few cells fetch one
 
 
 def write_annotations(
-    adata: AnnData, root: zarr.Group, n_jobs: int | None = None, *, remote: bool = False
+    adata: AnnData,
+    root: zarr.Group,
+    n_jobs: int | None = None,
+    *,
+    remote: bool = False,
+    with_X: bool = False,
 ) -> None:
     """Write everything but ``X``, as ``AnnData.write_zarr`` does, unless the resumed run has written it.
 
-    Triggers a compute of lazy elements. If `remote`, tables are written to memory and uploaded together.
+    Triggers a compute of lazy elements. If `remote`, tables are written to memory and uploaded together. With
+    `with_X`, ``X`` is written, too: the corrected values are elsewhere.
     """
     store = _atomic(root)
     if store.annotated:
@@ -56,6 +62,8 @@ def write_annotations(
         group = root[slot]
         assert isinstance(group, zarr.Group)
         _write_lazy(group, key, value, n_jobs)
+    if with_X and adata.X is not None:
+        _write_lazy(root, "X", adata.X, n_jobs)
     _write_raw(adata.raw, root, n_jobs)
     store.annotations_are_written()
 
@@ -147,9 +155,9 @@ async def _copy(source: Store, target: Store) -> None:
 
 
 def write_matrix(
-    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, remote: bool = False
+    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, remote: bool = False, name: str = "X"
 ) -> None:
-    """Write a matrix as ``X``. Triggers a compute if it is lazy.
+    """Write a matrix as ``X``, or as `name`. Triggers a compute if it is lazy.
 
     A dense matrix is written chunk by chunk, without the chunks that a stopped run has written, which are
     read back first. If `remote`, chunks are grouped into shards, one object each. A sparse matrix is written
@@ -158,10 +166,10 @@ def write_matrix(
     if X is None:
         return
     if not is_dense(X) or 0 in X.shape:
-        _write_lazy(root, "X", X, n_jobs)
+        _write_lazy(root, name, X, n_jobs)
         return
-    begun = _begun_matrix(X, root)
-    array = _empty_matrix(X, root, chunk_bytes, sharded=remote) if begun is None else begun
+    begun = _begun_matrix(X, root, name)
+    array = _empty_matrix(X, root, name, chunk_bytes, sharded=remote) if begun is None else begun
     array = _with_empty_chunks(array)
     rows = stored_chunks(array)[0]
     starts = range(0, X.shape[0], rows)
@@ -188,20 +196,20 @@ def _atomic(root: zarr.Group) -> AtomicStore:
     return store
 
 
-def _begun_matrix(X: Any, root: zarr.Group) -> zarr.Array[Any] | None:
+def _begun_matrix(X: Any, root: zarr.Group, name: str) -> zarr.Array[Any] | None:
     """Return the matrix that a stopped run began to write; remove what cannot be continued."""
     store = _atomic(root)
-    if not keys_in(store, "X"):
+    if not keys_in(store, name):
         return None
     try:
-        array = root["X"]
+        array = root[name]
         if isinstance(array, zarr.Array) and (array.shape, array.dtype) == (X.shape, X.dtype):
-            store.expect("X/zarr.json")
+            store.expect(f"{name}/zarr.json")
             return array
     except Exception as error:
         if _is_access(error):
             raise
-    sync(store.delete_dir("X"))
+    sync(store.delete_dir(name))
     return None
 
 
@@ -219,8 +227,8 @@ def _missing_or_damaged(array: zarr.Array[Any], n_jobs: int | None) -> list[bool
         sync(store.delete(chunk_key(array, (int(i), 0))))  # zarr reads a shard before it writes to it
     if damaged.size:
         what = (
-            f"{damaged.size} of the {stored.sum()} chunks of X that a stopped run has left are damaged, as "
-            "after a loss of power."
+            f"{damaged.size} of the {stored.sum()} chunks of {array.path} that a stopped run has left are "
+            "damaged, as after a loss of power."
         )
         warn(what, "They are written again.")
     return gone.tolist()
@@ -253,13 +261,13 @@ def _is_access(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or is_denied(error) or is_remote(error)
 
 
-def _empty_matrix(X: Any, root: zarr.Group, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
+def _empty_matrix(X: Any, root: zarr.Group, name: str, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
     n_cells, n_genes = X.shape
     rows = max(1, min(rows_per_chunk(n_genes, X.dtype.itemsize, chunk_bytes), n_cells))
     chunk_rows = -(-rows // CHUNKS_PER_SHARD) if sharded else rows
     rows = -(-rows // chunk_rows) * chunk_rows
     return root.create_array(
-        "X",
+        name,
         shape=X.shape,
         dtype=X.dtype,
         chunks=(chunk_rows, n_genes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import dask.array as da
 import pandas as pd
 from anndata import AnnData
 
-from mnndask.io.anndata_compat import layer_names, to_memory
+from mnndask.io.anndata_compat import is_mapping, layer_names, to_memory
 from mnndask.io.changes import Changes, at
 from mnndask.io.checked_graphs import guarded
 from mnndask.io.elements import LEFT_OUT, note_renamed, storable_element, storable_mapping, storable_table
@@ -41,14 +41,17 @@ class Annotations:
     uns: Mapping[Any, Any]
 
     @classmethod
-    def of(cls, adata: AnnData) -> Annotations:
-        """Return the annotations of an AnnData, in memory, backed or lazy. Reads tables; copies nothing."""
-        slots = {"layers": {name: adata.layers[name] for name in layer_names(adata)}}
-        slots |= {slot: dict(getattr(adata, slot)) for slot in ("obsm", "varm", *PAIRWISE_SLOTS)}
-        loaded = {
-            slot: {key: to_memory(value) for key, value in values.items()} for slot, values in slots.items()
-        }
-        return cls(to_memory(adata.obs), to_memory(adata.var), loaded, adata.uns)
+    def of(cls, adata: AnnData, without: Collection[tuple[str, Any]] = ()) -> Annotations:
+        """Return the annotations of an AnnData, in memory, backed or lazy. Reads tables; copies nothing.
+
+        Elements `without`, given by slot and key, are neither read nor returned.
+        """
+        slots = {"layers": {name: to_memory(adata.layers[name]) for name in layer_names(adata)}}
+        for slot in ("obsm", "varm", *PAIRWISE_SLOTS):
+            values = getattr(adata, slot)
+            slots[slot] = {key: to_memory(values[key]) for key in values if (slot, key) not in without}
+        uns = {key: value for key, value in adata.uns.items() if ("uns", key) not in without}
+        return cls(to_memory(adata.obs), to_memory(adata.var), slots, uns)
 
     def around(self, X: Any) -> AnnData:
         """Return an AnnData of a matrix and these annotations."""
@@ -117,7 +120,7 @@ def storable_in_slot(slot: str, value: Any, where: str, changes: Changes) -> Any
 
 def computed(value: Any) -> Any:
     """Load ``uns`` into memory: lazy elements in it cannot be written."""
-    if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are also mappings
+    if is_mapping(value):
         return {key: computed(part) for key, part in value.items()}
     return value.compute() if isinstance(value, da.Array) else to_memory(value)
 

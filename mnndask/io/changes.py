@@ -22,15 +22,25 @@ class Changes:
         New names of each; several if a table has it more than once.
     converted
         New type of each.
+    derived
+        Names of elements that are left out because they belong to the uncorrected values.
     """
 
     of: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, list[str]] = field(default_factory=dict)
     converted: dict[str, str] = field(default_factory=dict)
+    derived: list[str] = field(default_factory=list)
 
     def warn(self) -> None:
-        """Issue up to three warnings, one per kind of change."""
+        """Issue up to four warnings, one per kind of change."""
+        if self.derived:
+            warn(
+                f"The result leaves out what was computed from the uncorrected values: "
+                f"{', '.join(self.derived)}.",
+                "Compute it from the result (sc.pp.pca, sc.pp.neighbors, sc.tl.umap), or keep it: "
+                "keep_derived=True.",
+            )
         if self.left_out:
             reasons: dict[str, list[str]] = {}
             for what, why in self.left_out.items():

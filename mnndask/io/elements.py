@@ -12,7 +12,7 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype
 from scipy import sparse
 
-from mnndask.io.anndata_compat import to_memory, write_error
+from mnndask.io.anndata_compat import is_mapping, to_memory, write_error
 from mnndask.io.changes import Changes, at
 from mnndask.io.columns import storable_column, storable_dtype, storable_names
 from mnndask.io.input_checks import sparse_problem
@@ -134,7 +134,7 @@ def storable_mapping(
     out: dict[str, Any] = {}
     for (key, value), name in zip(values.items(), names, strict=True):
         place = at(where, key)
-        if isinstance(value, Mapping) and not hasattr(value, "to_memory"):  # lazy tables are also mappings
+        if is_mapping(value):
             out[name] = storable_mapping(value, place, changes, copied=copied)
         elif _is_scalar(value):
             out[name] = value

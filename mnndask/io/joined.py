@@ -11,11 +11,18 @@ import pandas as pd
 from anndata import AnnData
 
 from mnndask.engine.chunks import stack_cells
-from mnndask.io.anndata_compat import concatenated
+from mnndask.io.anndata_compat import concatenated, is_mapping
 from mnndask.io.annotations import JOINED_SLOTS, Annotations, computed, storable_in_slot
 from mnndask.io.changes import Changes, at
 from mnndask.io.checked_graphs import guarded
-from mnndask.io.elements import LEFT_OUT, is_matrix, note_renamed, storable_element, storable_table
+from mnndask.io.elements import (
+    LEFT_OUT,
+    is_matrix,
+    note_renamed,
+    storable_element,
+    storable_mapping,
+    storable_table,
+)
 from mnndask.io.keys import storable_keys
 
 
@@ -196,6 +203,21 @@ def _shared(
         note_renamed(changes, slot, [key], [name])
         out[name] = key, values
     return out
+
+
+def joined_records(given: Sequence[Annotations], changes: Changes) -> dict[str, Any]:
+    """Return scanpy's records of how values were computed, if all batches have the same."""
+    out: dict[str, Any] = {}
+    for name in ("log1p", "hvg"):
+        records = [computed(one.uns.get(name)) for one in given]
+        plain = is_mapping(records[0]) and all(map(_is_plain, records[0].values()))
+        if plain and all(is_mapping(one) and dict(one) == dict(records[0]) for one in records[1:]):
+            out[name] = records[0]
+    return storable_mapping(out, "uns", changes, copied=True)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | np.number)
 
 
 def joined_colours(given: Sequence[Annotations], obs: pd.DataFrame, batch_key: str) -> dict[str, Any]:

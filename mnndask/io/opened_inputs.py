@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import xarray as xr
 from anndata import AnnData
 
+from mnndask._choices import GENES
+from mnndask._library_state import exclusive
+from mnndask._typing import Rows
 from mnndask.engine.batches import Batches, Source
-from mnndask.errors import InputTypeError, without_warnings
+from mnndask.errors import InputError, InputTypeError, without_warnings
 from mnndask.io.anndata_compat import quiet_anndata
 
 
@@ -38,6 +42,28 @@ class Input(Source):
         with without_warnings(), quiet_anndata():
             return self.reopen()
 
+    @exclusive()
+    def of_genes(self, columns: Rows) -> Input:
+        """Return the input with some of its genes."""
+        frame: Any = self.frame
+        if isinstance(frame, xr.DataArray):
+            frame = frame.isel({frame.dims[1]: columns})
+        elif frame is not None:
+            frame = frame[:, columns]
+        reopen = self.reopen and _OfGenes(self.reopen, columns)
+        return replace(self, X=self.X[:, columns], frame=frame, reopen=reopen)
+
+
+@dataclass(frozen=True)
+class _OfGenes:
+    """Opens an AnnData, of which it returns some genes."""
+
+    reopen: Callable[[], AnnData]
+    columns: Rows
+
+    def __call__(self) -> AnnData:
+        return self.reopen()[:, self.columns]
+
 
 @dataclass(frozen=True)
 class Inputs(Batches):
@@ -60,6 +86,11 @@ class Inputs(Batches):
     genes: pd.Index | None
     named: bool
 
+    def of_genes(self, columns: Rows) -> Inputs:
+        """Return the inputs with some of their genes."""
+        genes = None if self.genes is None else self.genes[columns]
+        return replace(self, sources=[source.of_genes(columns) for source in self.sources], genes=genes)
+
     def without_tables(self) -> Inputs:
         """Return inputs without tables that can be read again: those of a million cells take much memory."""
         return replace(
@@ -75,9 +106,13 @@ class InputOptions:
     batch_categories: Sequence[Hashable] | None = None
     layer: str | None = None
     var_index: Sequence[Hashable] | None = None
+    genes: str = "all"
 
     def __post_init__(self) -> None:
         check_text("batch_key", self.batch_key)
+        if self.genes not in GENES:
+            what = f"genes is {self.genes!r}."
+            raise InputError(what, f"Give one of: {', '.join(GENES)}.")
         check_text("layer", self.layer, optional=True)
 
 

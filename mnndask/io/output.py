@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import zarr
@@ -10,7 +10,15 @@ from zarr.abc.store import Store
 
 from mnndask._library_state import ignoring
 from mnndask._text import printable
-from mnndask.errors import KEPT, MNNError, OutputError, OutputExistsError, RemoteError, with_notes_of
+from mnndask.errors import (
+    KEPT,
+    InputError,
+    MNNError,
+    OutputError,
+    OutputExistsError,
+    RemoteError,
+    with_notes_of,
+)
 from mnndask.io.anndata_compat import writing_elements
 from mnndask.io.resume import ResumeRecord
 from mnndask.io.unfinished import annotations_to_keep, begin, keep_annotations, replaces, same_run
@@ -20,6 +28,9 @@ from mnndask.stores.local_target import not_allowed
 from mnndask.stores.location import Location, is_denied, is_remote, unreachable
 from mnndask.stores.missing_chunks import missing_chunks
 from mnndask.stores.output_target import Target
+
+RUN = "mnndask-run"  # attribute of the root: the run that wrote the output
+OTHER = "Give the inputs and options of that run, another output, or replace it with --overwrite."
 
 
 def check_output(
@@ -31,6 +42,28 @@ def check_output(
     if resume is not None and target.unfinished():
         with _explaining_failures(target):
             same_run(target, resume)
+
+
+def is_complete(output: Location, target: Target, run: ResumeRecord) -> bool:
+    """Whether there is a complete output of the same run.
+
+    Raises
+    ------
+    InputError
+        If there is a complete output of another run, or one that does not say of which.
+    OutputError
+        If chunks of it are missing.
+    """
+    if target.unfinished() or not target.exists():
+        return False
+    root = zarr.open_group(output.store(read_only=True), mode="r")
+    kept = root.attrs.get(RUN)
+    if not isinstance(kept, dict):
+        what = f"The complete output {target} does not say of which run it is."
+        raise InputError(what, OTHER)
+    run.check_same(kept, f"The complete output {target}", OTHER)
+    _check_chunks(filled_keys(root.store), str(target), root)
+    return True
 
 
 def check_free(target: Target, *, overwrite: bool, resume: bool) -> None:
@@ -83,6 +116,8 @@ def writing(
             if kept is None:
                 begin(target, run, overwrite=replacing)
             with root_last(store, target.growing, target.check_ours) as root:
+                if run is not None:
+                    root.attrs[RUN] = run.record
                 yield root
                 if run is not None:
                     run.check_inputs()
@@ -158,7 +193,7 @@ def root_last(store: Store, where: str, check: Callable[[], None] = lambda: None
         consolidated = _consolidated(atomic)
         atomic.flush()
         _check_written(atomic, where)
-        _check_chunks(atomic, where, consolidated)
+        _check_chunks(filled_keys(atomic.stored), where, consolidated)
         check()
         atomic.finish()
         try:
@@ -185,9 +220,8 @@ def _check_written(store: AtomicStore, where: str, cause: Exception | None = Non
         raise OutputError(what, "Write it again, and check what removes files there.") from cause
 
 
-def _check_chunks(store: AtomicStore, where: str, root: zarr.Group) -> None:
+def _check_chunks(keys: Collection[str], where: str, root: zarr.Group) -> None:
     """Raise if any chunk is missing or empty, which workers may have written."""
-    keys = filled_keys(store.stored)
     for name, array in root.members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim and (missing := missing_chunks(array, keys)).any():
             what = f"{missing.sum()} of the {missing.size} chunks of {name} are missing from {where}."

@@ -16,8 +16,10 @@ from mnndask.engine.run_options import RUN_OPTIONS
 from mnndask.errors import InputError, InputReadError
 from mnndask.io.record_checks import record_problem
 
-FORMAT_VERSION = 1  # of the record; older ones have none
-NOT_RECORDED = RUN_OPTIONS | {"restrict", "var_index", "do_concatenate", "save_raw", "index_unique"}
+FORMAT_VERSION = 2  # of the record; 1 numbers sampled cells by their rows; older ones have no number
+OF_RESULT = {"do_concatenate", "save_raw", "index_unique", "keep_derived", "layer_added", "genes"}
+NOT_RECORDED = RUN_OPTIONS | OF_RESULT | {"restrict", "var_index"}
+SAMPLED = "mnn_sample"  # column of obs: number of a cell in the recorded sample; -1 outside it
 REMEDY = "Give a result of mnn_correct or of the command, written by this or an earlier version of mnndask."
 
 
@@ -39,7 +41,9 @@ class Record:
         Measures over all cells, and by batch; None if there are too few cells.
     sample
         Cells on which the correction was measured; see :class:`mnndask.diagnostics.sample.SampledCells`. None
-        until it is measured.
+        if it was not measured.
+    meaning
+        What the corrected values are; see :func:`meaning_of_values`.
     version
         Version of mnndask that corrected the data.
     """
@@ -51,6 +55,7 @@ class Record:
     overall: pd.DataFrame | None = None
     mixing: pd.DataFrame | None = None
     sample: Mapping[str, Any] | None = None
+    meaning: Mapping[str, str] | None = None
     version: str = __version__
 
     @classmethod
@@ -65,7 +70,8 @@ class Record:
         sketch = None
         if sketch_size is not None:
             sketch = {"size": sketch_size, "method": parameters["sketch_method"]}
-        return cls(kept, np.array(history.cells.names), _steps_of(history), sketch)
+        meaning = meaning_of_values(parameters)
+        return cls(kept, np.array(history.cells.names), _steps_of(history), sketch, meaning=meaning)
 
     @exclusive()
     def measured(
@@ -91,6 +97,7 @@ class Record:
             "overall": self.overall,
             "mixing": self.mixing,
             "sample": self.sample,
+            "values": self.meaning,
         }
         return {key: value for key, value in parts.items() if value is not None}
 
@@ -101,7 +108,7 @@ class Record:
         Raises
         ------
         InputError
-            If there is none, it has no measures, or a later mnndask wrote it.
+            If there is none, it is of the first version, or a later mnndask wrote it.
         InputReadError
             If it is damaged.
         """
@@ -115,22 +122,51 @@ class Record:
                 f"{holder} has a record of format {found}; this mnndask reads formats up to {FORMAT_VERSION}."
             )
             raise InputError(what, "Upgrade mnndask: pip install --upgrade mnndask.")
-        if known and "sample" not in uns:
+        if known and int(found) < FORMAT_VERSION and "sample" not in uns:
             what = f"{holder} was corrected by a version of mnndask that recorded no measures."
             raise InputError(what, REMEDY)
         damaged = record_problem(uns) if known else "format_version"
         if damaged is not None:
             what = f"{holder} is damaged: uns['mnn'], {damaged}, is not as mnndask wrote it."
             raise InputReadError(what, "Copy it again, or correct the data again.")
-        optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing")}
+        optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing", "sample")}
+        parameters = uns.get("parameters", {})
         return cls(
-            uns.get("parameters", {}),
+            parameters,
             np.asarray(uns["batches"]),
             uns["steps"],
             **optional,
-            sample=uns["sample"],
+            meaning=uns.get("values") or meaning_of_values(parameters),
             version=str(uns.get("version", "unknown")),
         )
+
+
+def meaning_of_values(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Describe the corrected values: where they are, on which scale, what they are for, and what not.
+
+    Parameters
+    ----------
+    parameters
+        Those of the correction; missing ones have their defaults.
+    """
+    layer = parameters.get("layer_added")
+    normalised = bool(parameters.get("cos_norm_out", True))
+    scale = "the scale of the input (usually log-transformed), shifted by the correction"
+    if normalised:
+        scale = (
+            "cosine-normalised: each cell was divided by its length over the genes used for distances, then "
+            "shifted by the correction; not the log scale of the input"
+        )
+    not_for = "differential expression, dot plots or marker tests, and anything that needs counts"
+    other = "Use the uncorrected values for these"
+    if normalised:
+        other += "; cos_norm_out=False gives corrected values on the scale of the input"
+    return {
+        "where": "X" if layer is None else f"layers[{layer!r}]",
+        "scale": scale,
+        "for": "distances between cells: PCA, neighbours, embeddings, clusters, trajectories",
+        "not_for": f"{not_for}. {other}",
+    }
 
 
 def _steps_of(history: MergeHistory) -> pd.DataFrame:

@@ -23,23 +23,25 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
     steps, mixing = uns["steps"], uns.get("mixing")
     if not isinstance(uns.get("version", ""), str):
         return "version"
-    if not _are_steps(steps):
+    if not _are_steps(steps, measured="sample" in uns):
         return "steps"
     if sorted(map(str, steps["batch"])) != names or len(set(names)) != len(names) or not names:
         return "batches"
-    for key in ("parameters", "sketch"):
+    for key in ("parameters", "sketch", "values"):
         if not isinstance(uns.get(key, {}), Mapping):
             return key
     if not _is_overall(uns.get("overall")):
         return "overall"
     if mixing is not None and (not _is_table(mixing, (), MIXING) or sorted(map(str, mixing.index)) != names):
         return "mixing"
+    if "sample" not in uns:
+        return None
     problem = _problem_of_sample(uns["sample"], len(names), int(steps["n_cells"].sum()))
     return None if problem is None else f"sample/{problem}"
 
 
-def _are_steps(steps: Any) -> bool:
-    if not _is_table(steps, {"batch"}, {*COUNTS, *MEASURES}):
+def _are_steps(steps: Any, *, measured: bool) -> bool:
+    if not _is_table(steps, {"batch"}, {*COUNTS, *(MEASURES if measured else ())}):
         return False
     return all(steps[name].dtype.kind in "iu" and (steps[name] >= 0).all() for name in COUNTS)
 
@@ -67,10 +69,12 @@ def _problem_of_sample(sample: Any, n_batches: int, n_cells: int) -> str | None:
     if not isinstance(sample, Mapping):
         return ""
     sample = {key: np.asarray(value) for key, value in sample.items()}  # some may be lazy
-    n = len(np.ravel(sample.get("row", ())))
-    below = {"row": n_cells, "batch": n_batches, "pair_new": n, "pair_reference": n}
+    n = len(np.ravel(sample.get("batch", ())))
+    below = {"batch": n_batches, "pair_new": n, "pair_reference": n}
+    if "row" in sample:  # of format 1
+        below["row"] = n_cells
     for name, most in below.items():
-        if not _are_below(sample.get(name), most):
+        if not _are_below(sample.get(name), most) or (name == "row" and len(sample[name]) != n):
             return name
     if len(sample["pair_new"]) != len(sample["pair_reference"]):
         return "pair_reference"

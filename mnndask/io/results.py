@@ -1,82 +1,33 @@
-"""Results for users: corrected matrices and annotations, of the same kind as the inputs."""
+"""Results for users who gave AnnData: corrected values and annotations."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pandas as pd
-import xarray as xr
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
-from mnndask._library_state import exclusive
-from mnndask.core.parameters import check_flag
+from mnndask._typing import Rows
 from mnndask.engine.chunks import stack_cells
 from mnndask.errors import InputError, warn
-from mnndask.io.anndata_compat import quiet_anndata
-from mnndask.io.annotations import Annotations, detached, storable_annotations
-from mnndask.io.batch_column import batch_column
-from mnndask.io.changes import Changes, at
+from mnndask.io.anndata_compat import layer_names, quiet_anndata
+from mnndask.io.annotations import detached, storable_annotations
+from mnndask.io.changes import Changes
 from mnndask.io.columns import is_text
-from mnndask.io.joined import joined_annotations, joined_colours
-from mnndask.io.opened_inputs import Inputs, check_text
+from mnndask.io.elements import LEFT_OUT, storable_element
+from mnndask.io.inputs import backed_matrix
+from mnndask.io.joined import joined_annotations, joined_colours, joined_records
+from mnndask.io.matrix_results import stacked
+from mnndask.io.opened_inputs import Inputs
+from mnndask.io.packing import Given, Packing
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
-from mnndask.stores.read_errors import reading
-
-
-@exclusive()
-def pack_matrices(parts: Sequence[Any], frames: Sequence[xr.DataArray | None], *, concatenate: bool) -> Any:
-    """Return corrected matrices, or DataArrays with the coordinates of the inputs."""
-    if frames[0] is None:
-        if not concatenate:
-            return list(parts)
-        return da.concatenate(parts) if isinstance(parts[0], da.Array) else stacked(parts)
-    arrays = [frame.copy(data=part) for frame, part in zip(frames, parts, strict=True) if frame is not None]
-    if not concatenate:
-        return arrays
-    shared = set.intersection(*(set(array.coords) for array in arrays))
-    arrays = [array.drop_vars(set(array.coords) - shared) for array in arrays]
-    return xr.concat(
-        arrays,
-        dim=arrays[0].dims[0],
-        coords="minimal",
-        compat="override",
-        join="exact",
-        combine_attrs="override",
-    )
-
-
-def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack matrices, without a copy if they are consecutive rows of one matrix."""
-    base = parts[0].base
-    if base is not None and all(p.base is base for p in parts) and sum(map(len, parts)) == len(base):
-        return base
-    return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Options for assembling results; see :func:`mnndask.mnn_correct`."""
-
-    batch_key: str = "batch"
-    index_unique: str | None = "-"
-    do_concatenate: bool = True
-    save_raw: bool = False
-
-    def __post_init__(self) -> None:
-        check_text("batch_key", self.batch_key)
-        check_text("index_unique", self.index_unique, optional=True)
-        check_flag("do_concatenate", self.do_concatenate)
-        check_flag("save_raw", self.save_raw)
-
-    def joins(self, inputs: Inputs) -> bool:
-        """Whether several AnnData become one."""
-        return self.do_concatenate and inputs.codes is None
+from mnndask.io.record import SAMPLED
 
 
 def check_annotations(inputs: Inputs, packing: Packing) -> None:
@@ -94,9 +45,14 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
     for frame, label in zip(frames, inputs.labels, strict=True):
         for slot in ("obs", "var"):
             _check_names(getattr(frame, f"{slot}_names"), slot, label)
+        if packing.layer_added in layer_names(frame):
+            what = (
+                f"{label} has a layer {packing.layer_added!r}, which layer_added names for corrected values."
+            )
+            raise InputError(what, "Give another name, or remove the layer.")
     changes = Changes()
     with quiet_anndata():
-        given = _Given.of(inputs, frames, packing)
+        given = Given.of(inputs, frames, packing)
         (_joined if packing.joins(inputs) else _each)(given, None, changes)
     if packing.joins(inputs):
         _warn_of_recurring_names([frame.obs_names for frame in frames], packing.index_unique)
@@ -104,26 +60,37 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
 
 
 def pack_anndata(
-    inputs: Inputs, parts: Sequence[Any], uns: dict[str, Any], packing: Packing
+    inputs: Inputs, parts: Sequence[Any], uns: dict[str, Any], packing: Packing, sampled: Rows | None = None
 ) -> AnnData | list[AnnData]:
-    """Return AnnData with corrected values in ``X``, annotations in memory, and other elements unchanged."""
+    """Return AnnData with corrected values in ``X``, annotations in memory, and other elements unchanged.
+
+    `sampled` are the rows, in all batches together, of the cells in the recorded sample.
+    """
     with quiet_anndata():
-        given = _Given.of(inputs, [source.annotated() for source in inputs.sources], packing)
+        given = Given.of(inputs, [source.annotated() for source in inputs.sources], packing)
         if given.key != packing.batch_key:
             uns = uns | {"parameters": uns["parameters"] | {"batch_key": given.key}}
         if packing.joins(inputs):
-            out = _joined(given, parts, Changes())
-            out.uns["mnn"] = uns
-            return out
-        each = _each(given, parts, Changes())
-        if inputs.codes is not None:
-            each[0].uns["mnn"] = uns
-            if packing.do_concatenate:
-                return each[0]
-            return [each[0][inputs.codes == b].copy() for b in range(len(inputs.categories))]
-        for adata in each:
-            adata.uns["mnn"] = copy.deepcopy(uns)
-        return each
+            return _recorded([_joined(given, parts, Changes())], uns, sampled)[0]
+        each = _recorded(_each(given, parts, Changes()), uns, sampled)
+        if inputs.codes is None:
+            return each
+        if packing.do_concatenate:
+            return each[0]
+        return [each[0][inputs.codes == b].copy() for b in range(len(inputs.categories))]
+
+
+def _recorded(results: list[AnnData], uns: dict[str, Any], sampled: Rows | None) -> list[AnnData]:
+    """Add the record of the correction, and the column that looks up each cell in its sample."""
+    ends = np.cumsum([adata.n_obs for adata in results])
+    numbers = np.full(ends[-1], -1, np.int32)
+    if sampled is not None:
+        numbers[sampled] = np.arange(len(sampled))
+    for adata, own in zip(results, np.split(numbers, ends[:-1]), strict=True):
+        adata.uns["mnn"] = uns if len(results) == 1 else copy.deepcopy(uns)
+        if sampled is not None:
+            adata.obs[SAMPLED] = own
+    return results
 
 
 def _check_names(names: pd.Index, slot: str, label: str) -> None:
@@ -135,59 +102,7 @@ def _check_names(names: pd.Index, slot: str, label: str) -> None:
         raise InputError(what, f"Rename those with NUL or invalid Unicode: adata.{slot}_names = ...")
 
 
-@dataclass(frozen=True)
-class _Given:
-    """Everything from which results are assembled, except their values.
-
-    Parameters
-    ----------
-    inputs, frames
-        The inputs, and their AnnData.
-    packing
-        Options for assembling results.
-    annotations
-        Annotations of each AnnData.
-    key, labels
-        Name of the column that names the batches, and its values for each AnnData.
-    changes
-        Changes to that column.
-    """
-
-    inputs: Inputs
-    frames: Sequence[Any]
-    packing: Packing
-    annotations: list[Annotations]
-    key: str
-    labels: list[Any]
-    changes: Changes
-
-    @classmethod
-    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing) -> _Given:
-        annotations, changes = [], Changes()
-        for frame, label in zip(frames, inputs.labels, strict=True):
-            with reading(label, "its annotations"):
-                annotations.append(Annotations.of(frame))
-        key, labels = batch_column(inputs, [one.obs for one in annotations], packing.batch_key, changes)
-        return cls(inputs, frames, packing, annotations, key, labels, changes)
-
-    def note(self, changes: Changes) -> None:
-        """Add changes to the column that names the batches; those to the column it replaces are dropped."""
-        place = at("obs", self.packing.batch_key)
-        for noted, of_column in (
-            (changes.left_out, self.changes.left_out),
-            (changes.converted, self.changes.converted),
-        ):
-            noted.pop(place, None)
-            noted.update(of_column)
-        changes.renamed.update(self.changes.renamed)
-
-    def colours(self) -> dict[str, Any]:
-        """Return the colours of the batches, if several AnnData have them."""
-        table = pd.DataFrame({self.key: pd.Categorical([], dtype=self.labels[0].dtype)})
-        return joined_colours(self.annotations, table, self.packing.batch_key)
-
-
-def _each(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> list[AnnData]:
+def _each(given: Given, parts: Sequence[Any] | None, changes: Changes) -> list[AnnData]:
     """Return a result for each AnnData, without its record; without `parts`, only note changes."""
     dry_run, packing, out = parts is None, given.packing, []
     several = len(given.frames) > 1
@@ -200,7 +115,10 @@ def _each(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> list[
         if several:
             others = {key: value for key, value in kept.uns.items() if key != f"{given.key}_colors"}
             kept = replace(kept, uns=others | colours)
-        adata = kept.around(None if parts is None else parts[i])
+        own = (
+            None if packing.layer_added is None else _values(frame, source.label, changes, copied=not dry_run)
+        )
+        adata = packing.around(kept, None if parts is None else parts[i], own)
         if not packing.save_raw:
             raw = raw_of_one(frame, source.label, changes, copied=not dry_run)
         else:
@@ -210,7 +128,7 @@ def _each(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> list[
     return out
 
 
-def _joined(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> AnnData:
+def _joined(given: Given, parts: Sequence[Any] | None, changes: Changes) -> AnnData:
     """Return one result for all AnnData, without its record; without `parts`, only note changes."""
     inputs, packing, labels = given.inputs, given.packing, given.inputs.labels
     dry_run, separator = parts is None, packing.index_unique
@@ -224,17 +142,43 @@ def _joined(given: _Given, parts: Sequence[Any] | None, changes: Changes) -> Ann
     codes = np.concatenate([one.codes for one in given.labels])
     joined.obs[given.key] = pd.Categorical.from_codes(codes, dtype=given.labels[0].dtype)
     given.note(changes)
-    joined = replace(joined, uns=joined_colours(given.annotations, joined.obs, packing.batch_key))
+    colours = joined_colours(given.annotations, joined.obs, packing.batch_key)
+    joined = replace(joined, uns=joined_records(given.annotations, changes) | colours)
     raw = None if packing.save_raw else joined_raw(given.frames, labels, changes, dry_run=dry_run)
+    own = None if packing.layer_added is None else _joined_values(given, changes, copied=not dry_run)
     if parts is None:
         return joined.around(None)
     if separator is not None and not joined.obs.index.is_unique:
         joined.obs.index = pd.Index(make_index_unique(joined.obs.index, join=separator))
     lazy = any(isinstance(part, da.Array) for part in parts)
-    out = joined.around(da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts)))
+    corrected = da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts))
+    out = packing.around(joined, corrected, own)
     if packing.save_raw:
         raw = stack_cells([detached(source.X, source.label) for source in inputs.sources]), out.var, {}
     return with_raw(out, raw)
+
+
+def _values(frame: AnnData, label: str, changes: Changes, *, copied: bool) -> Any:
+    """Return ``X`` of an input for a result in which corrected values are a layer; None if there is none."""
+    X = backed_matrix(frame, "X", label) if frame.isbacked and "X" in frame.file else frame.X
+    kept = None if X is None else storable_element(X, "X", changes)
+    if kept is None or kept is LEFT_OUT:
+        return None
+    return detached(kept, label) if copied else kept
+
+
+def _joined_values(given: Given, changes: Changes, *, copied: bool) -> Any:
+    """Return the stacked ``X`` of all inputs; None, which is noted, if one has none."""
+    labels = given.inputs.labels
+    values = [
+        _values(frame, label, changes, copied=copied)
+        for frame, label in zip(given.frames, labels, strict=True)
+    ]
+    lacking = [label for label, value in zip(labels, values, strict=True) if value is None]
+    if lacking:
+        changes.left_out["X"] = f"{lacking[0]} has none"
+        return None
+    return stack_cells(values) if copied else None
 
 
 def _warn_of_recurring_names(names: Sequence[pd.Index], separator: str | None) -> None:

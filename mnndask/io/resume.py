@@ -40,6 +40,12 @@ class ResumeRecord:
         }
         return cls(record, opened)
 
+    @property
+    def matrix(self) -> str:
+        """Path in the store of the corrected values, which are written last, chunk by chunk."""
+        layer = self.record["parameters"].get("layer_added")
+        return "X" if layer is None else f"layers/{layer}"
+
     def check_inputs(self) -> None:
         """Check, after everything was read, that no input has changed since the run began.
 
@@ -51,8 +57,8 @@ class ResumeRecord:
         for i, (location, files) in enumerate(self.opened):
             files.check(location, f"batch {i} ({location})")
 
-    def check_same(self, record: Mapping[str, Any], where: str) -> None:
-        """Refuse to continue another run.
+    def check_same(self, record: Mapping[str, Any], left: str, remedy: str) -> None:
+        """Refuse to go on with another run, which left what the message calls `left`.
 
         Raises
         ------
@@ -61,8 +67,8 @@ class ResumeRecord:
         """
         found = list(_differences(record, self.record))
         if found:
-            what = f"The unfinished output {where} belongs to another run: {'; '.join(found)}."
-            raise InputError(what, "Give the inputs and options of that run, or start over with --overwrite.")
+            what = f"{left} belongs to another run: {'; '.join(found)}."
+            raise InputError(what, remedy)
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -77,7 +83,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     for key in sorted({*then["parameters"], *now["parameters"]}):
         old, new = (_short(side["parameters"].get(key)) for side in (then, now))
         if then["parameters"].get(key) != now["parameters"].get(key):
-            yield f"{key} was {old} and is now {new}"
+            yield f"--{key.replace('_', '-')} was {old} and is now {new}"
 
 
 def _short(value: Any) -> str:

@@ -190,7 +190,7 @@ def read_matrix(group: Any, name: str, label: str, chunk_bytes: int, first: int 
 
 
 def member(group: Any, name: str) -> Any:
-    """Return a member of a group, or None if there is none. Raise if it is damaged, where ``get`` would not."""
+    """Return a member of a group, or None if there is none; raise if it is damaged (``get`` does not)."""
     return group[name] if name in group else None  # noqa: SIM401
 
 

@@ -18,7 +18,6 @@ from mnndask.stores.contents import Entry, altered_keys, changed_keys, sizes_in
 from mnndask.stores.output_target import Target
 
 FORMAT = "mnndask-run 1"
-MATRIX = "X"
 
 
 def begin(target: Target, run: ResumeRecord | None, *, overwrite: bool) -> None:
@@ -34,7 +33,8 @@ def keep_annotations(
     def keep() -> None:
         store.flush()
         # Workers may have written chunks of lazy elements.
-        found = {key: (size, "") for key, size in sizes_in(store.stored).items() if not _of_matrix(key)}
+        sizes = sizes_in(store.stored)
+        found = {key: (size, "") for key, size in sizes.items() if not key.startswith(f"{run.matrix}/")}
         target.write_record(_record(run, overwrite) | {"annotations": found | store.written})
 
     return keep
@@ -42,10 +42,6 @@ def keep_annotations(
 
 def _record(run: ResumeRecord | None, overwrite: bool) -> dict[str, Any]:
     return {"format": FORMAT, "run": run and run.record, "overwrite": overwrite}
-
-
-def _of_matrix(key: str) -> bool:
-    return key.startswith(f"{MATRIX}/")
 
 
 def _known(target: Target) -> dict[str, Any]:
@@ -71,15 +67,16 @@ def same_run(target: Target, run: ResumeRecord) -> dict[str, Any]:
     """
     record = _known(target)
     if record.get("run"):
-        run.check_same(record["run"], target.growing)
-    elif record or _has_matrix(target):
+        remedy = "Give the inputs and options of that run, or start over with --overwrite."
+        run.check_same(record["run"], f"The unfinished output {target.growing}", remedy)
+    elif record or _has_matrix(target, run.matrix):
         what = f"The unfinished output {target.growing} has no record of a run that could be continued."
         raise InputError(what, f"Start over with --overwrite, or put {target.record_name} back.")
     return record
 
 
-def _has_matrix(target: Target) -> bool:
-    return sync(target.store(read_only=True).exists(f"{MATRIX}/{ROOT}"))
+def _has_matrix(target: Target, name: str) -> bool:
+    return sync(target.store(read_only=True).exists(f"{name}/{ROOT}"))
 
 
 def annotations_to_keep(target: Target, run: ResumeRecord) -> dict[str, Entry] | None:
@@ -101,12 +98,18 @@ def annotations_to_keep(target: Target, run: ResumeRecord) -> dict[str, Entry] |
         f"{target.growing}, such as {changed[0]}."
     )
     warn(what, "The annotations are written again.")
-    sync(_remove_annotations(store))
+    sync(_remove_annotations(store, run.matrix))
     return {}
 
 
-async def _remove_annotations(store: Store) -> None:
+async def _remove_annotations(store: Store, matrix: str) -> None:
+    """Remove all but a matrix, which may be a layer."""
+    slot, _, layer = matrix.partition("/")
     await store.delete(ROOT)
-    for name in [name async for name in store.list_dir("")]:
-        if name != MATRIX:
-            await store.delete_dir(name)
+    if layer:
+        await store.delete(f"{slot}/{ROOT}")
+    others = [name async for name in store.list_dir("") if name != slot]
+    if layer:
+        others += [f"{slot}/{name}" async for name in store.list_dir(slot) if name not in {layer, ROOT}]
+    for name in others:
+        await store.delete_dir(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mnndask._text import printable
@@ -37,19 +38,24 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.2)) -> Axes:
     return out
 
 
-def draw_to_files(why: str) -> None:
-    """Make matplotlib draw to files instead of a screen.
+def check_matplotlib(why: str) -> None:
+    """Check that matplotlib is installed, without loading it.
 
     Raises
     ------
     InputError
-        If matplotlib is not installed. The message begins with `why`, the reason it is needed.
+        If it is not. The message begins with `why`, the reason it is needed.
     """
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError as error:
+    if find_spec("matplotlib") is None:
         what = f"{why}, but matplotlib is not installed."
-        raise InputError(what, "Install it: pip install 'mnndask[plot]'.") from error
+        raise InputError(what, "Install it: pip install 'mnndask[plot]'.")
+
+
+def draw_to_files(why: str) -> None:
+    """Make matplotlib draw to files instead of a screen. Raises as :func:`check_matplotlib`."""
+    check_matplotlib(why)
+    import matplotlib as mpl
+
     mpl.use("Agg")
 
 

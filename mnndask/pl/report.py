@@ -112,7 +112,7 @@ def report(
 
 
 def _lead(cells: RecordedCells) -> str:
-    steps, n = cells.steps, len(cells.sample["row"])
+    steps, n = cells.steps, len(cells.sample["batch"])
     words = (
         f"{cells.n_cells:,} cells in {len(steps)} batches were corrected by matching mutual nearest "
         f"neighbours; {steps['batch'].iloc[0]} is the reference, which is not moved. Plots and measures are "

@@ -190,11 +190,11 @@ def test_layers_and_obsm_stay_lazy(options):
     datas = [as_anndata(da.from_array(X, chunks=(17, 40)), f"b{i}") for i, X in enumerate(make_batches())]
     for data in datas:
         data.layers["twice"] = refusing(np.ones(data.shape))
-        data.obsm["X_pca"] = refusing(np.ones((data.n_obs, 2)))
+        data.obsm["X_scVI"] = refusing(np.ones((data.n_obs, 2)))
     result = mnn_correct(*datas, k=5, **options)[0]
     for part in result if isinstance(result, list) else [result]:
         assert isinstance(part.layers["twice"], da.Array)
-        assert isinstance(part.obsm["X_pca"], da.Array)
+        assert isinstance(part.obsm["X_scVI"], da.Array)
         assert part.layers["twice"].shape == part.shape
 
 
@@ -214,7 +214,7 @@ def test_read_lazy_input_stays_lazy(tmp_path):
     result = mnn_correct(*datas, k=5)[0]
     assert isinstance(result.X, da.Array)
     assert isinstance(result.layers["twice"], da.Array)
-    assert isinstance(result.obsm["X_pca"], da.Array)
+    assert isinstance(result.obsm["X_scVI"], da.Array)
     assert isinstance(result.obs, pd.DataFrame)
     assert isinstance(result.var, pd.DataFrame)
     twice = result.layers["twice"].compute()

@@ -9,7 +9,7 @@ from mnndask import MNNCorrector, mnn_correct
 from mnndask.core.parameters import Parameters
 from mnndask.engine.run_options import RunOptions
 from mnndask.io.opened_inputs import InputOptions
-from mnndask.io.results import Packing
+from mnndask.io.packing import Packing
 
 VALUES = (Parameters, RunOptions, InputOptions, Packing)
 SHARED = {"batch_key"}  # tells batches apart where they are read, and is written where they are packed

@@ -85,9 +85,8 @@ def test_rows_and_pairs_point_into_the_result():
     result, mnns, _ = mnn_correct(adata, batch_key="sample", k=10, mnn_order=["z", "x", "y"])
     names = result.uns["mnn"]["batches"]
     sample = result.uns["mnn"]["sample"]
-    np.testing.assert_array_equal(
-        names[sample["batch"]], result.obs["sample"].astype(str).iloc[sample["row"]]
-    )
+    row = np.argsort(result.obs["mnn_sample"].to_numpy())  # all cells are in the sample
+    np.testing.assert_array_equal(names[sample["batch"]], result.obs["sample"].astype(str).iloc[row])
     new, ref = (sample["batch"][sample[side]] for side in ("pair_new", "pair_reference"))
     rank = {"z": 0, "x": 1, "y": 2}
     assert all(rank[names[n]] > rank[names[r]] for n, r in zip(new, ref, strict=True))
@@ -97,13 +96,17 @@ def test_rows_and_pairs_point_into_the_result():
 def test_a_large_fit_is_measured_on_some_of_its_cells(monkeypatch):
     monkeypatch.setattr("mnndask.diagnostics.sample.CELLS_OF_BATCH", 40)
     monkeypatch.setattr("mnndask.diagnostics.measures.PAIRS", 50)
-    first, again = (corrected(*make_batches(), k=10).uns["mnn"]["sample"] for _ in range(2))
+    result = corrected(*make_batches(), k=10)
+    first, again = result.uns["mnn"]["sample"], corrected(*make_batches(), k=10).uns["mnn"]["sample"]
+    numbers = result.obs["mnn_sample"]
+    assert sorted(numbers[numbers >= 0]) == list(range(120))
+    assert (numbers == -1).sum() == result.n_obs - 120
     assert np.bincount(first["batch"]).tolist() == [40, 40, 40]
     assert 0 < len(first["pair_new"]) <= 50
     assert first["pair_new"].max() < 120
     np.testing.assert_equal(first, again)
-    other = corrected(*make_batches(), k=10, random_state=1).uns["mnn"]["sample"]
-    assert (first["row"] != other["row"]).any()
+    other = corrected(*make_batches(), k=10, random_state=1)
+    assert (numbers != other.obs["mnn_sample"]).any()
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 40), (40, 1), (2, 3), (40, 30, 1)])
@@ -113,7 +116,8 @@ def test_batches_of_a_few_cells_are_measured_as_far_as_can_be(sizes, options, tm
     result.write_h5ad(tmp_path / "out.h5ad")
     uns = result.uns["mnn"]
     assert len(uns["steps"]) == len(sizes)
-    assert len(uns["sample"]["row"]) == sum(sizes)
+    assert len(uns["sample"]["batch"]) == sum(sizes)
+    assert sorted(result.obs["mnn_sample"]) == list(range(sum(sizes)))
     assert ("overall" in uns) == (max(sizes) > 2)
 
 

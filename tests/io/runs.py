@@ -114,7 +114,7 @@ class Place:
         assert found.var.equals(adata.var)
         np.testing.assert_array_equal(found.X, adata.X)
         np.testing.assert_array_equal(found.layers["twice"], adata.layers["twice"])
-        np.testing.assert_array_equal(found.obsm["X_pca"], adata.obsm["X_pca"])
+        np.testing.assert_array_equal(found.obsm["X_scVI"], adata.obsm["X_scVI"])
         assert found.uns["note"] == adata.uns["note"]
         assert set(zarr.open_group(store, mode="r")) - {"raw"} == MEMBERS
         if not name:

@@ -89,7 +89,7 @@ def test_split_keeps_rows_and_annotations(lazy):
     assert list(result.obs["depth"]) == list(adata.obs["depth"])
     assert list(result.obs["sample"].astype(str)) == list(adata.obs["sample"])
     assert list(result.var["mean"]) == list(adata.var["mean"])
-    np.testing.assert_array_equal(result.obsm["X_pca"], adata.obsm["X_pca"])
+    np.testing.assert_array_equal(result.obsm["X_scVI"], adata.obsm["X_scVI"])
     np.testing.assert_array_equal(np.asarray(result.layers["twice"]), np.asarray(adata.layers["twice"]))
     assert isinstance(result.layers["twice"], da.Array if lazy else np.ndarray)
     assert (result.obsp["near"] != adata.obsp["near"]).nnz == 0

@@ -95,7 +95,7 @@ def test_results_are_written_and_read(kind, suffix, tmp_path):
     twice = back.layers["twice"]
     assert twice.shape == (180, 40)
     assert twice.nnz == sum(np.count_nonzero(X) for X in make_batches())
-    assert back.obsm["X_pca"].shape == (180, 2)
+    assert back.obsm["X_scVI"].shape == (180, 2)
     assert list(back.var["symbol"]) == [g.upper() for g in GENES]
     assert "own" not in back.var
     pd.testing.assert_frame_equal(
@@ -178,7 +178,7 @@ def test_scanpy_goes_on_with_the_result(kind, tmp_path):
     result = result if kind == "anndata" else result.to_memory()
     sc.pp.pca(result, n_comps=5)
     sc.pp.neighbors(result, n_neighbors=8, method="gauss")  # "umap" compiles for a minute
-    assert result.obsm["X_pca"].shape == (180, 5)
+    assert result.obsm["X_scVI"].shape == (180, 5)
     assert result.obsp["connectivities"].shape == (180, 180)
 
 

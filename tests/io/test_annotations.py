@@ -71,7 +71,7 @@ def test_shared_layers_and_obsm_are_kept(kind, tmp_path):
     twice = twice.toarray() if sp.issparse(twice) else np.asarray(twice)
     np.testing.assert_array_equal(twice, 2 * np.vstack(make_batches()))
     pca = np.vstack([np.arange(2.0 * n).reshape(-1, 2) for n in SIZES])
-    np.testing.assert_array_equal(np.asarray(result.obsm["X_pca"]), pca)
+    np.testing.assert_array_equal(np.asarray(result.obsm["X_scVI"]), pca)
     assert isinstance(result.obs, pd.DataFrame)
     assert isinstance(result.var, pd.DataFrame)
 
@@ -80,15 +80,15 @@ def test_layers_and_obsm_that_one_batch_lacks_are_dropped():
     datas = batches()
     datas[0].layers["only"] = datas[0].X
     datas[1].obsm["X_umap"] = np.ones((70, 2))
-    datas[2].obsm["X_pca"] = np.ones((50, 3))
+    datas[2].obsm["X_scVI"] = np.ones((50, 3))
     with pytest.warns(UserWarning, match="leaves out") as said:
         result = mnn_correct(*datas, k=10)[0]
     (message,) = (str(warning.message) for warning in said if "leaves out" in str(warning.message))
-    assert all(f"['{key}']" in message for key in ("only", "X_umap", "X_pca"))
+    assert all(f"['{key}']" in message for key in ("only", "X_umap", "X_scVI"))
     assert set(result.layers) - {None} == {"twice"}
     assert not result.obsm
     assert set(datas[0].layers) - {None} == {"twice", "only"}
-    assert all("X_pca" in data.obsm for data in datas)
+    assert all("X_scVI" in data.obsm for data in datas)
 
 
 def test_layer_is_corrected_into_x():
@@ -122,7 +122,7 @@ def test_raw_is_what_came_in(kind, tmp_path):
 
 def state(adata):
     """All of an AnnData, copied."""
-    matrices = {"X": adata.X, "layer": adata.layers["twice"], "obsm": adata.obsm["X_pca"]}
+    matrices = {"X": adata.X, "layer": adata.layers["twice"], "obsm": adata.obsm["X_scVI"]}
     dense = {k: X.toarray() if sp.issparse(X) else np.array(X) for k, X in matrices.items()}
     return dense, adata.obs.copy(), adata.var.copy(), copy.deepcopy(dict(adata.uns))
 
@@ -132,7 +132,8 @@ def scribble(adata):
     adata.obs["depth"] = -1
     adata.var["new"] = 1
     adata.uns.get("a", {})["b"] = 2
-    for X in (adata.X, adata.layers["twice"], adata.obsm["X_pca"], adata.raw.X if adata.raw else np.empty(0)):
+    raw = adata.raw.X if adata.raw else np.empty(0)
+    for X in (adata.X, adata.layers["twice"], adata.obsm["X_scVI"], raw):
         (X.data if sp.issparse(X) else X)[:] = -1
 
 
@@ -205,18 +206,18 @@ def test_embeddings_of_other_shapes_are_dropped():
     for i, data in enumerate(datas):
         data.obsm["cube"] = np.ones((data.n_obs, 2, 2 + i))
     with pytest.warns(UserWarning, match="leaves out obsm\\['cube'\\]"):
-        assert set(mnn_correct(*datas, k=10)[0].obsm) == {"X_pca"}
+        assert set(mnn_correct(*datas, k=10)[0].obsm) == {"X_scVI"}
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5ad"])
 def test_split_of_a_path_keeps_what_the_file_holds(suffix, tmp_path):
     adata, _ = one_anndata([*"xyz"])
-    adata.varm["PCs"] = np.ones((40, 3))
+    adata.varm["loadings"] = np.ones((40, 3))
     path = tmp_path / f"all.{suffix}"
     adata.write_zarr(path) if suffix == "zarr" else adata.write_h5ad(path)
     result = mnn_correct(path, batch_key="sample", k=10)[0]
     assert list(result.obs_names) == list(adata.obs_names)
-    assert set(result.varm) == {"PCs"}
+    assert set(result.varm) == {"loadings"}
     assert set(result.obsp) == {"near"}
     assert list(result.uns["colours"]["sample"]) == ["red", "blue"]
 

@@ -80,7 +80,7 @@ def sound(tmp_path_factory):
     adata.obs["kind"] = pd.Categorical(["x", "y", "z"] * 20)
     adata.obs["count"] = pd.array([1, None, 3] * 20, dtype="Int64")
     adata.uns["nested"] = {"table": pd.DataFrame({"v": [0.5]}, index=["p"]), "size": 3}
-    adata.varm["PCs"] = np.ones((40, 2))
+    adata.varm["loadings"] = np.ones((40, 2))
     adata.raw = adata.copy()
     path = tmp_path_factory.mktemp("damaged") / "a.h5ad"
     adata.write_h5ad(path)

@@ -35,7 +35,7 @@ def sound(tmp_path_factory):
     adata.obs["note"] = [f"cell {i}" for i in range(60)]
     adata.obs["count"] = pd.array([1, None, 3] * 20, dtype="Int64")
     adata.uns = {"numbers": np.arange(40), "nested": {"texts": np.array(["a", "b"])}}
-    adata.varm["PCs"] = np.ones((40, 2))
+    adata.varm["loadings"] = np.ones((40, 2))
     folder = tmp_path_factory.mktemp("sizes")
     adata.write_h5ad(folder / "a.h5ad")
     for version in (2, 3):
@@ -120,7 +120,7 @@ def refused(path, said):
 
 
 OF_TABLES = ("obs/_index", "obs/depth", "obs/note", "obs/kind/codes", "obs/count/values", "var/_index")
-OF_OTHERS = ("uns/numbers", "uns/nested/texts", "varm/PCs", "obs/kind/categories", "X")
+OF_OTHERS = ("uns/numbers", "uns/nested/texts", "varm/loadings", "obs/kind/categories", "X")
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -134,7 +134,7 @@ def test_absurd_rows_in_zarr(array, version, chunk, copied):
 
 
 @pytest.mark.usefixtures("little_memory")
-@pytest.mark.parametrize(("slot", "key"), [("obsm", "X_pca"), ("layers", "twice")])
+@pytest.mark.parametrize(("slot", "key"), [("obsm", "X_scVI"), ("layers", "twice")])
 def test_absurd_rows_of_what_is_passed_on(slot, key, copied):
     path = copied("a3.zarr")
     declare(path, f"{slot}/{key}", chunk=ABSURD)

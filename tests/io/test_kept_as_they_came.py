@@ -199,14 +199,14 @@ def test_colours_go_with_columns_that_are_renamed():
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
 def test_what_raw_has_of_its_genes_is_kept(kind, tmp_path):
     adata = whole(ordered=False)
-    adata.varm["PCs"] = np.ones((40, 3))
+    adata.varm["loadings"] = np.ones((40, 3))
     adata.raw = adata.copy()
     data = adata
     if kind != "memory":
         data = tmp_path / f"in.{kind}"
         getattr(adata, f"write_{kind}")(data)
     np.testing.assert_array_equal(
-        mnn_correct(data, batch_key="sample", k=3)[0].raw.varm["PCs"], np.ones((40, 3))
+        mnn_correct(data, batch_key="sample", k=3)[0].raw.varm["loadings"], np.ones((40, 3))
     )
 
 
@@ -251,12 +251,12 @@ def test_batches_named_in_half_precision():
 def test_the_writer_keeps_what_raw_has(tmp_path):
     adata = batches()[0]
     adata.raw = ad.AnnData(adata.X.astype(np.longdouble), obs=adata.obs[[]], var=adata.var)
-    adata.raw.varm["PCs"] = np.ones((40, 3))
+    adata.raw.varm["loadings"] = np.ones((40, 3))
     with pytest.warns(UserWarning, match="The result converts raw to float64"):
         write_zarr(adata, tmp_path / "out.zarr")
     back = ad.read_zarr(tmp_path / "out.zarr").raw
     np.testing.assert_array_equal(back.X, adata.X)
-    np.testing.assert_array_equal(back.varm["PCs"], np.ones((40, 3)))
+    np.testing.assert_array_equal(back.varm["loadings"], np.ones((40, 3)))
 
 
 def test_tables_of_which_one_cannot_be_stored_are_said_to_be_left_out_only():

@@ -234,7 +234,7 @@ def test_elements_that_this_anndata_does_not_know_are_left_out(suffix, tmp_path)
             else h5py.File(path, "a")
         )
         future = {"encoding-type": "future", "encoding-version": "9.9"}
-        for at in ("obs/depth", "obsm/X_pca"):
+        for at in ("obs/depth", "obsm/X_scVI"):
             group[at].attrs.update(future)
         group["uns/nested"].create_group("unknown").attrs.update(future)
         zarr.consolidate_metadata(group.store) if suffix == ".zarr" else group.close()

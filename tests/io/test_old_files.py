@@ -79,7 +79,7 @@ def old(folder, X, version, layout="csr", name="a"):
         put_table(file, "obs", table(X.shape[0], name), version)
         put_table(file, "var", table(X.shape[1], "g"), version)
         put_matrix(file, "layers/twice", matrix * 2, version)
-        file["obsm/X_pca"] = np.arange(2.0 * X.shape[0]).reshape(-1, 2)
+        file["obsm/X_scVI"] = np.arange(2.0 * X.shape[0]).reshape(-1, 2)
         file["varm/PCs"] = np.arange(2.0 * X.shape[1]).reshape(-1, 2)
         near = sparse.identity(X.shape[0], format="csr")
         put_matrix(
@@ -114,7 +114,12 @@ def check(found, wanted):
     pd.testing.assert_frame_equal(found.raw.var, wanted.raw.var)
     np.testing.assert_array_equal(dense(found.X), dense(wanted.X))
     np.testing.assert_array_equal(dense(found.raw.X), dense(wanted.raw.X))
-    for slot, key in (("layers", "twice"), ("obsm", "X_pca"), ("varm", "PCs"), ("obsp", "connectivities")):
+    for slot, key in (
+        ("layers", "twice"),
+        ("obsm", "X_scVI"),
+        ("varm", "loadings"),
+        ("obsp", "connectivities"),
+    ):
         np.testing.assert_array_equal(dense(getattr(found, slot)[key]), dense(getattr(wanted, slot)[key]))
     assert set(found.uns) == set(wanted.uns)
     assert list(found.uns["kind_colors"]) == ["#111111", "#222222"]

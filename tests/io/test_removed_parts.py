@@ -109,7 +109,7 @@ def test_elements_may_be_called_as_bookkeeping_is(place):
     for name in NAMES:
         adata.obs[name] = adata.obs["depth"]
         adata.layers[name] = adata.layers["twice"]
-        adata.obsm[name] = adata.obsm["X_pca"]
+        adata.obsm[name] = adata.obsm["X_scVI"]
         adata.uns[name] = {name: 1}
     stop(place, adata)
     write(adata, place.url, resume=True)

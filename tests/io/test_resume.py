@@ -10,7 +10,7 @@ import pytest
 from clusters import cluster
 from distributed import Client
 from helpers import as_anndata, check_kept, make_batches
-from runs import N_CHUNKS, chunks
+from runs import N_CHUNKS, chunks, contents
 
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
@@ -93,9 +93,9 @@ def rewrite(tmp_path):
         (
             None,
             ["--no-var-adj", "--svd-dim", "2"],
-            "svd_dim was not given and is now 2; var_adj was True",
+            "--svd-dim was not given and is now 2; --var-adj was True",
         ),
-        (None, ["--sketch-size", "none"], "sketch_size was 'auto' and is now not given"),
+        (None, ["--sketch-size", "none"], "--sketch-size was 'auto' and is now not given"),
         (rewrite, [], "input b.h5ad differs from b.h5ad of that run"),
         (touch, [], "input b.h5ad differs from b.h5ad of that run"),
         ("version", [], "mnndask was 0.1.0 and is now 9"),
@@ -118,7 +118,13 @@ def test_another_run_is_not_continued(command, failing, tmp_path, monkeypatch, c
 
 def test_there_may_be_nothing_to_resume(command, tmp_path):
     assert command("--resume") == (0, [])
-    status, err = command("--resume")
+    before = contents(tmp_path / "out.zarr")
+    assert command("--resume") == (0, [])  # it is complete
+    assert contents(tmp_path / "out.zarr") == before
+    status, err = command("--resume", "--sigma", "2")
+    assert status == 2
+    assert "The complete output out.zarr belongs to another run: --sigma was 1.0 and is now 2.0." in err[0]
+    status, err = command()
     assert status == 2
     assert "The output out.zarr exists." in err[0]
     status, err = command("--resume", "--overwrite")

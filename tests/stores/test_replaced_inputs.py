@@ -202,7 +202,7 @@ def test_what_is_carried_along_is_checked_too(tmp_path, kind):
     np.testing.assert_array_equal(result.layers["twice"].compute(), 2 * np.vstack([A, B]))
     sync_files(b, new)
     np.testing.assert_array_equal(matrix_in(b), OTHER)
-    for lazy in (result.layers["twice"], result.obsm["X_pca"]):
+    for lazy in (result.layers["twice"], result.obsm["X_scVI"]):
         with pytest.raises(InputReadError, match=CHANGED):
             lazy.compute()
 

@@ -47,7 +47,7 @@ def compressed(path, name):
         h5py.Dataset(made).attrs.update(attributes)
 
 
-@pytest.mark.parametrize("part", ["X/data", "obs/depth", "layers/twice/indices", "obsm/X_pca"])
+@pytest.mark.parametrize("part", ["X/data", "obs/depth", "layers/twice/indices", "obsm/X_scVI"])
 def test_a_filter_that_is_not_installed_is_named(part, tmp_path):
     paths = [stored(tmp_path, X, "h5ad", "csr", name) for name, X in (("a", A), ("b", B))]
     compressed(paths[1], part)

@@ -1,0 +1,149 @@
+"""The commands and their options. What does the work is loaded when a command runs: help is quick."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mnndask.cli.options import options_of_correct
+from mnndask.cli.types import StoreLocation
+
+if TYPE_CHECKING:
+    from mnndask.stores.location import Location
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load libraries without collecting garbage, of which they create none: it takes a third less time."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()  # later collections skip the libraries
+    finally:
+        gc.enable()
+
+
+@click.command(short_help="Correct batches and write one AnnData zarr store.")
+@options_of_correct
+def correct(**options: Any) -> None:
+    """Correct batches and write one AnnData zarr store.
+
+    Give one file per batch, or one file whose --batch-key column names the batches. All genes are
+    corrected, whichever are used for distances. Inputs and the output may be URLs (s3://...).
+
+    \b
+    Examples:
+      mnndask correct a.h5ad b.h5ad --hvg-key highly_variable -o corrected.zarr
+      mnndask correct all.zarr --batch-key sample --mnn-order s2,s1,s3 -o corrected.zarr
+    """  # noqa: D301
+    with loading():
+        from mnndask.cli.correct import correct_files
+
+    correct_files(**options)
+
+
+@click.command(short_help="Summarise a correction.")
+@click.argument("corrected", type=StoreLocation())
+def info(corrected: Location) -> None:
+    """Print a summary of the correction recorded in CORRECTED (.zarr or .h5ad).
+
+    The matrix is not read.
+    """
+    with loading():
+        from mnndask.cli.look import print_summary
+
+    print_summary(corrected)
+
+
+@click.command(short_help="Write a report with plots and measures of a correction.")
+@click.argument("corrected", type=StoreLocation())
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="HTML file to write.",
+)
+@click.option("--label", metavar="COLUMN", help="Column of obs with cell types.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def report(corrected: Location, output: Path, label: str | None, overwrite: bool) -> None:
+    """Write a report on the correction recorded in CORRECTED (.zarr or .h5ad).
+
+    The report is one self-contained HTML file. The matrix is not read.
+    """
+    with loading():
+        from mnndask.cli.look import check_report, write_report
+
+    check_report(output, [corrected], overwrite=overwrite)
+    write_report(corrected, output, label)
+
+
+@click.command(short_help="Simulate batches, correct them and plot them.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mnndask-demo"),
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option(
+    "--n-cells", type=click.IntRange(min=60), default=1500, show_default=True, help="Total number of cells."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random seed; equal seeds give equal data.",
+)
+def demo(output: Path, n_cells: int, seed: int) -> None:
+    """Simulate three batches, correct them, and print and plot the mixing before and after."""
+    with loading():
+        from mnndask.cli.demo import run_demo
+        from mnndask.cli.terminal import say
+
+    for line in run_demo(output, n_cells=n_cells, seed=seed):
+        say(line)
+
+
+@click.command(short_help="Write simulated batches of any size.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for batch0.zarr, batch1.zarr, ...",
+)
+@click.option("--overwrite", is_flag=True, help="Replace all batches in the folder.")
+@click.option("--n-cells", type=int, default=1_000_000, show_default=True, help="Total number of cells.")
+@click.option("--n-genes", type=int, default=2000, show_default=True, help="Number of genes.")
+@click.option("--n-batches", type=int, default=4, show_default=True, help="Number of batches.")
+@click.option("--n-types", type=int, default=18, show_default=True, help="Number of cell types.")
+@click.option(
+    "--counts-per-gene",
+    type=float,
+    default=0.25,
+    show_default=True,
+    help="Mean counts per cell and gene; with fewer, types are harder to distinguish.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed; equal seeds give equal data."
+)
+@click.option("--n-jobs", type=int, help="Number of threads.  [default: all processors]")
+def simulate(output: Path, **options: Any) -> None:
+    """Write a simulated data set, one AnnData zarr store per batch, in bounded memory.
+
+    The data are log-normalised counts of related cell types, some rare, some missing from some batches,
+    with batch effects and varying sequencing depth. The true types are in obs["cell_type"].
+    """
+    with loading():
+        from mnndask.cli.simulate import simulate_files
+
+    simulate_files(output, **options)

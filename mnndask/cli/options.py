@@ -1,0 +1,215 @@
+"""Options of ``mnndask correct``, in the order in which its help lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mnndask._choices import GENES, SKETCH_METHODS, SVD_MODES
+from mnndask.cli.types import CommaList, SketchSize, StoreLocation
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FILES: tuple[Decorator, ...] = (  # inputs, output and report
+    click.argument("inputs", nargs=-1, required=True, type=StoreLocation(), metavar="INPUT..."),
+    click.option("-o", "--output", required=True, type=StoreLocation(), help="Store to write (.zarr)."),
+    click.option(
+        "--report",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Also write a report with plots and measures of the correction (.html).",
+    ),
+    click.option("--label", metavar="COLUMN", help="Column of obs with cell types, for the report."),
+    click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Continue an output that the same command left unfinished, unless names, sizes or times of "
+        "files of the inputs have changed, also behind links. Leave a complete one as it is.",
+    ),
+)
+DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
+    click.option(
+        "--batch-key",
+        default="batch",
+        show_default=True,
+        metavar="COLUMN",
+        help="Column of obs with the batch of each cell.",
+    ),
+    click.option(
+        "--batch-categories",
+        type=CommaList(),
+        help="Names of the batches, in input order.  [default: values of --batch-key, else file names]",
+    ),
+    click.option(
+        "--mnn-order",
+        type=CommaList(),
+        help="Names of the batches in merge order; the first is the reference.  [default: input order]",
+    ),
+    click.option(
+        "--hvg-key",
+        metavar="COLUMN",
+        help="Use the genes that this column of var marks in every input for distances.",
+    ),
+    click.option(
+        "--var-subset",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Use the genes named in this file, one per line, for distances.",
+    ),
+    click.option("--layer", metavar="NAME", help="Layer with the expression.  [default: X]"),
+    click.option(
+        "--restrict",
+        metavar="COLUMN",
+        help="Fit on the cells that this column of obs marks; correct all cells.",
+    ),
+    click.option(
+        "--sketch-size",
+        type=SketchSize(),
+        default="auto",
+        show_default=True,
+        help="Most cells per batch to fit on; auto: all if that takes up to about a minute, else 5,000.",
+    ),
+    click.option(
+        "--sketch-method",
+        type=click.Choice(SKETCH_METHODS),
+        default="mixed",
+        show_default=True,
+        help="Draw these cells at random, evenly over the space that cells occupy, or half in each way.",
+    ),
+)
+METHOD: tuple[Decorator, ...] = (  # parameters of the method
+    click.option(
+        "--n-components",
+        type=int,
+        help="Compute distances in this many principal components, e.g. 50.  [default: in genes]",
+    ),
+    click.option("-k", "--k", "k", type=int, default=20, show_default=True, help="Number of neighbours."),
+    click.option(
+        "--sigma",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Divisor of squared distances in smoothing.",
+    ),
+    click.option(
+        "--cos-norm-in/--no-cos-norm-in",
+        default=True,
+        show_default=True,
+        help="Divide each cell by its length for distances.",
+    ),
+    click.option(
+        "--cos-norm-out/--no-cos-norm-out",
+        default=True,
+        show_default=True,
+        help="Divide each cell by its length in the result.",
+    ),
+    click.option(
+        "--var-adj/--no-var-adj",
+        default=True,
+        show_default=True,
+        help="Lengthen corrections so that cells keep their rank.",
+    ),
+    click.option(
+        "--svd-dim",
+        type=int,
+        help="Biological dimensions along which cells are not corrected.  [default: none]",
+    ),
+    click.option(
+        "--svd-mode",
+        type=click.Choice(SVD_MODES),
+        default="rsvd",
+        show_default=True,
+        help="Solver for these.",
+    ),
+    click.option(
+        "--compute-angle",
+        is_flag=True,
+        help="Write the angle between corrections and the reference's biology to obs['mnn_angle'].",
+    ),
+    click.option("--ncv", type=int, help="Lanczos vectors (irlb)."),
+    click.option("--tol", type=float, help="Accuracy of singular values (irlb)."),
+    click.option("--maxiter", type=int, help="Largest number of restarts (irlb)."),
+    click.option(
+        "--random-state",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of the sketch and of the iterative solvers.",
+    ),
+)
+RESULT: tuple[Decorator, ...] = (  # what is written
+    click.option(
+        "--genes",
+        type=click.Choice(GENES),
+        default="all",
+        show_default=True,
+        help="Write all genes, or only those used for distances.",
+    ),
+    click.option(
+        "--layer-added",
+        metavar="NAME",
+        help="Write corrected values to this layer, and X as it is in the inputs.  [default: to X]",
+    ),
+    click.option(
+        "--keep-derived",
+        is_flag=True,
+        help="Keep PCA, UMAP, graphs of neighbours and the like of the uncorrected values.",
+    ),
+    click.option("--save-raw", is_flag=True, help="Keep the uncorrected values in raw."),
+    click.option(
+        "--index-unique",
+        default="-",
+        show_default=True,
+        metavar="TEXT",
+        help="Text between the names of a cell and its batch; empty leaves cell names unchanged.",
+    ),
+    click.option(
+        "--diagnostics/--no-diagnostics",
+        default=True,
+        show_default=True,
+        help="Measure the correction, for info and report.",
+    ),
+)
+RUN: tuple[Decorator, ...] = (  # memory, threads and clusters
+    click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Memory for the work, e.g. 2GB, besides that of loading mnndask.  [default: all free memory]",
+    ),
+    click.option(
+        "--scratch",
+        type=StoreLocation(),
+        help="Folder or URL for data that does not fit in memory.  [default: the system's folder]",
+    ),
+    click.option("--n-jobs", type=int, help="Number of threads.  [default: all processors]"),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Run on the dask cluster at this address, e.g. tcp://host:8786, instead of local threads.",
+    ),
+    click.option(
+        "--scheduler-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="The same, with the file that the scheduler wrote: dask scheduler --scheduler-file FILE.",
+    ),
+    click.option(
+        "--worker-timeout",
+        metavar="TIME",
+        help="Stop if that cluster has no workers for so long, e.g. 30min.  [default: wait for them]",
+    ),
+    click.option(
+        "-q", "--quiet", is_flag=True, help="Print only errors and warnings, no progress and no summary."
+    ),
+)
+
+
+def options_of_correct(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all options to the command."""
+    for option in reversed((*FILES, *DATA, *METHOD, *RESULT, *RUN)):
+        function = option(function)
+    return function
