@@ -39,7 +39,7 @@ def sides(cells):
 CHANGES = {
     "unchanged": lambda adata: adata,
     "permuted": lambda adata: adata[np.random.default_rng(0).permutation(adata.n_obs)],
-    "sorted": lambda adata: adata[adata.obs.sort_values(["side", "sample"]).index],
+    "sorted": lambda adata: adata[adata.obs.sort_values(["side", "mnn_sample"]).index],
     "filtered": lambda adata: adata[adata.obs["side"] == "near"],
     "every third": lambda adata: adata[::3],
     "one batch": lambda adata: adata[adata.obs["batch"] == "1"],
