@@ -19,6 +19,27 @@ from mnndask._text import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = [
+    "ClusterError",
+    "GenesError",
+    "InputError",
+    "InputKeyError",
+    "InputNotFoundError",
+    "InputReadError",
+    "InputTypeError",
+    "MNNError",
+    "NonFiniteError",
+    "OutputError",
+    "OutputExistsError",
+    "RemoteError",
+    "ResultTooLargeError",
+    "ScratchError",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 class MNNError(Exception):
     """Base class of all errors that mnndask raises for users."""

@@ -4,13 +4,64 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack, overload
 
 import pandas as pd
 
+from mnndask._choices import Genes, SketchMethod, SvdMode
 from mnndask.api.corrector import MNNCorrector
 
+if TYPE_CHECKING:
+    import dask.array as da
+    import numpy as np
+    import xarray as xr
+    import zarr
+    from anndata import AnnData
+    from scipy import sparse
 
+    from mnndask.api.options import Options
+
+    InMemory: TypeAlias = np.ndarray | sparse.spmatrix | sparse.sparray
+    OfAnnData: TypeAlias = AnnData | str | os.PathLike[str]
+
+Result = TypeVar("Result")
+Corrected: TypeAlias = tuple[Result, list[pd.DataFrame], list[Any] | None]
+
+
+@overload
+def mnn_correct(
+    *datas: OfAnnData, do_concatenate: Literal[True] = ..., **options: Unpack[Options]
+) -> Corrected[AnnData]: ...
+@overload
+def mnn_correct(
+    *datas: OfAnnData, do_concatenate: Literal[False], **options: Unpack[Options]
+) -> Corrected[list[AnnData]]: ...
+@overload
+def mnn_correct(
+    *datas: InMemory, do_concatenate: Literal[True] = ..., **options: Unpack[Options]
+) -> Corrected[np.ndarray]: ...
+@overload
+def mnn_correct(
+    *datas: InMemory, do_concatenate: Literal[False], **options: Unpack[Options]
+) -> Corrected[list[np.ndarray]]: ...
+@overload
+def mnn_correct(
+    *datas: da.Array | zarr.Array[Any], do_concatenate: Literal[True] = ..., **options: Unpack[Options]
+) -> Corrected[da.Array]: ...
+@overload
+def mnn_correct(
+    *datas: da.Array | zarr.Array[Any], do_concatenate: Literal[False], **options: Unpack[Options]
+) -> Corrected[list[da.Array]]: ...
+@overload
+def mnn_correct(
+    *datas: xr.DataArray, do_concatenate: Literal[True] = ..., **options: Unpack[Options]
+) -> Corrected[xr.DataArray]: ...
+@overload
+def mnn_correct(
+    *datas: xr.DataArray, do_concatenate: Literal[False], **options: Unpack[Options]
+) -> Corrected[list[xr.DataArray]]: ...
+@overload
+def mnn_correct(*datas: Any, do_concatenate: bool, **options: Unpack[Options]) -> Corrected[Any]: ...
 def mnn_correct(  # noqa: PLR0913
     *datas: Any,
     var_index: Sequence[Hashable] | None = None,
@@ -26,17 +77,17 @@ def mnn_correct(  # noqa: PLR0913
     var_adj: bool = True,
     compute_angle: bool = False,
     mnn_order: Sequence[int | str] | None = None,
-    svd_mode: str = "rsvd",
+    svd_mode: SvdMode = "rsvd",
     do_concatenate: bool = True,
     save_raw: bool = False,
     keep_derived: bool = False,
     layer_added: str | None = None,
-    genes: str = "all",
+    genes: Genes = "all",
     n_jobs: int | None = None,
     layer: str | None = None,
     restrict: Sequence[Any] | None = None,
-    sketch_size: int | str | None = "auto",
-    sketch_method: str = "mixed",
+    sketch_size: int | Literal["auto"] | None = "auto",
+    sketch_method: SketchMethod = "mixed",
     n_components: int | None = None,
     random_state: int = 0,
     memory_limit: int | str | None = None,
@@ -45,7 +96,7 @@ def mnn_correct(  # noqa: PLR0913
     show_progress: bool | None = None,
     diagnostics: bool = True,
     **kwargs: Any,
-) -> tuple[Any, list[pd.DataFrame], list[Any] | None]:
+) -> Corrected[Any]:
     """Remove batch effects by matching mutual nearest neighbours.
 
     Finds pairs of cells, one in each batch, that are among each other's nearest neighbours. Takes the
@@ -87,7 +138,9 @@ def mnn_correct(  # noqa: PLR0913
     cos_norm_in
         Whether to divide each cell by its length before computing distances.
     cos_norm_out
-        Whether to divide each cell by its length (over the genes used for distances) in the result.
+        Whether to divide each cell by its length (over the genes used for distances) in the result. Corrected
+        values are then not on the log scale of the input, and of use for distances between cells only. False
+        gives corrected values on the scale of the input.
     svd_dim
         Number of dimensions of biological variation along which cells are not corrected. They are computed
         for the reference and for the new batch. Default: none.
@@ -173,9 +226,11 @@ def mnn_correct(  # noqa: PLR0913
     -------
     corrected
         The kind of object that came in: AnnData, array, or DataArray; in memory or lazy. Corrected values are
-        dense. The reference batch equals its (normalised) input. AnnData results have ``uns["mnn"]``, and
-        only annotations that both file formats can store. A warning before the fit names what is renamed,
-        converted or left out for that.
+        dense. The reference batch equals its (normalised) input. They are for PCA, neighbours, embeddings and
+        clusters, not for differential expression, dot plots or anything that needs counts: use the
+        uncorrected values there. AnnData results have ``uns["mnn"]``, ``obs["mnn_sample"]`` (by which plots
+        and reports find the cells that were measured), and only annotations that both file formats can
+        store. A warning before the fit names what is renamed, converted or left out for that.
     mnns
         One table of pairs per batch in input order, with columns ``"new cell"`` (row of the batch),
         ``"ref cell"`` (row of the accumulated reference: the batches before it in merge order, stacked) and

@@ -5,27 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from mnndask._choices import Genes, SketchMethod, SvdMode
 from mnndask.api.call import Call
 from mnndask.api.estimator_repr import EstimatorWithRepr
+from mnndask.api.fitted_inputs import (
+    check_fitted_genes,
+    columns_of_result,
+    fitted_batches,
+    names_of_result,
+    of_result,
+)
 from mnndask.api.fitting import fit_inputs
 from mnndask.api.pair_tables import no_pairs
 from mnndask.api.progress_bars import showing
 from mnndask.core.model import CorrectionModel
 from mnndask.engine.apply import check_result_fits, correct_inputs
-from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, naming_genes, warn
-from mnndask.io.genes import resolve_subset
+from mnndask.errors import naming_genes, warn
+from mnndask.io.genes import warn_of_unused_selection
 from mnndask.io.inputs import read_inputs
 from mnndask.io.matrix_results import pack_matrices
 from mnndask.io.opened_inputs import Inputs
 from mnndask.io.results import check_annotations, pack_anndata
 
 
-class MNNCorrector(EstimatorWithRepr):
+class MNNCorrector(  # type: ignore[call-arg]  # scikit-learn has no types
+    TransformerMixin, EstimatorWithRepr, auto_wrap_output_keys=None
+):
     """Correct batches by mutual nearest neighbours.
 
     Parameters
@@ -88,17 +101,17 @@ show_progress, diagnostics
         var_adj: bool = True,
         compute_angle: bool = False,
         mnn_order: Sequence[int | str] | None = None,
-        svd_mode: str = "rsvd",
+        svd_mode: SvdMode = "rsvd",
         do_concatenate: bool = True,
         save_raw: bool = False,
         keep_derived: bool = False,
         layer_added: str | None = None,
-        genes: str = "all",
+        genes: Genes = "all",
         n_jobs: int | None = None,
         layer: str | None = None,
         restrict: Sequence[Any] | None = None,
-        sketch_size: int | str | None = "auto",
-        sketch_method: str = "mixed",
+        sketch_size: int | Literal["auto"] | None = "auto",
+        sketch_method: SketchMethod = "mixed",
         n_components: int | None = None,
         random_state: int = 0,
         memory_limit: int | str | None = None,
@@ -147,7 +160,7 @@ show_progress, diagnostics
         check_is_fitted(self, "mnns_")
         return self._fitted.uns
 
-    def fit(self, datas: Sequence[Any], y: None = None) -> MNNCorrector:
+    def fit(self, datas: Any, y: None = None) -> MNNCorrector:
         """Find pairs and correction vectors.
 
         From lazy data, reads the cells used for fitting, and all that drawing a sketch needs.
@@ -155,18 +168,18 @@ show_progress, diagnostics
         Parameters
         ----------
         datas
-            Batches, or one AnnData whose ``obs[batch_key]`` distinguishes them.
+            A list of batches, or one AnnData whose ``obs[batch_key]`` distinguishes them.
         y
             Ignored; scikit-learn's convention.
         """
         call = Call.of(self.get_params())
         with showing(self.show_progress):
-            inputs = self._read(datas, call)
-            self._fit(self._selected(inputs, call).without_tables(), call)
-            self._set_features(inputs)
+            inputs = self._read_to_fit(datas, call)
+            self._fit(of_result(inputs, call).without_tables(), call)
+            self._set_features(inputs, call)
         return self
 
-    def transform(self, datas: Sequence[Any], batches: Sequence[Hashable] | None = None) -> Any:
+    def transform(self, datas: Any, batches: Sequence[Hashable] | None = None) -> Any:
         """Correct cells of fitted batches. The cells count as outside the sketch.
 
         Parameters
@@ -190,22 +203,30 @@ show_progress, diagnostics
         check_is_fitted(self, "model_")
         call = Call.of(self.get_params())
         inputs = self._read(datas, call, batches, fitting=False)
-        self._check_genes(inputs)
-        inputs = self._selected(inputs, call)
-        fitted = self._fitted_batches(inputs)
+        check_fitted_genes(inputs, self.n_features_in_, getattr(self, "feature_names_in_", None))
+        inputs = of_result(inputs, call)
+        fitted = fitted_batches(inputs, self.batches_)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
         inputs = self._with_checked_annotations(inputs, call)
         with showing(self.show_progress):
             return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=False), call, in_fit=False)
 
-    def fit_transform(self, datas: Sequence[Any], y: None = None) -> Any:
+    def fit_transform(self, datas: Any, y: None = None) -> Any:
         """Fit the correction and apply it to the same cells.
 
-        Returns the corrected data as :func:`mnndask.mnn_correct` does.
+        Parameters
+        ----------
+        datas, y
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        corrected
+            The corrected data, as :func:`mnndask.mnn_correct` returns it.
         """
         call = Call.of(self.get_params())
-        given = self._read(datas, call)
-        inputs = self._selected(given, call)
+        given = self._read_to_fit(datas, call)
+        inputs = of_result(given, call)
         if not inputs.lazy:
             check_result_fits(inputs)
         if len(inputs.categories) < 2:
@@ -214,19 +235,38 @@ show_progress, diagnostics
         fitted = list(range(len(inputs.categories)))
         with showing(self.show_progress):
             self._fit(inputs, call)
-            self._set_features(given)
+            self._set_features(given, call)
             return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=True), call, in_fit=True)
+
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
+        """Return the names of the genes of results.
+
+        Parameters
+        ----------
+        input_features
+            Names of all genes of the input, if the fitted data had none. Default: ``x0``, ``x1``, ...
+
+        Raises
+        ------
+        GenesError
+            If these are not the fitted genes, or are of another number.
+        sklearn.exceptions.NotFittedError
+            If called before :meth:`fit`.
+        """
+        check_is_fitted(self, "model_")
+        known = getattr(self, "feature_names_in_", None)
+        return names_of_result(known, self.n_features_in_, input_features, self._columns)
 
     def _read(
         self,
-        datas: Sequence[Any],
+        datas: Any,
         call: Call,
         batches: Sequence[Hashable] | None = None,
         *,
         fitting: bool = True,
     ) -> Inputs:
         return read_inputs(
-            datas,
+            [datas] if isinstance(datas, AnnData) else datas,
             options=call.reading if fitting else replace(call.reading, batch_categories=None),
             batches=batches,
             budget=call.run.budget,
@@ -234,18 +274,10 @@ show_progress, diagnostics
             storage_options=call.run.storage_options,
         )
 
-    def _selected(self, inputs: Inputs, call: Call) -> Inputs:
-        """Return the inputs with the genes of the result."""
-        if call.packing.layer_added is not None and inputs.kind != "anndata":
-            what = f"layer_added={call.packing.layer_added!r} was given, but {inputs.labels[0]} is a matrix."
-            raise InputTypeError(what, "Leave layer_added out, or pass AnnData.")
-        if call.reading.genes == "all":
-            return inputs
-        if call.parameters.var_subset is None:
-            what = "genes='subset' was given, but no var_subset."
-            raise InputError(what, "Name the genes: var_subset=[...], or leave genes out to correct all.")
-        columns = resolve_subset(inputs.genes, call.parameters.var_subset)
-        return inputs if columns is None else inputs.of_genes(columns)
+    def _read_to_fit(self, datas: Any, call: Call) -> Inputs:
+        inputs = self._read(datas, call)
+        warn_of_unused_selection(inputs.sources, call.parameters.var_subset)
+        return inputs
 
     def _with_checked_annotations(self, inputs: Inputs, call: Call) -> Inputs:
         """Warn of annotations that results cannot keep, and release those that can be read again."""
@@ -253,7 +285,7 @@ show_progress, diagnostics
             check_annotations(inputs, call.packing)
         return inputs.without_tables()
 
-    def _unchanged(self, inputs: Inputs, datas: Sequence[Any]) -> Any:
+    def _unchanged(self, inputs: Inputs, datas: Any) -> Any:
         warn(
             "Only one batch was given, so nothing is corrected and the data is returned unchanged.",
             "Pass two or more batches, or one AnnData whose obs[batch_key] has several values.",
@@ -271,8 +303,8 @@ show_progress, diagnostics
         self.sketch_ = fitted.fitted_rows
         self.batches_, self.batch_categories_ = inputs.names, inputs.categories
 
-    def _set_features(self, inputs: Inputs) -> None:
-        self.n_features_in_ = inputs.n_genes
+    def _set_features(self, inputs: Inputs, call: Call) -> None:
+        self.n_features_in_, self._columns = inputs.n_genes, columns_of_result(inputs, call)
         if inputs.genes is not None:
             self.feature_names_in_ = np.asarray(inputs.genes)
         elif hasattr(self, "feature_names_in_"):
@@ -295,27 +327,3 @@ show_progress, diagnostics
             return pack_matrices(corrected, frames, concatenate=call.packing.do_concatenate)
         sampled = self._fitted.sampled_rows if in_fit else None
         return pack_anndata(inputs, corrected, self.uns_, call.packing, sampled)
-
-    def _check_genes(self, inputs: Inputs) -> None:
-        label = inputs.sources[0].label
-        if inputs.n_genes != self.n_features_in_:
-            what = f"{label} has {inputs.n_genes} genes, but the fit had {self.n_features_in_}."
-            raise GenesError(what, "Give the genes of the fit, in the same order.")
-        known = getattr(self, "feature_names_in_", None)
-        if known is not None and inputs.genes is not None and list(known) != list(inputs.genes):
-            what = f"{label} has other genes than the fit, or in another order."
-            raise GenesError(
-                what, "Give the genes of the fit, in the same order: batch[:, corrector.feature_names_in_]."
-            )
-
-    def _fitted_batches(self, inputs: Inputs) -> list[int]:
-        """Index of the fitted batch of each input batch: by name if it has one, else by position."""
-        if not inputs.named and len(inputs.sources) != len(self.batches_):
-            what = f"{len(inputs.sources)} batch(es) were given, but {len(self.batches_)} were fitted."
-            raise InputError(what, f"Name the batches: batches=[...], from {', '.join(self.batches_)}.")
-        names = inputs.names if inputs.named else self.batches_
-        unknown = [name for name in names if name not in self.batches_]
-        if unknown:
-            what = f"Batch {unknown[0]!r} was not fitted."
-            raise InputKeyError(what, f"Fitted batches: {', '.join(self.batches_)}.")
-        return [self.batches_.index(name) for name in names]

@@ -12,6 +12,7 @@ from mnndask.cli.commands import correct
 QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)"  # users' names, which stay as they are
 VALUE = r"=(?:\.\.\.|\[[^\]]*\]|'[^']*'|[\w.+-]*[\w+-])"
 OR_NONE = re.compile(r",? or None(?: or -1)?\b(?: (?:for|to) [^.]*)?")
+PHRASES = {"var_subset=adata.var_names[adata.var['highly_variable']]": "--hvg-key highly_variable"}
 PYTHON_ONLY = {"inputs", "output"}
 
 
@@ -21,6 +22,8 @@ def in_words_of_command(message: str) -> str:
     A parameter is a name with an underscore, or one that a value or "is" follows. Quoted text, such as a
     column's name, stays as it is.
     """
+    for python, command in PHRASES.items():
+        message = message.replace(python, command)
     out = _pattern().sub(lambda found: found[0] if found["name"] is None else _option(found), message)
     return OR_NONE.sub(", or leave the option out", out)
 

@@ -24,6 +24,7 @@ from mnndask.core.svd import SolverError
 from mnndask.core.workspace import Workspace, WorkspaceInMemory
 from mnndask.engine.apply import angles_of_inputs
 from mnndask.engine.batches import Batches
+from mnndask.engine.expression_checks import warn_of_values
 from mnndask.engine.fit_plan import Plan
 from mnndask.engine.read_cells import read_sketches
 from mnndask.engine.run_options import RunOptions
@@ -95,6 +96,7 @@ def fit_batches(
     max_reference = REFERENCE_CELLS if chosen.bounded else None
     with _scratch(plan, run) as store, _solver_errors_named(parameters):
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)
+        warn_of_values(raw, batches.names, spaces)
         work = _workspace(spaces, plan, store, run)
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
             cells = normalise(raw, batches.names, spaces, parameters.solver, work)

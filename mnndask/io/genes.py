@@ -10,7 +10,7 @@ import xarray as xr
 from anndata import AnnData
 
 from mnndask._typing import Rows
-from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
+from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, warn
 from mnndask.io.opened_inputs import Input
 
 
@@ -79,6 +79,21 @@ def flat_names(given: Sequence[Hashable], label: str, remedy: str) -> pd.Index:
         what = f"{label} is nested, not a flat list of names."
         raise InputTypeError(what, remedy)
     return pd.Index(names)
+
+
+def warn_of_unused_selection(sources: Sequence[Input], var_subset: Sequence[Hashable] | None) -> None:
+    """Warn if distances use all genes although the inputs mark highly variable ones."""
+    frames = [source.frame for source in sources if isinstance(source.frame, AnnData)]
+    marked = [frame.var["highly_variable"] for frame in frames if "highly_variable" in frame.var]
+    if var_subset is not None or not marked or any(column.dtype.kind != "b" for column in marked):
+        return
+    n_genes = len(marked[0])
+    n_marked = int(np.logical_and.reduce([np.asarray(column, bool) for column in marked]).sum())
+    if 0 < n_marked < n_genes:
+        warn(
+            f"Distances use all {n_genes:,} genes, although var['highly_variable'] marks {n_marked:,}.",
+            "Use these, which is usual: var_subset=adata.var_names[adata.var['highly_variable']].",
+        )
 
 
 def resolve_subset(genes: pd.Index | None, var_subset: Sequence[Hashable] | None) -> Rows | None:

@@ -46,9 +46,7 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
         for slot in ("obs", "var"):
             _check_names(getattr(frame, f"{slot}_names"), slot, label)
         if packing.layer_added in layer_names(frame):
-            what = (
-                f"{label} has a layer {packing.layer_added!r}, which layer_added names for corrected values."
-            )
+            what = f"{label} already has a layer {packing.layer_added!r}, which layer_added names."
             raise InputError(what, "Give another name, or remove the layer.")
     changes = Changes()
     with quiet_anndata():

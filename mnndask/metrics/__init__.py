@@ -27,3 +27,7 @@ __all__ = [
     "same_batch_fraction",
     "summarize",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,3 +9,7 @@ from mnndask.pl.embeddings import embedding, pairs
 from mnndask.pl.measures import merge_overview, mixing
 
 __all__ = ["correction_length", "embedding", "merge_overview", "mixing", "pairs", "variance_factor"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

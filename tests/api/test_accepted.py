@@ -12,6 +12,8 @@ from snapshots import snapshot
 
 from mnndask import mnn_correct
 
+pytestmark = pytest.mark.filterwarnings("ignore:The values of")  # which are unusual here
+
 COUNTS = [np.round(10 * X) for X in (A, B)]  # whole numbers below 127
 
 

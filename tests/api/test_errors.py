@@ -7,10 +7,11 @@ import re
 import traceback
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from bad_files import FILES
 from bad_inputs import CASES, A, B, lazy
-from helpers import as_anndata, values
+from helpers import one_anndata, values
 from scipy import sparse
 from snapshots import snapshot
 
@@ -94,9 +95,16 @@ def test_estimator_refuses_unknown_batches_and_genes():
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "datas", [A, as_anndata(A), "a.zarr", sparse.csr_matrix(A)], ids=lambda d: type(d).__name__
-)
+@pytest.mark.parametrize("datas", [A, "a.zarr", sparse.csr_matrix(A)], ids=lambda d: type(d).__name__)
 def test_estimator_takes_a_list(datas):
     with pytest.raises(InputTypeError, match=r"(?s)\n.*\[.*\]"):
         MNNCorrector(k=3).fit(datas)
+
+
+def test_estimator_takes_one_anndata_that_contains_all_batches():
+    adata, _ = one_anndata(["x", "y", "z"])
+    corrector = MNNCorrector(k=5, batch_key="sample")
+    alone = corrector.fit_transform(adata)
+    np.testing.assert_array_equal(alone.X, corrector.fit([adata]).transform(adata).X)
+    np.testing.assert_array_equal(alone.X, corrector.fit(adata).transform([adata]).X)
+    assert not hasattr(corrector, "set_output")  # results are never wrapped

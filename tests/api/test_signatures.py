@@ -6,7 +6,9 @@ from dataclasses import MISSING, fields
 import pytest
 
 from mnndask import MNNCorrector, mnn_correct
+from mnndask.api.options import Options
 from mnndask.core.parameters import Parameters
+from mnndask.core.svd import LANCZOS_OPTIONS
 from mnndask.engine.run_options import RunOptions
 from mnndask.io.opened_inputs import InputOptions
 from mnndask.io.packing import Packing
@@ -47,3 +49,12 @@ def test_every_parameter_is_a_field_of_one_typed_value():
     names = [field.name for value in VALUES for field in fields(value)]
     assert set(names) == set(parameters_of(MNNCorrector.__init__, "self"))
     assert {name for name in names if names.count(name) > 1} == SHARED
+
+
+def test_type_checkers_know_every_option():
+    known = set(parameters_of(mnn_correct, "datas", "kwargs", "do_concatenate"))
+    assert set(Options.__annotations__) == known | set(LANCZOS_OPTIONS)
+    shown = inspect.signature(mnn_correct).parameters
+    for name, type_ in Options.__annotations__.items():
+        if name in shown:
+            assert str(shown[name].annotation) == type_.__forward_arg__

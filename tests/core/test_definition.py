@@ -13,6 +13,7 @@ from mnndask import mnn_correct
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:k=:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The values of:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*express none of the genes:UserWarning"),
 ]
 SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -11,6 +11,8 @@ from scipy import sparse
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore:The values of")  # which are unusual here
+
 A, B = make_batches((30, 26), seed=3)
 RAW = {"cos_norm_in": False, "cos_norm_out": False}
 SOME = [np.arange(20), np.arange(20)]  # cells to fit on, for `restrict`
