@@ -11,6 +11,7 @@ from mnndask.cli.commands import correct
 
 QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)"  # users' names, which stay as they are
 VALUE = r"=(?:\.\.\.|\[[^\]]*\]|'[^']*'|[\w.+-]*[\w+-])"
+NONE = re.compile(rf"{QUOTED}|\bNone\b")
 OR_NONE = re.compile(r",? or None(?: or -1)?\b(?: (?:for|to) [^.]*)?")
 PHRASES = {"var_subset=adata.var_names[adata.var['highly_variable']]": "--hvg-key highly_variable"}
 PYTHON_ONLY = {"inputs", "output"}
@@ -25,7 +26,8 @@ def in_words_of_command(message: str) -> str:
     for python, command in PHRASES.items():
         message = message.replace(python, command)
     out = _pattern().sub(lambda found: found[0] if found["name"] is None else _option(found), message)
-    return OR_NONE.sub(", or leave the option out", out)
+    out = OR_NONE.sub(", or leave the option out", out)
+    return NONE.sub(lambda found: "none" if found[0] == "None" else found[0], out)
 
 
 @cache
@@ -42,7 +44,7 @@ def _options() -> dict[str, click.Option]:
 def _pattern() -> re.Pattern[str]:
     long = "|".join(name for name in _options() if "_" in name)
     short = "|".join(name for name in _options() if "_" not in name)
-    names = rf"(?P<name>(?:{long})|(?:{short})(?=\.?{VALUE}| is [^a-z]))"
+    names = rf"(?P<name>(?:{long})|(?:{short})(?=\.?{VALUE}| is [^a-z])|(?<=leave )(?:{short})(?= out))"
     return re.compile(rf"{QUOTED}|(?<![\w.'-]){names}(?![\w'])(?P<value>{VALUE})?")
 
 
