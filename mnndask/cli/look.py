@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mnndask.cli.terminal import say
+from mnndask.cli.words import in_words_of_command
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import OutputError, OutputExistsError
@@ -41,7 +42,8 @@ def _lines_of_values(record: Record) -> list[str]:
     about = record.meaning or {}
     return [
         f"corrected values in {about.get('where')}: {about.get('scale')}",
-        f"use them for {about.get('for')}; not for {about.get('not_for')}",
+        f"they are for {about.get('for')}",
+        f"not for {in_words_of_command(about.get('not_for', ''))}",
     ]
 
 

@@ -157,15 +157,15 @@ def meaning_of_values(parameters: Mapping[str, Any]) -> dict[str, str]:
             "cosine-normalised: each cell was divided by its length over the genes used for distances, then "
             "shifted by the correction; not the log scale of the input"
         )
-    not_for = "differential expression, dot plots or marker tests, and anything that needs counts"
-    other = "Use the uncorrected values for these"
+    not_for = "differential expression, dot plots, marker tests or anything that needs counts"
+    other = "use the uncorrected values for these"
     if normalised:
-        other += "; cos_norm_out=False gives corrected values on the scale of the input"
+        other += ", or cos_norm_out=False for corrected values on the scale of the input"
     return {
         "where": "X" if layer is None else f"layers[{layer!r}]",
         "scale": scale,
         "for": "distances between cells: PCA, neighbours, embeddings, clusters, trajectories",
-        "not_for": f"{not_for}. {other}",
+        "not_for": f"{not_for}: {other}",
     }
 
 
