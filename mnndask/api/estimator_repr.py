@@ -6,9 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from mnndask._library_state import exclusive
+from mnndask._text import printable
 from mnndask.api.fitting import Fitted
 from mnndask.diagnostics.html import merge_table
 
@@ -38,6 +40,8 @@ class EstimatorWithRepr(BaseEstimator):
         options = getattr(self, "storage_options", None)
         if options:
             out.set_params(storage_options=dict.fromkeys(options, "..."))
+        if hasattr(self, "feature_names_in_"):  # which scikit-learn lists
+            out.feature_names_in_ = np.array(list(map(printable, self.feature_names_in_)), dtype=object)
         return out
 
 

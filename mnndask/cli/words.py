@@ -51,7 +51,7 @@ def _pattern() -> re.Pattern[str]:
 def _option(found: re.Match[str]) -> str:
     """Return an option as it is typed, with its value."""
     option, value = _options()[found["name"]], (found["value"] or "")[1:]
-    flag = max(option.opts, key=len)
+    flag = option.opts[0]
     if option.is_flag or option.secondary_opts:
         return option.secondary_opts[0] if value == "False" and option.secondary_opts else flag
     if value.startswith("["):

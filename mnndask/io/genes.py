@@ -85,7 +85,9 @@ def warn_of_unused_selection(sources: Sequence[Input], var_subset: Sequence[Hash
     """Warn if distances use all genes although the inputs mark highly variable ones."""
     frames = [source.frame for source in sources if isinstance(source.frame, AnnData)]
     marked = [frame.var["highly_variable"] for frame in frames if "highly_variable" in frame.var]
-    if var_subset is not None or not marked or any(column.dtype.kind != "b" for column in marked):
+    if var_subset is not None or not marked or len(marked) < len(frames):
+        return
+    if any(column.dtype.kind != "b" for column in marked):
         return
     n_genes = len(marked[0])
     n_marked = int(np.logical_and.reduce([np.asarray(column, bool) for column in marked]).sum())

@@ -18,7 +18,7 @@ from terminals import BATCHES, STAGES, Terminal, check_stages, seen
 from mnndask.cli.main import main
 from mnndask.io import anndata_writer
 
-OF_COMMAND = ["reading cells", *STAGES[:3], "writing"]
+OF_COMMAND = ["reading cells", *STAGES[:3], "measuring", "writing"]
 CONTROLS = re.compile(r"[\r\x08\x1b]")
 WAITING = """
 import signal, sys, time
@@ -122,7 +122,7 @@ def test_quiet_command_in_a_terminal_says_warnings_and_errors_only(here):
     status, out, err = here("--quiet", "-k", "65", err=Terminal())
     assert (status, out) == (0, "")
     assert len(seen(err)) == 1
-    assert seen(err)[0].startswith("mnndask: warning: k=65 is more than the 60 cells")
+    assert seen(err)[0].startswith("mnndask: warning: -k 65 is more than the 60 cells")
     status, out, err = here("--quiet", err=Terminal())
     assert (status, out) == (2, "")
     assert [line.split(".zarr")[0] for line in seen(err)] == ["mnndask: The output out"]

@@ -181,6 +181,7 @@ def test_lengths_are_those_of_the_cosine_normalisation():
     np.testing.assert_allclose(csr_lengths(as_csr(X, slice(None))), cosine_lengths(X), rtol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:The values of")
 @pytest.mark.parametrize("dtype", [np.float16, ">f4", np.longdouble, np.int16, bool])
 def test_values_of_any_type_have_coordinates(dtype):
     """As NumPy holds them: neither SciPy nor a compiled loop takes half precision or swapped bytes."""

@@ -241,7 +241,7 @@ def test_the_command_takes_a_sketch(files, tmp_path, capsys):
     ("option", "value", "message"),
     [
         ("--sketch-size", "some", "'some' is not a number of cells, auto or none"),
-        ("--sketch-size", "0", "sketch_size is 0."),
+        ("--sketch-size", "0", "--sketch-size is 0."),
         ("--sketch-method", "even", "'even' is not one of"),
     ],
 )

@@ -82,7 +82,7 @@ def test_results_are_written_and_read(kind, suffix, tmp_path):
     np.testing.assert_array_equal(raw[np.lexsort(raw.T)], wanted[np.lexsort(wanted.T)])
     assert list(back.obs_names) == list(result.obs_names)
     assert list(back.raw.var_names) == GENES
-    assert set(back.obs) == {"depth", "doublet", "donor", "type", "count", "batch"}
+    assert set(back.obs) == {"depth", "doublet", "donor", "type", "count", "batch", "mnn_sample"}
     for column in ("depth", "count", "type", "batch"):
         assert list(back.obs[column].astype(str)) == list(result.obs[column].astype(str))
     assert list(back.obs["doublet"].dropna().astype(bool)) == list(
@@ -178,7 +178,7 @@ def test_scanpy_goes_on_with_the_result(kind, tmp_path):
     result = result if kind == "anndata" else result.to_memory()
     sc.pp.pca(result, n_comps=5)
     sc.pp.neighbors(result, n_neighbors=8, method="gauss")  # "umap" compiles for a minute
-    assert result.obsm["X_scVI"].shape == (180, 5)
+    assert result.obsm["X_pca"].shape == (180, 5)
     assert result.obsp["connectivities"].shape == (180, 180)
 
 

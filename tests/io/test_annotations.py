@@ -30,7 +30,7 @@ def test_obs_is_the_union_of_columns():
     a.obs["doublet"] = np.arange(60) % 2 == 0
     c.obs["donor"] = "d1"
     obs = mnn_correct(a, b, c, k=10)[0].obs
-    assert set(obs) == {"depth", "type", "doublet", "donor", "batch"}
+    assert set(obs) == {"depth", "type", "doublet", "donor", "batch", "mnn_sample"}
     assert isinstance(obs["type"].dtype, pd.CategoricalDtype)
     assert set(obs["type"].cat.categories) == {"T", "B", "NK"}
     assert obs["type"].isna().sum() == 50
@@ -79,12 +79,12 @@ def test_shared_layers_and_obsm_are_kept(kind, tmp_path):
 def test_layers_and_obsm_that_one_batch_lacks_are_dropped():
     datas = batches()
     datas[0].layers["only"] = datas[0].X
-    datas[1].obsm["X_umap"] = np.ones((70, 2))
+    datas[1].obsm["spatial"] = np.ones((70, 2))
     datas[2].obsm["X_scVI"] = np.ones((50, 3))
     with pytest.warns(UserWarning, match="leaves out") as said:
         result = mnn_correct(*datas, k=10)[0]
     (message,) = (str(warning.message) for warning in said if "leaves out" in str(warning.message))
-    assert all(f"['{key}']" in message for key in ("only", "X_umap", "X_scVI"))
+    assert all(f"['{key}']" in message for key in ("only", "spatial", "X_scVI"))
     assert set(result.layers) - {None} == {"twice"}
     assert not result.obsm
     assert set(datas[0].layers) - {None} == {"twice", "only"}

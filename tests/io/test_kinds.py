@@ -235,6 +235,7 @@ def test_read_only_input_is_read_only(layout, options):
         np.testing.assert_array_equal(held, X)
 
 
+@pytest.mark.filterwarnings("ignore:The values of")
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint16, bool, np.float16])
 @pytest.mark.parametrize("kind", ["ndarray", "csr_matrix", "dask-csr", "anndata", "zarr"])
 def test_other_numbers_are_computed_in_single(kind, dtype, tmp_path):
@@ -248,6 +249,7 @@ def test_other_numbers_are_computed_in_single(kind, dtype, tmp_path):
     assert_close(values(result), expected, np.float32)
 
 
+@pytest.mark.filterwarnings("ignore:The values of")
 def test_one_double_batch_makes_all_double():
     batches = make_batches()
     mixed = [batches[0].astype(np.float32), batches[1], np.round(batches[2]).astype(int)]

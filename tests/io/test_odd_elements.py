@@ -246,7 +246,7 @@ def test_elements_that_this_anndata_does_not_know_are_left_out(suffix, tmp_path)
             result = mnn_correct(*datas, k=3)[0]
         assert {str(warning.message) for warning in said if "does not support" in str(warning.message)}
         np.testing.assert_allclose(values(result), EXPECTED, rtol=0, atol=1e-10)
-        assert set(result.obs) == {"batch"}
+        assert set(result.obs) == {"batch", "mnn_sample"}
         assert set(result.layers) - {None} == {"twice"}
 
 

@@ -80,7 +80,7 @@ def old(folder, X, version, layout="csr", name="a"):
         put_table(file, "var", table(X.shape[1], "g"), version)
         put_matrix(file, "layers/twice", matrix * 2, version)
         file["obsm/X_scVI"] = np.arange(2.0 * X.shape[0]).reshape(-1, 2)
-        file["varm/PCs"] = np.arange(2.0 * X.shape[1]).reshape(-1, 2)
+        file["varm/loadings"] = np.arange(2.0 * X.shape[1]).reshape(-1, 2)
         near = sparse.identity(X.shape[0], format="csr")
         put_matrix(
             file, "uns/neighbors/connectivities" if version == "0.6" else "obsp/connectivities", near, version
@@ -148,6 +148,7 @@ def test_a_newer_file_without_what_the_root_says_is_read(tmp_path):
     np.testing.assert_array_equal(dense(open_lazily(Location.of(path), None, "batch 0").X), A)
 
 
+@pytest.mark.filterwarnings("ignore:The result leaves out what was computed")
 @by_version
 @pytest.mark.parametrize("layout", ["dense", "csr"])
 def test_they_are_corrected_by_path_and_backed(version, layout, tmp_path):
@@ -163,6 +164,7 @@ def test_they_are_corrected_by_path_and_backed(version, layout, tmp_path):
     assert list(one.uns["mnn"]["steps"]["batch"]) == ["t", "b"]
 
 
+@pytest.mark.filterwarnings("ignore:The result leaves out what was computed")
 @by_version
 def test_the_command_reads_them(version, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
