@@ -217,7 +217,8 @@ def mnn_correct(  # noqa: PLR0913
         ``mnndask``, level INFO).
     diagnostics
         Whether to measure the correction on a sample of its cells, in seconds. Without the measures,
-        ``uns["mnn"]`` contains parameters and merge steps only, and there are no plots and no report.
+        ``uns["mnn"]`` contains parameters and merge steps only, there are no plots and no report, and nothing
+        warns of batches of which few cells found a pair.
     **kwargs
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``; see
         :func:`scipy.sparse.linalg.svds`.

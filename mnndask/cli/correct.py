@@ -53,6 +53,11 @@ class Files:
     resume: bool
 
     @property
+    def others(self) -> list[Location]:
+        """Everything that is read or written but the report."""
+        return [*self.inputs, self.output]
+
+    @property
     def labels(self) -> list[str]:
         """Names of the inputs in messages."""
         return [f"batch {i} ({path})" for i, path in enumerate(self.inputs)]
@@ -123,7 +128,7 @@ def _checked(
         what = "--report was given, but with --no-diagnostics there is nothing to report."
         raise InputError(what, "Leave one of them out.")
     if files.report is not None:
-        check_report(files.report, files.inputs, overwrite=files.overwrite or files.resume)
+        check_report(files.report, files.others, overwrite=files.overwrite or files.resume)
     if worker_timeout is not None and not (scheduler or scheduler_file):
         what = "--worker-timeout was given, but there is no --scheduler."
         raise InputError(what, "Give --scheduler ADDRESS, or leave out --worker-timeout.")
@@ -141,7 +146,7 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     if files.resume and is_complete(files.output, target, record):
         return None
     if files.report is not None:
-        check_report(files.report, files.inputs, overwrite=files.overwrite)
+        check_report(files.report, files.others, overwrite=files.overwrite)
     check_output(target, files.inputs, overwrite=files.overwrite, resume=record if files.resume else None)
     check_output_folder(files.output)
     if files.label is not None:

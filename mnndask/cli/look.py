@@ -63,19 +63,19 @@ def lines_of_steps(steps: pd.DataFrame) -> list[str]:
     ]
 
 
-def check_report(output: Path, read: Sequence[Location], *, overwrite: bool) -> None:
+def check_report(output: Path, others: Sequence[Location], *, overwrite: bool) -> None:
     """Check that a report can be written, before the work: it has plots, a folder, and a name of its own.
 
     Raises
     ------
     OutputExistsError, OutputError
-        If the file exists and `overwrite` is false, it is one that is `read`, or it cannot be written.
+        If the file exists and `overwrite` is false, it is one of the `others`, or it cannot be written.
     InputError
         If matplotlib is not installed.
     """
     check_matplotlib("A report contains plots")
-    if any(not path.is_url and path.path.absolute() == output.absolute() for path in read):
-        what = f"The report {output} is an input."
+    if any(not path.is_url and path.path.absolute() == output.absolute() for path in others):
+        what = f"The report {output} is an input or the output."
         raise OutputExistsError(what, "Give another name.")
     if output.exists() and not overwrite:
         what = f"The report {output} already exists."

@@ -52,6 +52,7 @@ BEFORE = {
     "an existing report": (["--report", "there.html"], "there.html already exists"),
     "a report in no folder": (["--report", "nowhere/r.html"], "does not exist"),
     "a report that is an input": (["--report", "a.h5ad", "--overwrite"], "a.h5ad is an input"),
+    "a report that is the output": (["--report", "out.zarr"], "out.zarr is an input or the output"),
     "a report without measures": (["--report", "r.html", "--no-diagnostics"], "--no-diagnostics"),
     "a label without a report": (["--label", "kind"], "no --report"),
     "genes of no subset": (["--genes", "subset"], "--hvg-key COLUMN"),
