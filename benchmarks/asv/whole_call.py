@@ -19,6 +19,7 @@ class Call:
     def setup(self, n_components: int | None) -> None:
         self.folder = tempfile.TemporaryDirectory()
         batches = simulate([self.n_cells, self.n_cells], self.n_genes, 2)
+        self.genes = list(batches[0].var_names)
         self.dense = [batch.X.toarray() for batch in batches]
         self.paths = [Path(self.folder.name) / f"{i}.zarr" for i in range(2)]
         for batch, path in zip(batches, self.paths, strict=True):
@@ -35,7 +36,8 @@ class Call:
         self.time_in_memory(n_components)
 
     def time_through_files(self, n_components: int | None) -> None:
-        result, _, _ = mnn_correct(*self.paths, n_components=n_components, sketch_size=self.n_cells // 4)
+        options = {"n_components": n_components, "sketch_size": self.n_cells // 4}
+        result, _, _ = mnn_correct(*self.paths, var_subset=self.genes, **options)
         write_zarr(result, Path(self.folder.name) / "out.zarr", overwrite=True)
 
     def peakmem_through_files(self, n_components: int | None) -> None:

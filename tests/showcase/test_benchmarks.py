@@ -278,4 +278,4 @@ def test_fuzz_goes_on_after_a_mutant_that_ends_or_stops_the_process(tmp_path, mo
         "right values",
     ]
     assert done[1]["detail"] == "the process ended with status 7"
-    assert done[2]["detail"] == "no answer for 2 s"
+    assert done[2]["detail"] == "no answer in time"
