@@ -259,6 +259,13 @@ def mnn_correct(  # noqa: PLR0913
     ResultTooLargeError
         (:class:`MemoryError`) if the result for in-memory data would not fit in memory.
 
+    Notes
+    -----
+    The first call after installation compiles inner loops, which takes up to 20 s and is a stage of its own.
+    numba keeps the code beside the package, or else in the user's cache. If the environment variable
+    ``NUMBA_CACHE_DIR`` names a folder, it is kept there. Where none of them can be written, every process
+    compiles anew, with a warning.
+
     References
     ----------
     Haghverdi, L., Lun, A. T. L., Morgan, M. D. & Marioni, J. C. Batch effects in single-cell RNA-sequencing

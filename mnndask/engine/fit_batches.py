@@ -16,6 +16,7 @@ from mnndask.core.fit import REFERENCE_CELLS, fit
 from mnndask.core.fit_cells import FitCells
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.history import MergeHistory
+from mnndask.core.kernels.ahead import compile_ahead
 from mnndask.core.model import CorrectionModel
 from mnndask.core.normalisation import normalisation_passes, normalise, warn_of_empty_cells
 from mnndask.core.other_genes import NewMatrix, with_other_genes
@@ -87,6 +88,12 @@ def fit_batches(
     n_components = parameters.n_components
     if n_components is not None and n_components < min(sum(chosen.n_used), spaces.n_near):
         spaces = replace(spaces, n_components=n_components)  # all of them would only rotate the axes
+    compile_ahead(
+        spaces.dtype,
+        spaces.n_near if spaces.n_components is None else spaces.n_components,
+        var_adj=parameters.var_adj,
+        sparse=chosen.size is not None and parameters.sketch_method != "random",
+    )
     _warn_of_approximation(chosen, batches, order, automatic=parameters.sketch_size == "auto")
     plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, bounded=chosen.bounded)
     _warn_of_large_k(parameters.k, batches.names, chosen.n_used)
