@@ -22,7 +22,7 @@ from mnndask import mnn_correct
 
 GENES = [f"g{i}" for i in range(40)]
 STAGE = re.compile(r"mnndask: (.+): [\d,]+ \w+ in \d+\.\d s")
-ANNOUNCED = re.compile(r"mnndask: (memory limit|output): .+")
+ANNOUNCED = re.compile(r"mnndask: (memory limit|output|scratch): .+")
 
 
 def told(err):

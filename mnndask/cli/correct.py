@@ -27,6 +27,7 @@ from mnndask.engine.cluster import address_in_file, scheduled_by
 from mnndask.engine.malloc import limit_heaps, return_freed
 from mnndask.engine.memory_budget import Budget
 from mnndask.engine.run_options import RUN_OPTIONS, RunOptions
+from mnndask.engine.space_checks import Output, written_to
 from mnndask.engine.waiting import patient_for
 from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
@@ -162,7 +163,9 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     given |= _marked(files, hvg_key, restrict, options)
     if var_names is not None:
         given["var_subset"] = var_names
-    result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
+    space = target.space(record.matrix if files.resume else None)
+    with written_to(Output(space, files.overwrite and target.exists())):
+        result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")

@@ -30,10 +30,11 @@ from mnndask.engine.fit_plan import Plan
 from mnndask.engine.read_cells import read_sketches
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.sketch import Choice, choose_cells, draw_cells
+from mnndask.engine.space_checks import check_output_space, check_scratch_space
 from mnndask.engine.tiled_workspace import TiledWorkspace
 from mnndask.engine.workers import check_workers
 from mnndask.errors import InputError, warn
-from mnndask.stores.scratch import ScratchStore
+from mnndask.stores.scratch import ScratchStore, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,13 @@ def fit_batches(
     lazy = [source.X for source in batches.sources if source.lazy]
     if lazy or not plan.in_memory:
         check_workers(lazy, run.scratch_location)
+    if plan.tiled:
+        check_scratch_space(chosen.n_used, order[0], spaces, scratch_folder(run.scratch_location), run.budget)
     max_reference = REFERENCE_CELLS if chosen.bounded else None
     with _scratch(plan, run) as store, _solver_errors_named(parameters):
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)
         warn_of_values(raw, batches.names, spaces)
+        check_output_space(raw, batches.n_cells, spaces, order[0])
         work = _workspace(spaces, plan, store, run)
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
             cells = normalise(raw, batches.names, spaces, parameters.solver, work)
