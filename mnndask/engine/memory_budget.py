@@ -19,6 +19,7 @@ COPIES_OF_CHUNK = 6  # read, dense, corrected, joined with its neighbours, compr
 TILE_COPIES = 6  # of a tile's cells: two tiles, their vectors, results
 PAIR_BYTES = 24  # per pair of cells: projection, weight and distance
 FEWEST_TILE_ROWS = 16  # with fewer, a fit on disk would take too long
+BESIDES = 2**27  # bytes that libraries loaded later take, and measures of the fit, whatever its size
 GIVEN = "as given"
 
 
@@ -77,6 +78,8 @@ class Budget:
     def of(cls, memory_limit: int | float | str | None, n_jobs: int | None) -> Budget:
         """Return the budget for a user's memory limit; None stands for the memory that is free now.
 
+        Of that, a little is left for what takes memory whatever the limit.
+
         On a cluster the limit applies to each worker, and is at most the memory of a worker.
         """
         limit, workers = parse_memory(memory_limit), active_workers()
@@ -85,7 +88,7 @@ class Budget:
             limits.append((workers.memory, "of a worker"))
         if not limits:
             free = free_memory()
-            limits.append((free.size, free.limited_by))
+            limits.append((free.size - min(BESIDES, free.size // 2), free.limited_by))
         size, source = min(limits)
         return cls(size, effective_n_jobs(n_jobs) if workers is None else workers.threads, source)
 

@@ -16,7 +16,7 @@ from memory_groups import memory_group
 
 MB = 2**20
 LIMIT = 320 * MB
-SIZES, N_GENES = (500, 500), 5000  # of which four copies take 160 MB; the process has used half of the limit
+SIZES, N_GENES = (450, 450), 5000  # of which four copies take 144 MB; the process has used half of the limit
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mnndask._resources import FreeMemory
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.engine import fit_plan as plan
 from mnndask.engine.chunks import moderate
-from mnndask.engine.memory_budget import Budget, at_least, parse_memory
+from mnndask.engine.memory_budget import BESIDES, Budget, at_least, parse_memory
 from mnndask.errors import InputError
 from mnndask.io.inputs import read_inputs
 from mnndask.io.opened_inputs import InputOptions
@@ -63,8 +63,8 @@ def test_by_default_the_budget_is_what_is_left_and_the_log_says_by_what(group, c
     with caplog.at_level(logging.INFO, logger="mnndask"):
         mnn_correct(*make_batches(), k=5, n_jobs=2)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines.count("memory limit: 3.00 GiB (cgroup /job), 2 threads") == 1
-    assert Budget.of(None, 2) == Budget(3 * 2**30, 2)
+    assert lines.count("memory limit: 2.88 GiB (cgroup /job), 2 threads") == 1
+    assert Budget.of(None, 2) == Budget(3 * 2**30 - BESIDES, 2)
 
 
 def test_a_limit_above_what_is_left_is_used_with_a_warning(group):
@@ -81,7 +81,7 @@ def test_a_limit_above_what_is_left_is_used_with_a_warning(group):
 def test_too_little_is_not_laid_to_a_limit_that_nobody_gave(group):
     group(180 * 40 * 8)  # as much as the result
     with pytest.raises(
-        InputError, match=r"The memory at hand, 56.25 kiB \(cgroup /job\), is too small to fit"
+        InputError, match=r"The memory at hand, 28.12 kiB \(cgroup /job\), is too small to fit"
     ):
         mnn_correct(*make_batches(), k=5, n_jobs=8)
 
