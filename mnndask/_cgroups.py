@@ -77,9 +77,14 @@ def _number(text: str) -> int | None:
 
 def memory_left(below: int, process: Path = PROCESS) -> Iterator[tuple[int, str]]:
     """Yield how many bytes each group leaves, and its name. Limits from `below` on count as none."""
+    unlimited = False
     for group in groups("memory", process):
+        if unlimited and group.version == V1:
+            continue
         if limits := [limit for limit in group.limits() if limit < below]:
             yield min(limits) - group.used(), group.name
+        else:
+            unlimited = group.version == V1  # then those above it have no limit either
 
 
 def processors(process: Path = PROCESS) -> Iterator[int]:
@@ -99,8 +104,8 @@ def groups(controller: str, process: Path = PROCESS) -> tuple[Group, ...]:
     process
         Folder that describes the process.
     """
-    with suppress(OSError):  # not Linux
-        return _groups(controller, (process / "cgroup").read_text(), process)
+    with suppress(OSError), open(f"{process}/cgroup") as file:  # which only Linux has
+        return _groups(controller, file.read(), process)
     return ()
 
 

@@ -64,12 +64,12 @@ def v2(folder, limit, used, cached=0, high="max"):
     }
 
 
-def v1(folder, limit, used, cached=0, at="sys/fs/cgroup/memory"):
-    at = f"{at}/{folder}".rstrip("/")
+def v1(folder, limit, used, cached=0, above=NONE_V1):
+    at, least = f"sys/fs/cgroup/memory/{folder}".rstrip("/"), min(limit, above)
     return {
         f"{at}/memory.limit_in_bytes": limit,
         f"{at}/memory.usage_in_bytes": used,
-        f"{at}/memory.stat": f"cache 1\nhierarchical_memory_limit {limit}\ntotal_inactive_file {cached}",
+        f"{at}/memory.stat": f"cache 1\nhierarchical_memory_limit {least}\ntotal_inactive_file {cached}",
     }
 
 
@@ -117,7 +117,8 @@ GROUPS = {
     "v1, limit of the job around the step": (
         V1_NESTED,
         [V1_MEMORY],
-        v1("slurm/uid_7/job_3/step_0", NONE_V1, 500 * MB) | v1("slurm/uid_7/job_3", 3000 * MB, 700 * MB),
+        v1("slurm/uid_7/job_3/step_0", NONE_V1, 500 * MB, above=3000 * MB)
+        | v1("slurm/uid_7/job_3", 3000 * MB, 700 * MB),
         (2300 * MB, "/slurm/uid_7/job_3"),
     ),
     "v1, in a container with the host's paths": (
@@ -129,7 +130,8 @@ GROUPS = {
     "hybrid": (
         V1_NESTED,
         [("/", "sys/fs/cgroup/unified", "cgroup2 cgroup2 rw"), V1_MEMORY],
-        v1("slurm/uid_7/job_3", 3000 * MB, 700 * MB),
+        v1("slurm/uid_7/job_3/step_0", NONE_V1, 700 * MB, above=3000 * MB)
+        | v1("slurm/uid_7/job_3", 3000 * MB, 700 * MB),
         (2300 * MB, "/slurm/uid_7/job_3"),
     ),
     "in a folder with a space": (

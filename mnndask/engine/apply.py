@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask._progress import counted, stage
-from mnndask._resources import free_memory
+from mnndask._resources import FreeMemory
 from mnndask._threads import map_blocks, shared_blocks, single_threaded_blas
 from mnndask.core.fit_cells import FitCells
 from mnndask.core.model import CorrectionModel
@@ -132,11 +132,10 @@ def _corrector(
     return ChunkCorrector(model, np.asarray(fitted)[inputs.codes], rows if in_fit else None)
 
 
-def check_result_fits(inputs: Batches) -> None:
+def check_result_fits(inputs: Batches, free: FreeMemory) -> None:
     """Raise, before any work, if a dense result would not fit in memory."""
     n_cells = sum(inputs.n_cells)
     needed = n_cells * inputs.n_genes * inputs.dtype.itemsize
-    free = free_memory()
     if needed > free.size:
         what = (
             f"The corrected matrix of {n_cells:,} cells x {inputs.n_genes:,} genes takes "

@@ -10,7 +10,7 @@ import numpy as np
 from dask.utils import format_bytes, parse_bytes
 
 from mnndask._blocks import BLOCK_BYTES, CHUNK_BYTES
-from mnndask._resources import free_memory
+from mnndask._resources import FreeMemory, free_memory
 from mnndask._threads import effective_n_jobs
 from mnndask.engine.cluster import active_workers
 from mnndask.errors import InputError, warn
@@ -45,9 +45,8 @@ def parse_memory(limit: int | float | str | None) -> int | None:
     return n
 
 
-def warn_if_not_there(limit: int) -> None:
-    """Warn of a memory limit, given by the user, above the memory that this process may take."""
-    free = free_memory()
+def warn_if_not_there(limit: int, free: FreeMemory) -> None:
+    """Warn of a memory limit, given by the user, above the memory that is free for this process."""
     if limit > free.size and active_workers() is None:
         there_is = f"{in_words(free.size)} ({free.limited_by})"
         what = f"memory_limit of {in_words(limit)} is more than there is: {there_is}."
@@ -75,7 +74,9 @@ class Budget:
     source: str = field(default=GIVEN, compare=False)
 
     @classmethod
-    def of(cls, memory_limit: int | float | str | None, n_jobs: int | None) -> Budget:
+    def of(
+        cls, memory_limit: int | float | str | None, n_jobs: int | None, free: FreeMemory | None = None
+    ) -> Budget:
         """Return the budget for a user's memory limit; None stands for the memory that is free now.
 
         Of that, a little is left for what takes memory whatever the limit.
@@ -87,7 +88,7 @@ class Budget:
         if workers is not None and workers.memory is not None:
             limits.append((workers.memory, "of a worker"))
         if not limits:
-            free = free_memory()
+            free = free or free_memory()
             limits.append((free.size - min(BESIDES, free.size // 2), free.limited_by))
         size, source = min(limits)
         return cls(size, effective_n_jobs(n_jobs) if workers is None else workers.threads, source)

@@ -52,7 +52,7 @@ def group(monkeypatch):
 
     def leave(n_bytes):
         free = FreeMemory(n_bytes, "cgroup /job")
-        for module in ("engine.memory_budget", "engine.apply"):
+        for module in ("engine.memory_budget", "engine.run_options"):
             monkeypatch.setattr(f"mnndask.{module}.free_memory", lambda: free)
 
     return leave
