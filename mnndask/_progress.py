@@ -18,6 +18,7 @@ from mnndask._text import printable
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+announcements = logging.getLogger(f"{__name__}.announcements")  # what a run will need and has
 
 
 class Bar(Protocol):

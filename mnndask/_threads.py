@@ -14,6 +14,7 @@ import joblib
 from threadpoolctl import ThreadpoolController
 
 from mnndask._blocks import FEWEST_ROWS, row_blocks
+from mnndask._resources import usable_processors
 
 T = TypeVar("T")
 
@@ -21,9 +22,11 @@ T = TypeVar("T")
 def effective_n_jobs(n_jobs: int | None) -> int:
     """Number of threads that `n_jobs` asks for: all processors for None, counted from the end if negative.
 
-    It reads files of the system: ask once a call.
+    Only processors that this process may use count. It reads files of the system: ask once a call.
     """
-    return int(joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs))
+    n = -1 if n_jobs is None else n_jobs
+    asked = int(joblib.effective_n_jobs(n))  # knows LOKY_MAX_CPU_COUNT and joblib's settings
+    return asked if n > 0 else max(1, min(asked, usable_processors() + 1 + n))
 
 
 def shared_blocks(n_rows: int, n_threads: int, most: int | None = None) -> list[slice]:

@@ -22,11 +22,12 @@ from mnndask import mnn_correct
 
 GENES = [f"g{i}" for i in range(40)]
 STAGE = re.compile(r"mnndask: (.+): [\d,]+ \w+ in \d+\.\d s")
+ANNOUNCED = re.compile(r"mnndask: (memory limit|output|scratch): .+")
 
 
 def told(err):
-    """Lines of the command's stderr, but for those of stages that it has done."""
-    return [line for line in err.splitlines() if not STAGE.fullmatch(line)]
+    """Lines of the command's stderr, but for those of stages that it has done, and of what it will need."""
+    return [line for line in err.splitlines() if not (STAGE.fullmatch(line) or ANNOUNCED.fullmatch(line))]
 
 
 def make_batches(sizes=(60, 70, 50), n_genes=40, *, seed=0, dtype=np.float64):

@@ -6,7 +6,7 @@ import io
 import re
 from contextlib import contextmanager, redirect_stderr
 
-from helpers import make_batches
+from helpers import ANNOUNCED, make_batches
 
 BATCHES = make_batches((60, 70))
 STAGES = ["normalising", "finding pairs of batch 2 of 2", "correcting batch 2 of 2", "correcting all cells"]
@@ -43,6 +43,7 @@ def terminal():
 
 
 def check_stages(lines, stages):
+    lines = [line for line in lines if not ANNOUNCED.fullmatch(line)]
     assert [line.split(":")[0] for line in lines] == stages
     for line in lines:
         assert re.search(r": 100%\|.*\| +[\d.]+[kM]? \w+/s \[\d\d:\d\d<00:00\]$", line), line

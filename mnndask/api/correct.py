@@ -169,8 +169,10 @@ def mnn_correct(  # noqa: PLR0913
     genes
         Genes of the result: ``"all"``, or ``"subset"`` for those of `var_subset`, in their order in the data.
     n_jobs
-        Number of threads for the fit and for correction in memory. Default, and -1: all processors. With an
-        active ``distributed.Client``, its workers read lazy data, fit on disk and compute lazy results.
+        Number of threads for the fit and for correction in memory. Default, and -1: all processors that this
+        process may use, by its affinity, the quotas of its control groups (cgroups), and
+        ``SLURM_CPUS_PER_TASK``. With an active ``distributed.Client``, its workers read lazy data, fit on
+        disk and compute lazy results.
     layer
         Layer of AnnData that contains the expression. Default: ``X``. The result is in ``X`` either way.
     restrict
@@ -202,7 +204,9 @@ def mnn_correct(  # noqa: PLR0913
         as ``"2GB"``. It determines the sizes of chunks, blocks and tiles, for `n_jobs` threads. dask computes
         a lazy result with more threads unless set otherwise (``dask.config.set(num_workers=...)``). If the
         cells used for fitting do not fit into half of it, the fit works on disk, and finds singular vectors
-        by Lanczos regardless of `svd_mode`. Default: the free memory.
+        by Lanczos regardless of `svd_mode`. Default: the memory that is free for this process, which is the
+        least of what the machine, its control groups (cgroups), limits of the shell (``ulimit -v``, ``-d``)
+        and the memory of a SLURM job leave. The log says how much that is, and what limits it.
     scratch
         Folder for data that does not fit in memory, and for the model where other processes need it. On a
         cluster of several machines, name a folder that all of them can reach. What mnndask writes there is
@@ -254,6 +258,13 @@ def mnn_correct(  # noqa: PLR0913
         result is computed. Sizes and times of files (tags of objects) are compared.
     ResultTooLargeError
         (:class:`MemoryError`) if the result for in-memory data would not fit in memory.
+
+    Notes
+    -----
+    The first call after installation compiles inner loops, which takes up to 20 s and is a stage of its own.
+    numba keeps the code beside the package, or else in the user's cache. If the environment variable
+    ``NUMBA_CACHE_DIR`` names a folder, it is kept there. Where none of them can be written, every process
+    compiles anew, with a warning.
 
     References
     ----------

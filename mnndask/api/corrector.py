@@ -228,7 +228,7 @@ show_progress, diagnostics
         given = self._read_to_fit(datas, call)
         inputs = of_result(given, call)
         if not inputs.lazy:
-            check_result_fits(inputs)
+            check_result_fits(inputs, call.run.free)
         if len(inputs.categories) < 2:
             return self._unchanged(inputs, datas)
         inputs = self._with_checked_annotations(inputs, call)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TextIO
 
 from mnndask._library_state import exclusive
-from mnndask._progress import drawing, logger
+from mnndask._progress import announcements, drawing, logger
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {rate_noinv_fmt} [{elapsed}<{remaining}]"  # fits 80 columns
 COLUMNS, ROWS = 80, 24  # assumed where a terminal has no size
@@ -29,19 +29,28 @@ def showing(asked: bool | None) -> Iterator[None]:
 
 @contextmanager
 def log_stages() -> Iterator[None]:
-    """Log each finished stage on stderr, unless stderr is a terminal that shows live lines."""
-    if sys.stderr is None or sys.stderr.isatty():
+    """Log announcements on stderr, and each finished stage unless it is a terminal that shows live lines."""
+    if sys.stderr is None:
         yield
         return
-    handler, level = logging.StreamHandler(), logger.level
+    log = announcements if sys.stderr.isatty() else logger  # which announcements are below
+    handler, level = _Aside(), log.level
     handler.setFormatter(logging.Formatter("mnndask: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class _Aside(logging.StreamHandler[TextIO]):
+    """Handler that clears the live lines while it writes to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with aside():
+            super().emit(record)
 
 
 def _is_watched() -> bool:

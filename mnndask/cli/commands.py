@@ -36,6 +36,9 @@ def correct(**options: Any) -> None:
     Give one file per batch, or one file whose --batch-key column names the batches. All genes are
     corrected, whichever are used for distances. Inputs and the output may be URLs (s3://...).
 
+    The first run after installation compiles for up to 20 s. If that recurs, set NUMBA_CACHE_DIR to a folder
+    that can be written.
+
     \b
     Examples:
       mnndask correct a.h5ad b.h5ad --hvg-key highly_variable -o corrected.zarr

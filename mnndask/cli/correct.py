@@ -24,8 +24,10 @@ from mnndask.cli.columns import (
 from mnndask.cli.look import check_report, lines_of_steps, write_report
 from mnndask.cli.terminal import say
 from mnndask.engine.cluster import address_in_file, scheduled_by
-from mnndask.engine.malloc import return_freed
+from mnndask.engine.malloc import limit_heaps, return_freed
+from mnndask.engine.memory_budget import Budget
 from mnndask.engine.run_options import RUN_OPTIONS, RunOptions
+from mnndask.engine.space_checks import Output, written_to
 from mnndask.engine.waiting import patient_for
 from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
@@ -137,6 +139,9 @@ def _checked(
 
 def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]) -> _Done | None:
     """Correct and write. Return what was done; None if there was nothing to do."""
+    run = RunOptions(n_jobs=options["n_jobs"], memory_limit=options["memory_limit"])
+    budget, n_jobs = Budget.of(run.memory_limit, run.n_threads), run.n_jobs
+    limit_heaps(budget.limit)
     hvg_key, var_subset, restrict = (options.pop(key) for key in ("hvg_key", "var_subset", "restrict"))
     var_names = listed_genes(var_subset) if var_subset else None
     of_result = {key: value for key, value in options.items() if key not in NOT_IN_RECORD}
@@ -158,10 +163,9 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     given |= _marked(files, hvg_key, restrict, options)
     if var_names is not None:
         given["var_subset"] = var_names
-    n_jobs = options["n_jobs"]
-    budget = RunOptions(n_jobs=n_jobs, memory_limit=options["memory_limit"]).budget
-    given["memory_limit"] = budget.limit  # one limit for reading, fitting and writing
-    result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
+    space = target.space(record.matrix if files.resume else None)
+    with written_to(Output(space, files.overwrite and target.exists())):
+        result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")

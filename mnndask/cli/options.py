@@ -178,14 +178,15 @@ RUN: tuple[Decorator, ...] = (  # memory, threads and clusters
     click.option(
         "--memory-limit",
         metavar="SIZE",
-        help="Memory for the work, e.g. 2GB, besides that of loading mnndask.  [default: all free memory]",
+        help="Memory for the work, e.g. 2GB, besides that of loading mnndask.  [default: all that is free "
+        "for this job or group]",
     ),
     click.option(
         "--scratch",
         type=StoreLocation(),
         help="Folder or URL for data that does not fit in memory.  [default: the system's folder]",
     ),
-    click.option("--n-jobs", type=int, help="Number of threads.  [default: all processors]"),
+    click.option("--n-jobs", type=int, help="Number of threads.  [default: all processors of this job]"),
     click.option(
         "--scheduler",
         metavar="ADDRESS",

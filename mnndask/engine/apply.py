@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import dask.array as da
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from mnndask._progress import counted, stage
+from mnndask._resources import FreeMemory
 from mnndask._threads import map_blocks, shared_blocks, single_threaded_blas
 from mnndask.core.fit_cells import FitCells
 from mnndask.core.model import CorrectionModel
@@ -132,15 +132,14 @@ def _corrector(
     return ChunkCorrector(model, np.asarray(fitted)[inputs.codes], rows if in_fit else None)
 
 
-def check_result_fits(inputs: Batches) -> None:
+def check_result_fits(inputs: Batches, free: FreeMemory) -> None:
     """Raise, before any work, if a dense result would not fit in memory."""
     n_cells = sum(inputs.n_cells)
     needed = n_cells * inputs.n_genes * inputs.dtype.itemsize
-    available = psutil.virtual_memory().available
-    if needed > available:
+    if needed > free.size:
         what = (
             f"The corrected matrix of {n_cells:,} cells x {inputs.n_genes:,} genes takes "
-            f"{needed / 1e9:.1f} GB, but only {available / 1e9:.1f} GB are free."
+            f"{needed / 1e9:.1f} GB, but only {free.size / 1e9:.1f} GB are left ({free.limited_by})."
         )
         remedy = "Pass lazy data (paths, dask arrays, anndata.experimental.read_lazy) and write the result."
         raise ResultTooLargeError(what, remedy)

@@ -96,7 +96,7 @@ def moderate(X: da.Array, label: str, budget: Budget, itemsize: int, n_near: int
     row_bytes = X.shape[1] * max(itemsize, X.dtype.itemsize)
     if row_bytes > budget.chunk_bytes:
         least = max(budget.least_for_chunk(row_bytes), least_for_fit)
-        what = f"memory_limit of {in_words(budget.limit)} is too small for one cell of {label}."
+        what = f"{budget.in_words} is too small for one cell of {label}."
         raise InputError(what, f"Give at least {at_least(least)}, or fewer threads (n_jobs).")
     most = budget.chunk_bytes // row_bytes
     sizes = X.chunks[0]
@@ -105,7 +105,7 @@ def moderate(X: da.Array, label: str, budget: Budget, itemsize: int, n_near: int
         needed = _bytes_to_split(X, largest)
         if needed > budget.per_worker:
             what = (
-                f"memory_limit of {in_words(budget.limit)} is too small for a chunk of {label}: "
+                f"{budget.in_words} is too small for a chunk of {label}: "
                 f"{largest:,} cells x {X.shape[1]:,} genes, about {in_words(needed)}."
             )
             least = max(2 * budget.n_workers * needed, least_for_fit)

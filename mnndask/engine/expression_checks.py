@@ -16,7 +16,8 @@ from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.errors import warn
 
 CELLS = 256  # of each batch
-VALUES = 2**20
+VALUES = 2**20  # of all batches
+FEWEST_CELLS = 8  # of each batch
 FEWEST_VALUES = 100
 LARGE_COUNT = 8  # smaller integers may be categories, ranks or binary values
 LARGEST_LOG = 30.0  # log2 of a thousand million
@@ -60,7 +61,8 @@ def warn_of_values(cells: Sequence[FitCells], names: Sequence[str], spaces: Gene
     spaces
         Says which genes are read, and whether cells are divided by their length.
     """
-    few = slice(0, max(1, min(CELLS, VALUES // max(1, spaces.n_near))))
+    of_values = VALUES // max(1, spaces.n_near * len(cells))
+    few = slice(0, max(FEWEST_CELLS, min(CELLS, of_values)))
     batches = [_Values(name, own.near(spaces, few)) for name, own in zip(names, cells, strict=True)]
     batches = [batch for batch in batches if batch.X.size >= FEWEST_VALUES]
     if not batches:

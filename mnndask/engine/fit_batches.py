@@ -16,6 +16,7 @@ from mnndask.core.fit import REFERENCE_CELLS, fit
 from mnndask.core.fit_cells import FitCells
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.history import MergeHistory
+from mnndask.core.kernels.ahead import compile_ahead
 from mnndask.core.model import CorrectionModel
 from mnndask.core.normalisation import normalisation_passes, normalise, warn_of_empty_cells
 from mnndask.core.other_genes import NewMatrix, with_other_genes
@@ -29,10 +30,11 @@ from mnndask.engine.fit_plan import Plan
 from mnndask.engine.read_cells import read_sketches
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.sketch import Choice, choose_cells, draw_cells
+from mnndask.engine.space_checks import check_output_space, check_scratch_space
 from mnndask.engine.tiled_workspace import TiledWorkspace
 from mnndask.engine.workers import check_workers
 from mnndask.errors import InputError, warn
-from mnndask.stores.scratch import ScratchStore
+from mnndask.stores.scratch import ScratchStore, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,25 @@ def fit_batches(
     n_components = parameters.n_components
     if n_components is not None and n_components < min(sum(chosen.n_used), spaces.n_near):
         spaces = replace(spaces, n_components=n_components)  # all of them would only rotate the axes
+    compile_ahead(
+        spaces.dtype,
+        spaces.n_near if spaces.n_components is None else spaces.n_components,
+        var_adj=parameters.var_adj,
+        sparse=chosen.size is not None and parameters.sketch_method != "random",
+    )
     _warn_of_approximation(chosen, batches, order, automatic=parameters.sketch_size == "auto")
     plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, bounded=chosen.bounded)
     _warn_of_large_k(parameters.k, batches.names, chosen.n_used)
     lazy = [source.X for source in batches.sources if source.lazy]
     if lazy or not plan.in_memory:
         check_workers(lazy, run.scratch_location)
+    if plan.tiled:
+        check_scratch_space(chosen.n_used, order[0], spaces, scratch_folder(run.scratch_location), run.budget)
     max_reference = REFERENCE_CELLS if chosen.bounded else None
     with _scratch(plan, run) as store, _solver_errors_named(parameters):
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)
         warn_of_values(raw, batches.names, spaces)
+        check_output_space(raw, batches.n_cells, spaces, order[0])
         work = _workspace(spaces, plan, store, run)
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
             cells = normalise(raw, batches.names, spaces, parameters.solver, work)

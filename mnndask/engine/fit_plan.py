@@ -16,7 +16,7 @@ from mnndask.core.fit import REFERENCE_CELLS
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.variance import Lines, variance_factors
 from mnndask.engine.batches import Batches
-from mnndask.engine.memory_budget import Budget, at_least, in_words
+from mnndask.engine.memory_budget import Budget, at_least
 from mnndask.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _cell_bytes(batches: Batches, n_used: Sequence[int], spaces: GeneSpaces) -> 
 def _check_tile(spaces: GeneSpaces, budget: Budget) -> None:
     least = budget.least_for_fit(spaces.n_near, spaces.dtype.itemsize)
     if least > budget.limit:
-        what = f"memory_limit of {in_words(budget.limit)} is too small to fit on {spaces.n_near:,} genes."
+        what = f"{budget.in_words} is too small to fit on {spaces.n_near:,} genes."
         raise InputError(what, f"Give at least {at_least(least)}, or fewer threads (n_jobs).")
 
 

@@ -6,8 +6,9 @@ import ctypes
 import gc
 from typing import Any
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # constants of malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # constants of malloc.h
 LARGE = 2**23  # bytes
+SHARE_OF_HEAP = 16  # heaps keep at most about this part of the memory limit
 
 
 def return_large_blocks() -> None:
@@ -20,6 +21,15 @@ def return_large_blocks() -> None:
     """
     _call("mallopt", MMAP_THRESHOLD, LARGE)
     _call("mallopt", TRIM_THRESHOLD, 2 * LARGE)  # setting the other one resets this to 128 kB
+
+
+def limit_heaps(limit: int) -> None:
+    """Have threads share heaps if memory is scarce. Process-wide, for threads that have yet to allocate any.
+
+    By default glibc gives each thread a heap of its own, up to eight for each processor. What they keep of
+    freed memory would take most of a limit of 150 MB.
+    """
+    _call("mallopt", ARENA_MAX, max(1, min(limit // (SHARE_OF_HEAP * 2 * LARGE), 2**16)))
 
 
 def return_freed() -> None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from numbers import Real
 
 import numpy as np
-import psutil
 from dask.utils import format_bytes, parse_bytes
 
 from mnndask._blocks import BLOCK_BYTES, CHUNK_BYTES
+from mnndask._resources import FreeMemory, free_memory
 from mnndask._threads import effective_n_jobs
 from mnndask.engine.cluster import active_workers
-from mnndask.errors import InputError
+from mnndask.errors import InputError, warn
 
 COPIES_OF_CHUNK = 6  # read, dense, corrected, joined with its neighbours, compressed, written
 TILE_COPIES = 6  # of a tile's cells: two tiles, their vectors, results
 PAIR_BYTES = 24  # per pair of cells: projection, weight and distance
 FEWEST_TILE_ROWS = 16  # with fewer, a fit on disk would take too long
+BESIDES = 2**27  # bytes that libraries loaded later take, and measures of the fit, whatever its size
+GIVEN = "as given"
 
 
 def parse_memory(limit: int | float | str | None) -> int | None:
@@ -43,6 +45,14 @@ def parse_memory(limit: int | float | str | None) -> int | None:
     return n
 
 
+def warn_if_not_there(limit: int, free: FreeMemory) -> None:
+    """Warn of a memory limit, given by the user, above the memory that is free for this process."""
+    if limit > free.size and active_workers() is None:
+        there_is = f"{in_words(free.size)} ({free.limited_by})"
+        what = f"memory_limit of {in_words(limit)} is more than there is: {there_is}."
+        warn(what, "Leave it out to use what there is, or give less: the process may be killed otherwise.")
+
+
 @dataclass(frozen=True)
 class Budget:
     """Memory that the work may take in addition to what the process already uses.
@@ -55,22 +65,42 @@ class Budget:
         Total number of bytes.
     n_workers
         Number of threads that share it.
+    source
+        What limits it, in words.
     """
 
     limit: int
     n_workers: int
+    source: str = field(default=GIVEN, compare=False)
 
     @classmethod
-    def of(cls, memory_limit: int | float | str | None, n_jobs: int | None) -> Budget:
+    def of(
+        cls, memory_limit: int | float | str | None, n_jobs: int | None, free: FreeMemory | None = None
+    ) -> Budget:
         """Return the budget for a user's memory limit; None stands for the memory that is free now.
+
+        Of that, a little is left for what takes memory whatever the limit.
 
         On a cluster the limit applies to each worker, and is at most the memory of a worker.
         """
         limit, workers = parse_memory(memory_limit), active_workers()
-        if workers is None:
-            return cls(limit or int(psutil.virtual_memory().available), effective_n_jobs(n_jobs))
-        limits = [n for n in (limit, workers.memory) if n] or [int(psutil.virtual_memory().available)]
-        return cls(min(limits), workers.threads)
+        limits = [] if limit is None else [(limit, GIVEN)]
+        if workers is not None and workers.memory is not None:
+            limits.append((workers.memory, "of a worker"))
+        if not limits:
+            free = free or free_memory()
+            limits.append((free.size - min(BESIDES, free.size // 2), free.limited_by))
+        size, source = min(limits)
+        return cls(size, effective_n_jobs(n_jobs) if workers is None else workers.threads, source)
+
+    def __str__(self) -> str:
+        return f"{in_words(self.limit)} ({self.source})"
+
+    @property
+    def in_words(self) -> str:
+        """The limit, as errors that it causes name it."""
+        limit = in_words(self.limit)
+        return f"memory_limit of {limit}" if self.source == GIVEN else f"The memory at hand, {self},"
 
     @property
     def resident(self) -> int:

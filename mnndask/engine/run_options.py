@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mnndask._progress import announcements
+from mnndask._resources import FreeMemory, free_memory
 from mnndask._threads import effective_n_jobs
 from mnndask.core.parameters import check_bits, check_flag, is_whole
-from mnndask.engine.memory_budget import Budget, parse_memory
+from mnndask.engine.memory_budget import GIVEN, Budget, parse_memory, warn_if_not_there
 from mnndask.errors import InputError, InputNotFoundError, InputTypeError, ScratchError
 from mnndask.stores.location import Location
 
@@ -49,8 +51,18 @@ class RunOptions:
 
     @cached_property
     def budget(self) -> Budget:
-        """Memory budget of the call. Free memory is measured on first use."""
-        return Budget.of(self.memory_limit, self.n_threads)
+        """Memory budget of the call. Free memory is measured on first use, and the limit is logged."""
+        budget = Budget.of(self.memory_limit, self.n_threads, self.free)
+        if budget.source == GIVEN:
+            warn_if_not_there(budget.limit, self.free)
+        n = budget.n_workers
+        announcements.info("memory limit: %s, %d thread%s", budget, n, "" if n == 1 else "s")
+        return budget
+
+    @cached_property
+    def free(self) -> FreeMemory:
+        """Memory that is free for this process, measured on first use."""
+        return free_memory()
 
     @cached_property
     def n_threads(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import dask
 from dask.delayed import Delayed
+from dask.system import CPU_COUNT
 
 from mnndask._progress import Line, current_line
 from mnndask._threads import effective_n_jobs, single_threaded_blas
@@ -20,8 +21,15 @@ T = TypeVar("T")
 
 
 def threads(n_jobs: int | None) -> dict[str, int]:
-    """Translate `n_jobs` into arguments of dask; None leaves the threads to dask's configuration."""
-    return {} if n_jobs is None else {"num_workers": effective_n_jobs(n_jobs)}
+    """Translate `n_jobs` into arguments of dask; None leaves the threads to dask's configuration.
+
+    Unless that says how many, there are no more than processors that this process may use: dask does not
+    know of all limits, and memory is shared out to no more.
+    """
+    if n_jobs is None and dask.config.get("num_workers", None) is not None:
+        return {}
+    n = effective_n_jobs(n_jobs)
+    return {} if n_jobs is None and n >= CPU_COUNT else {"num_workers": n}
 
 
 def map_stage(

@@ -16,7 +16,6 @@ from anndata.io import sparse_dataset, write_elem
 from numpy.typing import NDArray
 from scipy import sparse
 from zarr.abc.store import Store
-from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
@@ -30,12 +29,12 @@ from mnndask.errors import OutputError, this_worker, warn
 from mnndask.io.anndata_compat import layer_names, writing_elements
 from mnndask.stores.atomic_store import ROOT, AtomicStore
 from mnndask.stores.contents import filled_keys
+from mnndask.stores.disk_space import COMPRESSOR
 from mnndask.stores.local_files import SHARE_IT, is_stored_here
 from mnndask.stores.location import innermost, is_denied, is_remote
 from mnndask.stores.missing_chunks import chunk_key, keys_in, missing_chunks, stored_chunks
 
 NAMES_PER_CHUNK = 65_536
-LEVEL = -1  # of Zstandard: compresses zeros as well as the default; incompressible data take half the time
 ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
 CHUNKS_PER_SHARD = 8  # on object stores, where readers of a few cells fetch one chunk
 
@@ -272,7 +271,7 @@ def _empty_matrix(X: Any, root: zarr.Group, name: str, chunk_bytes: int, *, shar
         dtype=X.dtype,
         chunks=(chunk_rows, n_genes),
         shards=(rows, n_genes) if sharded else None,
-        compressors=ZstdCodec(level=LEVEL, checksum=True),  # any reader then notices damage
+        compressors=COMPRESSOR,
         attributes=ARRAY,
     )
 

@@ -11,6 +11,7 @@ import psutil
 import zarr
 from dask.utils import format_bytes
 
+from mnndask._resources import free_memory
 from mnndask.errors import InputReadError
 from mnndask.stores.read_errors import WRITE_AGAIN
 
@@ -35,7 +36,7 @@ def check_loaded(stored: Any, label: str) -> None:
         if not _is_array(member) and member.attrs.get("encoding-type") == "dataframe":
             check_rows(member, label, members)
     arrays = sorted(filter(_is_array, members.values()), key=_bytes)
-    size, free = sum(map(_bytes, arrays)), int(psutil.virtual_memory().available)
+    size, free = sum(map(_bytes, arrays)), free_memory().size
     if size > free or (size > LARGE and size > COMPRESSION * sum(map(_stored_bytes, arrays))):
         raise _too_large(arrays[-1], label, size, free)
 

@@ -14,6 +14,7 @@ from zarr.abc.store import Store
 from mnndask._text import printable
 from mnndask.errors import KEPT, InputError, InputNotFoundError, OutputError, OutputExistsError, warn
 from mnndask.stores.contents import is_whole
+from mnndask.stores.disk_space import Space
 from mnndask.stores.durable import replace_file, sync_folder
 from mnndask.stores.location import Location, denied_file, real_path
 from mnndask.stores.locks import only_writer
@@ -95,6 +96,10 @@ class LocalTarget:
         for temporary in self.partial.rglob(TEMPORARY):
             if HEX.issuperset(temporary.name.split(".")[-2]) and temporary.is_file():
                 temporary.unlink()
+
+    def space(self, continued: str | None) -> Space:
+        """Return the space for it; what is there makes way, unless the matrix of that name is continued."""
+        return Space.of(self.partial, continued)
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a destination that cannot be written, or that is, contains or is inside an input."""

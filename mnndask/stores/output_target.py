@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from zarr.abc.store import Store
 
 from mnndask.errors import InputError, InputNotFoundError
+from mnndask.stores.disk_space import Space
 from mnndask.stores.local_target import LocalTarget, decoded
 from mnndask.stores.location import Location, reaching
 from mnndask.stores.locks import Lease
@@ -34,6 +35,12 @@ class Target(Protocol):
 
     def exists(self) -> bool:
         """Whether the output exists."""
+
+    def space(self, continued: str | None) -> Space | None:
+        """Return the space for it; None if that cannot be told.
+
+        What is there makes way, unless the matrix of that name is continued.
+        """
 
     def unfinished(self) -> bool:
         """Whether an unfinished output exists."""
@@ -168,6 +175,9 @@ class RemoteTarget:
         self.filesystem.invalidate_cache(self.run)
         if self.filesystem.exists(self.run):
             self.filesystem.rm_file(self.run)
+
+    def space(self, continued: str | None) -> None:
+        """Return nothing: object stores do not say what space they have."""
 
     def sweep(self) -> None:
         """Do nothing: objects are written atomically."""

@@ -88,7 +88,7 @@ class ScratchStore:
 
     def __init__(self, scratch: str | os.PathLike[str] | Location | None, tile: int | None) -> None:
         self.tile: int | None = tile
-        folder = Location.of(tempfile.gettempdir() if scratch is None else scratch)
+        folder = scratch_folder(scratch)
         try:
             self.location = _new_folder(folder)
         except OSError as error:
@@ -131,6 +131,11 @@ class ScratchStore:
                 config={"write_empty_chunks": True},  # so that a missing chunk is a lost one
             )
             return StoredMatrix.of(array, self, place)
+
+
+def scratch_folder(scratch: str | os.PathLike[str] | Location | None) -> Location:
+    """Folder for temporary data: the given one, or the system's."""
+    return Location.of(tempfile.gettempdir() if scratch is None else scratch)
 
 
 def _new_folder(folder: Location) -> Location:

@@ -12,7 +12,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from helpers import STAGE, as_anndata
+from helpers import ANNOUNCED, STAGE, as_anndata
 from terminals import BATCHES, STAGES, Terminal, check_stages, seen
 
 from mnndask.cli.main import main
@@ -110,8 +110,16 @@ def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(here):
     assert status == 0
     assert not CONTROLS.search(out + err)
     assert out.splitlines()[-1].startswith("corrected 130 cells")
-    told = [STAGE.fullmatch(line)[1] for line in err.splitlines()]
-    assert told == OF_COMMAND
+    stages = [STAGE.fullmatch(line)[1] for line in err.splitlines() if not ANNOUNCED.fullmatch(line)]
+    assert stages == OF_COMMAND
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_the_command_says_what_memory_and_threads_it_has(kind, here):
+    """Once, before the first stage."""
+    lines = seen(here("--n-jobs", "1", "--memory-limit", "200MB", err=kind())[2])
+    assert lines[0] == "mnndask: memory limit: 190.73 MiB (as given), 1 thread"
+    assert sum("memory limit" in line for line in lines) == 1
 
 
 def test_quiet_command_through_a_pipe_says_nothing(here):

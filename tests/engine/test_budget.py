@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import dask.array as da
@@ -10,10 +11,11 @@ import pytest
 from helpers import make_batches
 
 from mnndask import mnn_correct
+from mnndask._resources import FreeMemory
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.engine import fit_plan as plan
 from mnndask.engine.chunks import moderate
-from mnndask.engine.memory_budget import Budget, at_least, parse_memory
+from mnndask.engine.memory_budget import BESIDES, Budget, at_least, parse_memory
 from mnndask.errors import InputError
 from mnndask.io.inputs import read_inputs
 from mnndask.io.opened_inputs import InputOptions
@@ -42,6 +44,46 @@ def test_limit_too_small_for_a_fit_says_the_least_that_does():
         mnn_correct(*X, k=5, memory_limit=2, n_jobs=2)
     corrected = mnn_correct(*X, k=5, memory_limit=asked_for(caught), n_jobs=2)[0]
     np.testing.assert_allclose(corrected, mnn_correct(*X, k=5)[0], atol=1e-10)
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """Function that leaves this process so many bytes, as a control group does."""
+
+    def leave(n_bytes):
+        free = FreeMemory(n_bytes, "cgroup /job")
+        for module in ("engine.memory_budget", "engine.run_options"):
+            monkeypatch.setattr(f"mnndask.{module}.free_memory", lambda: free)
+
+    return leave
+
+
+def test_by_default_the_budget_is_what_is_left_and_the_log_says_by_what(group, caplog):
+    group(3 * 2**30)
+    with caplog.at_level(logging.INFO, logger="mnndask"):
+        mnn_correct(*make_batches(), k=5, n_jobs=2)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("memory limit: 2.88 GiB (cgroup /job), 2 threads") == 1
+    assert Budget.of(None, 2) == Budget(3 * 2**30 - BESIDES, 2)
+
+
+def test_a_limit_above_what_is_left_is_used_with_a_warning(group):
+    group(2**30)
+    batches = make_batches()
+    with pytest.warns(
+        UserWarning, match=r"memory_limit of 2.00 GiB is more than there is: 1.00 GiB \(cgroup /"
+    ):
+        corrected = mnn_correct(*batches, k=5, memory_limit="2GiB")[0]
+    assert Budget.of("2GiB", 2) == Budget(2**31, 2)
+    np.testing.assert_array_equal(corrected, mnn_correct(*batches, k=5, memory_limit="1GiB")[0])
+
+
+def test_too_little_is_not_laid_to_a_limit_that_nobody_gave(group):
+    group(180 * 40 * 8)  # as much as the result
+    with pytest.raises(
+        InputError, match=r"The memory at hand, 28.12 kiB \(cgroup /job\), is too small to fit"
+    ):
+        mnn_correct(*make_batches(), k=5, n_jobs=8)
 
 
 @pytest.mark.parametrize("bounded", [True, False])

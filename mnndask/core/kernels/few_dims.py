@@ -40,7 +40,7 @@ def packed(name: str, X: Floats) -> Floats:
     """Cells in tiles of :data:`WIDTH`; in each tile, one dimension of all cells follows the other."""
     n_tiles, dims = -(-len(X) // WIDTH), _whole(X.shape[1], STEP)
     out = buffer(name, (n_tiles, dims * WIDTH), X.dtype)
-    _pack(X, out)
+    pack(X, out)
     return out
 
 
@@ -49,7 +49,8 @@ def _whole(n: int, step: int) -> int:
 
 
 @compiled(FAST_MATH)
-def _pack(X: Any, out: Any) -> None:  # pragma: no cover
+def pack(X: Any, out: Any) -> None:  # pragma: no cover
+    """Copy cells into tiles, as :func:`packed` has them."""
     n, dims = X.shape
     out[:] = 0
     for t in range(out.shape[0]):

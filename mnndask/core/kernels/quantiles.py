@@ -226,5 +226,5 @@ def weighted_quantiles(
     """
     out = np.full(len(values), -np.inf) if least is None else least.copy()
     doubtful = np.zeros(len(values), np.bool_)
-    weighted_quantiles_of(values, weights, shares, margin, out, doubtful)
+    weighted_quantiles_of(values, weights, shares, float(margin), out, doubtful)  # compiled for one type
     return out, doubtful
