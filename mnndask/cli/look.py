@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from mnndask.cli.terminal import say
 from mnndask.cli.words import in_words_of_command
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.diagnostics.verdict import verdict_lines
 from mnndask.errors import OutputError, OutputExistsError
 from mnndask.io.anndata_store import read_record
 from mnndask.io.record import SAMPLED, Record
@@ -31,6 +33,7 @@ def summary(record: Record, shape: tuple[int, int], name: str) -> list[str]:
     return [
         f"{name}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches",
         f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}",
+        *lines_of_verdicts(record.to_uns()),
         *_lines_of_values(record),
         *lines_of_steps(record.steps),
         *_lines_of_findings(record),
@@ -53,6 +56,13 @@ def _lines_of_findings(record: Record) -> list[str]:
     return [
         *(f"{'!' if finding.attention else '-'} {finding.text}" for finding in findings(record)),
     ]
+
+
+def lines_of_verdicts(uns: Mapping[str, Any]) -> list[str]:
+    """Return one line per batch: what became of it, and what to try next. None if nothing was measured."""
+    if "sample" not in uns:
+        return []
+    return verdict_lines(uns["steps"], uns.get("mixing"), uns.get("parameters", {}), in_words_of_command)
 
 
 def lines_of_steps(steps: pd.DataFrame) -> list[str]:

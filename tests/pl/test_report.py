@@ -137,6 +137,17 @@ def test_info_is_the_short_form(stores, capsys):
     assert re.search(r"\nB: [\d,]+ pairs, \d+ of 45 cells paired\n", out)
     assert "found a pair" in out
     assert "belong to its own batch" in out
+    assert re.search(r"\nB: (mixed as expected|still apart)\. Where pairs connect it", out)
+
+
+def test_records_without_a_verdict_say_so(stores, tmp_path, capsys):
+    older = ad.read_h5ad(stores / "corrected.h5ad")
+    older.uns["mnn"]["steps"] = older.uns["mnn"]["steps"].drop(columns=["merged"])
+    older.write_h5ad(tmp_path / "older.h5ad")
+    assert run("info", tmp_path / "older.h5ad") == 0
+    assert "No verdict on the batches: the version of mnndask" in capsys.readouterr().out
+    assert run("report", tmp_path / "older.h5ad", "-o", tmp_path / "older.html") == 0
+    assert "No verdict on the batches: the version of mnndask" in (tmp_path / "older.html").read_text()
 
 
 def test_errors_are_one_line(stores, tmp_path, capsys):
@@ -171,7 +182,9 @@ def test_a_correction_writes_its_report(tmp_path, capsys):
     assert run("correct", *paths, *output, "--label", "kind") == 2
     assert "--report FILE" in capsys.readouterr().err
     assert run("correct", *paths, *output, "--report", tmp_path / "out.html", "--label", "kind") == 0
-    assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"report: {tmp_path / 'out.html'}" in out
+    assert re.search(r"\nplate1: (mixed as expected|still apart)\. Where pairs connect it", out)
     words = " ".join(_Parsed((tmp_path / "out.html").read_text()).words)
     assert "plate1 found a pair" in words
     assert "reading, fitting and writing" in words
