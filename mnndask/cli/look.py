@@ -12,7 +12,7 @@ from mnndask.cli.terminal import say
 from mnndask.cli.words import in_words_of_command
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
-from mnndask.diagnostics.verdict import verdict_lines
+from mnndask.diagnostics.verdict import verdict_lines, verdicts
 from mnndask.errors import OutputError, OutputExistsError
 from mnndask.io.anndata_store import read_record
 from mnndask.io.record import SAMPLED, Record
@@ -109,13 +109,17 @@ def _partial(output: Path) -> Path:
 def write_report(
     corrected: Location, output: Path, label: str | None, seconds: Mapping[str, float] | None = None
 ) -> None:
-    """Write the report of a store; print its path and the findings that need attention."""
-    uns, obs, _ = read_record(corrected, [label] if label else [], optional=[SAMPLED])
+    """Write the report of a store; print its path and what needs attention."""
+    uns, obs, shape = read_record(corrected, [label] if label else [], optional=[SAMPLED])
     cells = RecordedCells.found_in(obs, Record.from_uns(uns, str(corrected)), str(corrected))
-    html, attention = report_of(cells, corrected.pure.name, label=label, seconds=seconds)
+    html, attention = report_of(cells, corrected.pure.name, label=label, n_genes=shape[1], seconds=seconds)
     partial = _partial(output)
     partial.write_text(html, encoding="utf-8")
     partial.replace(output)
+    if seconds is None:  # a run has printed its verdicts
+        record = cells.record
+        found = verdicts(record.steps, record.mixing, record.parameters)
+        attention = [one.line(in_words_of_command) for one in found if one.attention] + attention
     for line in attention:
         say(f"mnndask: attention: {line}", err=True)
     say(f"report: {output}")

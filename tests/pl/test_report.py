@@ -19,6 +19,10 @@ PICTURES = """[...document.images].map(i => ({
     alt: i.alt, loaded: i.complete && i.naturalWidth > 200, width: i.getBoundingClientRect().width,
     left: i.getBoundingClientRect().left, right: i.getBoundingClientRect().right}))"""
 
+TABLES = """[...document.querySelectorAll('.scroll')].map(t => ({
+    content: t.scrollWidth, width: t.clientWidth, shadow: getComputedStyle(t).backgroundImage,
+    overflow: getComputedStyle(t).overflowX}))"""
+
 
 def run(*args):
     """Run the command in this process; its exit status."""
@@ -81,6 +85,55 @@ def test_the_report_shows_pictures_tables_and_what_they_mean(page, stores):
     assert "<b>A</b> is the reference" in words
 
 
+def test_the_report_begins_with_the_verdict_and_says_what_the_values_are(page):
+    text = page.read_text()
+    titles = re.findall("<h2>(.*?)</h2>", text)
+    assert titles[:3] == ["Verdict", "Values, genes and cells", "At a glance"]
+    verdict, values = (part.split("</section>")[0] for part in text.split("<section>")[1:3])
+    for name in ("B", "C"):
+        assert re.search(rf"<strong>{name}: (mixed as expected|still apart)\.</strong> Where pairs", verdict)
+    for told in ("cosine-normalised", "differential expression", "cos_norm_out=False", "All 40 genes", "60"):
+        assert told in values
+
+
+def test_every_heading_has_a_definition(page):
+    text = page.read_text()
+    for section in re.findall(r"<section>.*?</section>", text, re.DOTALL):
+        terms = [" ".join(re.findall("<dt>(.*?)</dt>", section))]
+        for table in re.findall(r"<thead>.*?</thead>", section, re.DOTALL):
+            for heading in re.findall("<th>([^<]+)</th>", table)[1:]:
+                known = heading.removesuffix(" (°)").removesuffix(" before").removesuffix(" after")
+                plain = heading in {"what it is", "before", "after", "its value", "cells used for the fit"}
+                assert plain or known in terms[0] or "Values" in section, heading
+    assert text.count("<dd>") > 15
+
+
+def test_captions_are_sentences_and_said_to_those_who_do_not_see(page):
+    tags = _Parsed(page.read_text()).tags
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page.read_text())
+    assert len(captions) == 10
+    for caption in captions:
+        assert re.match(r"[A-Z].{20,}\.$", caption)
+    assert all(attrs["alt"].endswith(".") for tag, attrs in tags if tag == "img")
+    assert all(attrs.get("tabindex") == "0" for _, attrs in tags if attrs.get("class") == "scroll")
+
+
+def test_the_report_is_valid_html(page):
+    void, open_tags = {"meta", "link", "img", "br"}, []
+
+    class Nesting(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            assert not {"border", "align", "bgcolor"} & {name for name, _ in attrs}
+            if tag not in void:
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Nesting().feed(page.read_text())
+    assert open_tags == []
+
+
 def test_names_are_no_markup(page):
     tags = {tag for tag, _ in _Parsed(page.read_text()).tags}
     assert not tags & {"script", "b", "iframe", "object"}
@@ -97,7 +150,8 @@ def test_a_browser_shows_the_report_wide_and_narrow(page, tmp_path):
     kept.mkdir(parents=True, exist_ok=True)
     with chromium() as port:
         for width in (1280, 400):
-            question = f"({{pictures: {PICTURES}, page: document.documentElement.scrollWidth}})"
+            page_width = "page: document.documentElement.scrollWidth"
+            question = f"({{pictures: {PICTURES}, tables: {TABLES}, {page_width}}})"
             screenshot = kept / f"report-{width}.png"
             seen, errors, asked = look_at(port, page.as_uri(), width, question, screenshot)
             assert errors == []
@@ -105,6 +159,10 @@ def test_a_browser_shows_the_report_wide_and_narrow(page, tmp_path):
             assert page.as_uri() in asked
             assert seen["page"] <= width  # nothing but tables scrolls sideways, and these within themselves
             assert len(seen["pictures"]) == 10
+            wide = [table for table in seen["tables"] if table["content"] > table["width"]]
+            assert len(wide) >= 3 if width == 400 else not wide
+            assert all(table["shadow"].count("gradient") == 4 for table in wide)
+            assert all(table["overflow"] == "auto" for table in wide)
             for picture in seen["pictures"]:
                 assert picture["loaded"], picture["alt"]
                 assert picture["width"] > 300
