@@ -14,7 +14,7 @@ from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import verdict_lines, verdicts
 from mnndask.errors import OutputError, OutputExistsError
-from mnndask.io.anndata_store import read_record
+from mnndask.io.anndata_store import read_colors, read_record
 from mnndask.io.record import SAMPLED, Record
 from mnndask.pl.drawing import check_matplotlib
 from mnndask.pl.report import report as report_of
@@ -110,14 +110,16 @@ def write_report(
     corrected: Location, output: Path, label: str | None, seconds: Mapping[str, float] | None = None
 ) -> None:
     """Write the report of a store; print its path and what needs attention."""
-    uns, obs, shape = read_record(corrected, [label] if label else [], optional=[SAMPLED])
-    cells = RecordedCells.found_in(obs, Record.from_uns(uns, str(corrected)), str(corrected))
+    uns, _, shape = read_record(corrected)
+    record = Record.from_uns(uns, str(corrected))
+    shown = [*([label] if label else []), str(record.parameters.get("batch_key", "batch"))]
+    _, obs, _ = read_record(corrected, shown[:-1], optional=[SAMPLED, shown[-1]])
+    cells = RecordedCells.found_in(obs, record, str(corrected), read_colors(corrected, shown))
     html, attention = report_of(cells, corrected.pure.name, label=label, n_genes=shape[1], seconds=seconds)
     partial = _partial(output)
     partial.write_text(html, encoding="utf-8")
     partial.replace(output)
     if seconds is None:  # a run has printed its verdicts
-        record = cells.record
         found = verdicts(record.steps, record.mixing, record.parameters)
         attention = [one.line(in_words_of_command) for one in found if one.attention] + attention
     for line in attention:

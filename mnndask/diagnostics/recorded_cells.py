@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,15 @@ class RecordedCells:
         :class:`mnndask.diagnostics.sample.SampledCells`.
     rows
         Row of each of them in `obs`; None if that is not known.
+    uns
+        Colours of columns, ``"<column>_colors"``, among other things.
     """
 
     record: Record
     obs: pd.DataFrame
     sample: Mapping[str, Any]
     rows: Rows | None
+    uns: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: AnnData | RecordedCells) -> RecordedCells:
@@ -55,17 +58,28 @@ class RecordedCells:
         if isinstance(data, RecordedCells):
             return data
         uns = getattr(data, "uns", {}).get("mnn")
-        return cls.found_in(data.obs, Record.from_uns(uns, "This AnnData"), "This AnnData")
+        return cls.found_in(data.obs, Record.from_uns(uns, "This AnnData"), "This AnnData", data.uns)
 
     @classmethod
-    def found_in(cls, obs: pd.DataFrame, record: Record, holder: str) -> RecordedCells:
+    def found_in(
+        cls, obs: pd.DataFrame, record: Record, holder: str, uns: Mapping[str, Any] | None = None
+    ) -> RecordedCells:
         """Look the sampled cells up in the table of cells of an AnnData, which messages call `holder`."""
-        return cls(record, obs, *sample_in(obs, record, holder))
+        return cls(record, obs, *sample_in(obs, record, holder), uns or {})
+
+    def all_cells(self) -> RecordedCells:
+        """Return the value with all cells of the AnnData as those to show, for columns of obs."""
+        return replace(self, rows=np.arange(len(self.obs)))
 
     @property
     def steps(self) -> pd.DataFrame:
         """Table of the merge steps, one row per batch in merge order."""
         return self.record.steps
+
+    @property
+    def batch_key(self) -> str:
+        """Column of obs with the batches."""
+        return str(self.record.parameters.get("batch_key", "batch"))
 
     @property
     def n_cells(self) -> int:
@@ -109,13 +123,17 @@ class RecordedCells:
         if name not in self.obs:
             what = f"There is no column {name!r} in obs."
             raise InputKeyError(what, f"Its columns are: {', '.join(map(str, self.obs)) or 'none'}.")
+        return self.obs[name].iloc[self.known_rows()]
+
+    def known_rows(self) -> Rows:
+        """Return the row of each cell in obs. Raise InputError if it is not known."""
         if self.rows is None and "row" in self.sample:
             what = f"{self.n_cells:,} cells were corrected, but obs has {len(self.obs):,}."
             raise InputError(what, "Give the whole result of the correction.")
         if self.rows is None:
             what = f"obs has no column {SAMPLED!r}, by which the record's cells are found."
             raise InputError(what, "Keep this column, or copy it from the result of the correction.")
-        return self.obs[name].iloc[self.rows]
+        return self.rows
 
     def by_label(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return measures of the correction that use labels: over all cells, and by label.

@@ -39,7 +39,7 @@ from mnndask.pl.report_terms import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 LIBRARIES = ("mnndask", "anndata", "dask", "zarr", "numpy", "scipy", "scikit-learn", "numba")
 MOST_STEPS_DRAWN = 3  # first steps whose pairs are drawn
@@ -169,7 +169,7 @@ def _data(record: Record, n_genes: int | None) -> str:
     return _section("Values, genes and cells", markup.name_value_table(meaning, kind="terms"), table)
 
 
-Picture = tuple[Callable[[], "Axes"], str]
+Picture = tuple[Callable[[], Any], str]
 
 
 def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
@@ -177,7 +177,7 @@ def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
     return _section(title, f'<div class="pictures">{"".join(figures)}</div>', *parts)
 
 
-def _figure(draw: Callable[[], Axes], caption: str) -> str:
+def _figure(draw: Callable[[], Any], caption: str) -> str:
     from matplotlib import pyplot as plt
 
     with exclusive() as changes:

@@ -13,6 +13,7 @@ from helpers import as_anndata, make_batches
 
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.cli.main import main
+from mnndask.pl.coloring import batch_styles, coloring
 
 NASTY = '<script>alert(1)</script> & "co"'
 PICTURES = """[...document.images].map(i => ({
@@ -188,6 +189,21 @@ def test_only_what_is_needed_is_read(stores, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_the_report_has_the_colours_of_the_store(stores, tmp_path, monkeypatch):
+    coloured = ad.read_zarr(stores / "corrected.zarr")
+    coloured.uns["kind_colors"], coloured.uns["batch_colors"] = (
+        ["#111111", "#222222"],
+        ["red", "blue", "lime"],
+    )
+    coloured.write_zarr(tmp_path / "coloured.zarr")
+    given = []
+    monkeypatch.setattr("mnndask.cli.look.report_of", lambda cells, *_, **__: given.append(cells) or ("", []))
+    assert run("report", tmp_path / "coloured.zarr", "-o", tmp_path / "a.html", "--label", "kind") == 0
+    [cells] = given
+    assert [one["color"] for one in batch_styles(cells)] == ["red", "blue", "lime"]
+    assert [one["color"] for one in coloring(cells, cells, "kind").styles] == ["#111111", "#222222"]
+
+
 def test_info_is_the_short_form(stores, capsys):
     assert run("info", stores / "corrected.h5ad") == 0
     out = capsys.readouterr().out
@@ -198,7 +214,8 @@ def test_info_is_the_short_form(stores, capsys):
     assert re.search(r"\nB: (mixed as expected|still apart)\. Where pairs connect it", out)
 
 
-def test_records_without_a_verdict_say_so(stores, tmp_path, capsys):
+def test_records_without_a_verdict_say_so(stores, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mnndask.pl.report._figure", lambda *_: "")
     older = ad.read_h5ad(stores / "corrected.h5ad")
     older.uns["mnn"]["steps"] = older.uns["mnn"]["steps"].drop(columns=["merged"])
     older.write_h5ad(tmp_path / "older.h5ad")
