@@ -44,8 +44,8 @@ def axes(ax: Axes | None, size: tuple[float, float] = PANEL) -> Axes:
     return out
 
 
-def grid(ax: Axes | None, n: int) -> list[Axes]:
-    """Return n axes on a new figure, in rows of up to four.
+def grid(ax: Axes | None, n: int, in_row: int) -> list[Axes]:
+    """Return n axes on a new figure, so many in a row; up to four if there are no rows.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def grid(ax: Axes | None, n: int) -> list[Axes]:
     check_matplotlib("Plots are drawn by matplotlib")
     import matplotlib.pyplot as plt
 
-    columns = min(PANELS_PER_ROW, n)
+    columns = in_row if in_row > 1 else min(PANELS_PER_ROW, n)
     rows = -(-n // columns)
     figure = plt.figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
     return [figure.add_subplot(rows, columns, i + 1) for i in range(n)]

@@ -98,9 +98,10 @@ def embedding(  # noqa: PLR0913
     if basis is not None:
         cells = cells.all_cells()
         colors = [cells.batch_key if one is None else one for one in colors]
-    drawn = list(product(colors, dimensions_of(components, layout.cells.shape[1])))
+    dimensions = dimensions_of(components, layout.cells.shape[1])
+    drawn = list(product(colors, dimensions))
     found = {one: coloring(data, cells, one) for one in colors}  # errors come before figures
-    panels = grid(ax, len(drawn)) if several else [axes(ax)]
+    panels = grid(ax, len(drawn), len(dimensions)) if several else [axes(ax)]
     for panel, (one, dims) in zip(panels, drawn, strict=True):
         _draw(panel, layout, dims, found[one])
         panel.set_title(f"Cells {state}, by {literal(found[one].name)}")
