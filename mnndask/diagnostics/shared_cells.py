@@ -9,16 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.cluster.vq import kmeans2
 
-from mnndask._library_state import ignoring
 from mnndask._threads import single_threaded_blas
 from mnndask._typing import Rows
-from mnndask.metrics.neighborhoods import nearest_among, nearest_cells
+from mnndask.metrics.neighborhoods import nearest_cells
 
 N_REGIONS = 8
 CELLS_PER_REGION, PAIRS_PER_REGION = 20, 10  # at least, on average
 FEWEST_PAIRS = 5  # of a step, in the sample
+ROUNDS = 10  # of k-means
 VOTES = 9  # nearest paired cells that decide a cell's region
 FEWEST_IN_REGION = 3  # cells of each side, for a region to count
 SMALLEST_GROUP = 0.1  # of a region's cells of the batch
@@ -70,7 +69,7 @@ def sharing(
         return out
     most = max(1, len(new) // PAIRS_PER_REGION)
     of_reference, clusters = _regions(reference, most), _regions(new_before, most)
-    nearest = nearest_among(new_before[new], new_before, min(VOTES, len(new)))
+    nearest = _nearest(new_before[new], new_before, min(VOTES, len(new)))
     of_new = _most_common(of_reference[ref][nearest])
     of_new[~_among_pairs(new_before, new)] = -1
     of_reference[~_among_pairs(reference, ref)] = -1
@@ -116,10 +115,20 @@ def _regions(cells: Cells, most: int) -> NDArray[np.intp]:
     """Divide cells by k-means into at most so many regions."""
     values = cells.astype(np.float64)
     n = max(1, min(N_REGIONS, most, len(cells) // CELLS_PER_REGION))
-    starts = values[np.random.default_rng(0).choice(len(cells), n, replace=False)]
-    # Regions may become empty. scikit-learn's k-means is many times slower where other work takes the cores.
-    with ignoring(("One of the clusters is empty", UserWarning)), single_threaded_blas():
-        out: NDArray[np.intp] = kmeans2(values, starts, minit="matrix", iter=10)[1].astype(np.intp)
+    centres = values[np.random.default_rng(0).choice(len(cells), n, replace=False)]
+    for _ in range(ROUNDS):
+        regions = _nearest(centres, values, 1)[:, 0]
+        for region in np.unique(regions):
+            centres[region] = values[regions == region].mean(axis=0)
+    return _nearest(centres, values, 1)[:, 0]
+
+
+def _nearest(others: Cells, cells: Cells, n: int) -> NDArray[np.intp]:
+    """Return the n nearest of other cells for each cell, in any order."""
+    others, cells = others.astype(np.float64), cells.astype(np.float64)
+    with single_threaded_blas():
+        distances = (others**2).sum(axis=1) - 2 * cells @ others.T  # less those of the cells, squared
+    out: NDArray[np.intp] = np.argpartition(distances, n - 1, axis=1)[:, :n]
     return out
 
 

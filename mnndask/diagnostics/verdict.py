@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from mnndask._library_state import exclusive
+from mnndask._text import printable
 from mnndask.diagnostics.findings import percent
 from mnndask.diagnostics.measures import FEWEST_PAIRED
 from mnndask.io.record_checks import OF_VERDICTS
@@ -72,9 +74,11 @@ class Verdict:
 
     def line(self, words: Callable[[str], str] = str) -> str:
         """Return the verdict as one line; `words` translates the names of parameters."""
-        return " ".join(filter(None, (f"{self.batch}: {self.outcome}.", self.figure, words(self.next_step))))
+        said = f"{printable(self.batch)}: {self.outcome}.", self.figure, words(self.next_step)
+        return " ".join(filter(None, said))
 
 
+@exclusive()
 def verdicts(
     steps: pd.DataFrame, mixing: pd.DataFrame | None, parameters: Mapping[str, Any]
 ) -> list[Verdict]:

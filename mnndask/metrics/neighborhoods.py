@@ -26,17 +26,6 @@ def nearest_cells(cells: NDArray[np.floating], n_neighbors: int) -> NDArray[np.i
     return found
 
 
-def nearest_among(
-    others: NDArray[np.floating], cells: NDArray[np.floating], n_neighbors: int
-) -> NDArray[np.intp]:
-    """Return, for each cell, the nearest of other cells, nearest first, shape ``(n_cells, n_neighbors)``."""
-    with exclusive():
-        model = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(others)
-    with single_threaded_blas():
-        found: NDArray[np.intp] = model.kneighbors(cells, return_distance=False)
-    return found
-
-
 def nearest_in_batch(
     cells: NDArray[np.floating], codes: NDArray[np.intp], n_neighbors: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
