@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -18,12 +19,15 @@ from mnndask.core.history import MergeHistory
 from mnndask.core.model import CorrectionModel
 from mnndask.core.parameters import Parameters
 from mnndask.diagnostics.measures import Diagnostics
+from mnndask.diagnostics.verdict import verdict_lines
 from mnndask.engine.fit_batches import fit_batches
 from mnndask.engine.run_options import RunOptions
 from mnndask.errors import warn
 from mnndask.io.genes import resolve_subset
 from mnndask.io.opened_inputs import Inputs
 from mnndask.io.record import Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Fitted:
         with stage("measuring", len(self.diagnostics.rows)), single_threaded_blas():
             columns, tables = self.diagnostics.columns(), self.diagnostics.tables()
             record = self.record.measured(columns, self.diagnostics.sample(), *tables)
+        for line in verdict_lines(record.steps, record.mixing, record.parameters):
+            logger.info("%s", line)
         return record.to_uns()
 
 

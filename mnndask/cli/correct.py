@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from mnndask.api.correct import mnn_correct
 from mnndask.api.progress_bars import log_stages, showing
@@ -21,7 +19,7 @@ from mnndask.cli.columns import (
     marked_genes,
     stems_unless_named,
 )
-from mnndask.cli.look import check_report, lines_of_steps, write_report
+from mnndask.cli.look import check_report, lines_of_steps, lines_of_verdicts, write_report
 from mnndask.cli.terminal import say
 from mnndask.engine.cluster import address_in_file, scheduled_by
 from mnndask.engine.malloc import limit_heaps, return_freed
@@ -84,7 +82,7 @@ def correct_files(*, quiet: bool, **options: Any) -> None:
         for line in [f"{files.output} is complete: nothing to do"] if done is None else done.lines():
             say(line)
         if done is not None:
-            say(f"corrected {done.size} in {len(done.steps)} batches in {seconds:.1f} s: {files.output}")
+            say(f"corrected {done.size} in {seconds:.1f} s: {files.output}")
     if files.report is not None and not (done is None and files.report.exists()):
         took = None if done is None else {"reading, fitting and writing": seconds}
         _reported(files.output, files.report, files.label, took)
@@ -92,17 +90,18 @@ def correct_files(*, quiet: bool, **options: Any) -> None:
 
 @dataclass(frozen=True)
 class _Done:
-    """What was done: the table of merge steps, and the shape of the result."""
+    """What was done: the record of the correction, and the shape of the result."""
 
-    steps: pd.DataFrame
+    uns: Mapping[str, Any]
     shape: tuple[int, int]
 
     @property
     def size(self) -> str:
-        return f"{self.shape[0]:,} cells x {self.shape[1]:,} genes"
+        n_batches = len(self.uns["steps"])
+        return f"{self.shape[0]:,} cells x {self.shape[1]:,} genes in {n_batches} batches"
 
     def lines(self) -> list[str]:
-        return lines_of_steps(self.steps)
+        return [*lines_of_steps(self.uns["steps"]), *lines_of_verdicts(self.uns)]
 
 
 def _checked(
@@ -171,7 +170,7 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")
     if angles is not None:
         result.obs["mnn_angle"] = angle_column(result, angles)
-    done, layer = _Done(result.uns["mnn"]["steps"], result.shape), options["layer_added"]
+    done, layer = _Done(result.uns["mnn"], result.shape), options["layer_added"]
     X = result.X if layer is None else result.layers.pop(layer)
     free_memory: Callable[[], None] = return_freed if X.shape[0] >= MANY_CELLS else lambda: None
     with writing(target, overwrite=files.overwrite, run=record, resume=files.resume) as root:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,8 +12,9 @@ from mnndask.cli.terminal import say
 from mnndask.cli.words import in_words_of_command
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.diagnostics.verdict import verdict_lines, verdicts
 from mnndask.errors import OutputError, OutputExistsError
-from mnndask.io.anndata_store import read_record
+from mnndask.io.anndata_store import read_colors, read_record
 from mnndask.io.record import SAMPLED, Record
 from mnndask.pl.drawing import check_matplotlib
 from mnndask.pl.report import report as report_of
@@ -31,6 +33,7 @@ def summary(record: Record, shape: tuple[int, int], name: str) -> list[str]:
     return [
         f"{name}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches",
         f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}",
+        *lines_of_verdicts(record.to_uns()),
         *_lines_of_values(record),
         *lines_of_steps(record.steps),
         *_lines_of_findings(record),
@@ -53,6 +56,13 @@ def _lines_of_findings(record: Record) -> list[str]:
     return [
         *(f"{'!' if finding.attention else '-'} {finding.text}" for finding in findings(record)),
     ]
+
+
+def lines_of_verdicts(uns: Mapping[str, Any]) -> list[str]:
+    """Return one line per batch: what became of it, and what to try next. None if nothing was measured."""
+    if "sample" not in uns:
+        return []
+    return verdict_lines(uns["steps"], uns.get("mixing"), uns.get("parameters", {}), in_words_of_command)
 
 
 def lines_of_steps(steps: pd.DataFrame) -> list[str]:
@@ -99,13 +109,19 @@ def _partial(output: Path) -> Path:
 def write_report(
     corrected: Location, output: Path, label: str | None, seconds: Mapping[str, float] | None = None
 ) -> None:
-    """Write the report of a store; print its path and the findings that need attention."""
-    uns, obs, _ = read_record(corrected, [label] if label else [], optional=[SAMPLED])
-    cells = RecordedCells.found_in(obs, Record.from_uns(uns, str(corrected)), str(corrected))
-    html, attention = report_of(cells, corrected.pure.name, label=label, seconds=seconds)
+    """Write the report of a store; print its path and what needs attention."""
+    uns, _, shape = read_record(corrected)
+    record = Record.from_uns(uns, str(corrected))
+    shown = [*([label] if label else []), str(record.parameters.get("batch_key", "batch"))]
+    _, obs, _ = read_record(corrected, shown[:-1], optional=[SAMPLED, shown[-1]])
+    cells = RecordedCells.found_in(obs, record, str(corrected), read_colors(corrected, shown))
+    html, attention = report_of(cells, corrected.pure.name, label=label, n_genes=shape[1], seconds=seconds)
     partial = _partial(output)
     partial.write_text(html, encoding="utf-8")
     partial.replace(output)
+    if seconds is None:  # a run has printed its verdicts
+        found = verdicts(record.steps, record.mixing, record.parameters)
+        attention = [one.line(in_words_of_command) for one in found if one.attention] + attention
     for line in attention:
         say(f"mnndask: attention: {line}", err=True)
     say(f"report: {output}")

@@ -31,7 +31,7 @@ def findings(record: Record) -> list[Finding]:
     return [*_of_steps(record.steps), *_of_all(record)]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Format a share, with enough digits to distinguish it from 0 and 100 %."""
     if 0 < share < 0.0005 or 0.9995 < share < 1:
         return "less than 0.1%" if share < 0.5 else "more than 99.9%"
@@ -43,7 +43,7 @@ def _of_steps(steps: pd.DataFrame) -> Iterator[Finding]:
         name, share = row["batch"], row["paired"]
         few = share < FEWEST_PAIRED
         yield Finding(
-            f"{_percent(share)} of the cells of {name} found a pair: "
+            f"{percent(share)} of the cells of {name} found a pair: "
             + (
                 "all other cells follow these few. Check that it shares cell types with the batches before "
                 "it, or give a larger k."
@@ -54,7 +54,7 @@ def _of_steps(steps: pd.DataFrame) -> Iterator[Finding]:
         )
         if row["lost_variance"] > MOST_VARIANCE_LOST:
             yield Finding(
-                f"{name} lost {_percent(row['lost_variance'])} of its variance along the direction of its "
+                f"{name} lost {percent(row['lost_variance'])} of its variance along the direction of its "
                 f"correction. More than {MOST_VARIANCE_LOST:.0%} suggests that biology was removed with the "
                 "batch effect.",
                 True,
@@ -74,16 +74,16 @@ def _of_all(record: Record) -> Iterator[Finding]:
     overall: Any = record.overall
     same = overall.loc["same_batch"]
     yield Finding(
-        f"{_percent(same['after'])} of a cell's nearest neighbours belong to its own batch "
-        f"({_percent(same['before'])} before correction). If batches were mixed at random, it would be "
-        f"{_percent(same['ideal'])}."
+        f"{percent(same['after'])} of a cell's nearest neighbours belong to its own batch "
+        f"({percent(same['before'])} before correction). If batches were mixed at random, it would be "
+        f"{percent(same['ideal'])}."
         + (f" {same['worst_batch']} is farthest from that." if same["worst_batch"] else "")
     )
     kept = overall.loc["neighbors_kept"]
     if np.isfinite(kept["after"]):
         low = kept["after"] < FEWEST_NEIGHBORS_KEPT
         yield Finding(
-            f"{_percent(kept['after'])} of a cell's neighbours within its batch are still its neighbours."
+            f"{percent(kept['after'])} of a cell's neighbours within its batch are still its neighbours."
             + (" A share this low means that the correction scrambled the batches." if low else ""),
             bool(low),
         )
@@ -105,7 +105,7 @@ def findings_of_labels(overall: pd.DataFrame, by_label: pd.DataFrame) -> list[Fi
     dropped = before - after > LARGEST_DROP
     out = [
         Finding(
-            f"{_percent(after)} of a cell's neighbours have its label ({_percent(before)} before correction)."
+            f"{percent(after)} of a cell's neighbours have its label ({percent(before)} before correction)."
             + (" The drop means that unlike cells were merged. Try a smaller k or sigma." if dropped else ""),
             bool(dropped),
         )
@@ -114,8 +114,8 @@ def findings_of_labels(overall: pd.DataFrame, by_label: pd.DataFrame) -> list[Fi
         before, after = row["agreement_before"], row["agreement_after"]
         if before - after > LARGEST_DROP_OF_LABEL:
             words = (
-                f"Cells labelled {label} were merged with others: {_percent(after)} of their neighbours have "
-                f"that label ({_percent(before)} before correction)."
+                f"Cells labelled {label} were merged with others: {percent(after)} of their neighbours have "
+                f"that label ({percent(before)} before correction)."
             )
             out.append(Finding(words, True))
     return out

@@ -70,17 +70,33 @@ def html_table(
     shown = {name: [text(v, percent=name in shares) for v in rows[name]] for name in columns}
     table = pd.DataFrame(shown, index=[text(str(name)) for name in rows.index])
     table = table.set_axis([_escaped(heading) for heading in columns.values()], axis=1)
-    return _in_page(table.rename_axis(columns=_escaped(index or "")), index=index is not None)
+    if index is None:
+        return _in_page(table, index=False)
+    return _in_page(table.rename_axis(columns=_escaped(index)))
 
 
 @exclusive()
-def name_value_table(values: Mapping[str, Any]) -> str:
-    """Return a table of names and their values."""
-    table = pd.DataFrame({"": map(text, values.values())}, index=[_escaped(name) for name in values])
-    return _in_page(table, header=False)
+def name_value_table(
+    values: Mapping[str, Any], meanings: Mapping[str, str] | None = None, *, kind: str = ""
+) -> str:
+    """Return a table of names, what they mean if given, and their values; `kind` is a class for its style."""
+    columns = {} if meanings is None else {"meaning": [text(meanings.get(name, "")) for name in values]}
+    columns["value"] = [text(value) for value in values.values()]
+    table = pd.DataFrame(columns, index=[_escaped(name) for name in values])
+    return _in_page(table, header=False, classes=kind or None)
+
+
+def definitions(terms: Mapping[str, str]) -> str:
+    """Return a list of terms and what they mean, to be read beside a table."""
+    return (
+        f"<dl>{''.join(f'<dt>{text(term)}</dt><dd>{text(says)}</dd>' for term, says in terms.items())}</dl>"
+    )
 
 
 def _in_page(table: pd.DataFrame, **options: Any) -> str:
+    """Return a table in a region that scrolls, also by keyboard."""
     with exclusive() as changes:
         changes.enter_context(pd.option_context("display.max_colwidth", None))  # it would shorten text
-        return f'<div class="scroll">{table.to_html(escape=False, border=0, **options)}</div>'
+        html = table.to_html(escape=False, **options)
+    html = html.replace(' border="1"', "", 1)  # of former versions of HTML
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="table">{html}</div>'

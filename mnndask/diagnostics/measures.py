@@ -14,6 +14,7 @@ from mnndask._library_state import exclusive
 from mnndask._typing import Rows
 from mnndask.core.history import Merge, MergeHistory
 from mnndask.diagnostics.sample import SampledCells
+from mnndask.diagnostics.shared_cells import merged_share, sharing
 from mnndask.metrics.neighborhoods import nearest_cells
 from mnndask.metrics.summary import Comparison
 
@@ -136,31 +137,47 @@ class Diagnostics:
         return max(0, min(_neighbors_of(n), n // 3, largest - 2))
 
     def _mixing(self, merged: list[int], batch: int) -> StepMeasures:
-        """Measure how the two sides of a step mix, before and after, relative to chance."""
+        """Measure how the two sides of a step mix, and what became of the batch's own cell types."""
         sampled = self.sampled
         new = np.flatnonzero(sampled.batch == batch)
         ref = np.flatnonzero(np.isin(sampled.batch, merged))
         out = {"angle": _angle(sampled, new, ref)}
         ref = ref[:: -(-len(ref) // STEP_CELLS)]
+        reference, from_new = sampled.after[ref], np.empty(0)
         for when, state in (("before", sampled.before), ("after", sampled.after)):
-            cells = np.concatenate([state[new], sampled.after[ref]])
-            shares = _mixing_of_sides(cells, len(new))
+            from_new = _share_of_new(np.concatenate([state[new], reference]), len(new))
+            shares = _mixing_of_sides(from_new, len(new))
             out |= {f"mixing_{when}": shares[0], f"reference_mixing_{when}": shares[1]}
-        return out
+        pairs = self._pairs_between(new, ref)
+        out |= sharing(sampled.before[new], reference, pairs, from_new)
+        return out | {"merged": merged_share(sampled.before[new], sampled.after[new])}
+
+    def _pairs_between(self, new: Rows, ref: Rows) -> tuple[Rows, Rows]:
+        """Return the sampled pairs between some sampled cells, as positions among these."""
+        position = np.full((2, len(self.sampled)), -1)
+        position[0, new], position[1, ref] = np.arange(len(new)), np.arange(len(ref))
+        both = np.stack([at[own] for at, own in zip(position, self.pairs, strict=True)])
+        kept = both[:, (both >= 0).all(axis=0)]
+        return kept[0], kept[1]
 
 
 def _neighbors_of(n: int) -> int:
     return min(N_NEIGHBORS, max(1, n // 10))
 
 
-def _mixing_of_sides(cells: NDArray[np.float32], n_new: int) -> tuple[float, float]:
-    """Return the share of neighbours from the other side over that expected, for new and reference cells."""
+def _share_of_new(cells: NDArray[np.float32], n_new: int) -> NDArray[np.float64]:
+    """Return the share of each cell's neighbours that are among the first cells; NaN if cells are few."""
     if len(cells) < 3:
-        return np.nan, np.nan
+        return np.full(len(cells), np.nan)
     is_new = np.arange(len(cells)) < n_new
-    share_new = is_new[nearest_cells(cells, _neighbors_of(len(cells)))].mean(axis=1)
-    others, n_ref = len(cells) - 1, len(cells) - n_new
-    of_new, of_ref = 1 - share_new[:n_new].mean(), share_new[n_new:].mean()
+    out: NDArray[np.float64] = is_new[nearest_cells(cells, _neighbors_of(len(cells)))].mean(axis=1)
+    return out
+
+
+def _mixing_of_sides(from_new: NDArray[np.float64], n_new: int) -> tuple[float, float]:
+    """Return the share of neighbours from the other side over that expected, for new and reference cells."""
+    others, n_ref = len(from_new) - 1, len(from_new) - n_new
+    of_new, of_ref = 1 - from_new[:n_new].mean(), from_new[n_new:].mean()
     return float(of_new * others / n_ref), float(of_ref * others / n_new)
 
 

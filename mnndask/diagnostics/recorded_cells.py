@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mnndask._typing import Rows
 from mnndask.errors import InputError, InputKeyError
 from mnndask.io.record import SAMPLED, Record
+from mnndask.io.sampled_cells import sample_in
 from mnndask.metrics import agreement_by_label, summarize
 from mnndask.metrics.mixing import mixing_by_batch
 
@@ -35,12 +36,15 @@ class RecordedCells:
         :class:`mnndask.diagnostics.sample.SampledCells`.
     rows
         Row of each of them in `obs`; None if that is not known.
+    uns
+        Colours of columns, ``"<column>_colors"``, among other things.
     """
 
     record: Record
     obs: pd.DataFrame
     sample: Mapping[str, Any]
     rows: Rows | None
+    uns: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: AnnData | RecordedCells) -> RecordedCells:
@@ -54,31 +58,28 @@ class RecordedCells:
         if isinstance(data, RecordedCells):
             return data
         uns = getattr(data, "uns", {}).get("mnn")
-        return cls.found_in(data.obs, Record.from_uns(uns, "This AnnData"), "This AnnData")
+        return cls.found_in(data.obs, Record.from_uns(uns, "This AnnData"), "This AnnData", data.uns)
 
     @classmethod
-    def found_in(cls, obs: pd.DataFrame, record: Record, holder: str) -> RecordedCells:
+    def found_in(
+        cls, obs: pd.DataFrame, record: Record, holder: str, uns: Mapping[str, Any] | None = None
+    ) -> RecordedCells:
         """Look the sampled cells up in the table of cells of an AnnData, which messages call `holder`."""
-        if record.sample is None:
-            what = f"{holder} was corrected without measuring the correction."
-            raise InputError(what, "Correct it again without diagnostics=False.")
-        sample = record.sample
-        if "row" in sample:  # of an older record, which is of all cells, in their order
-            complete = len(obs) == int(record.steps["n_cells"].sum())
-            return cls(record, obs, sample, np.asarray(sample["row"]) if complete else None)
-        if SAMPLED not in obs:
-            return cls(record, obs, sample, None)
-        rows = _rows_by_number(obs[SAMPLED], len(sample["batch"]), holder)
-        present = np.flatnonzero(rows >= 0)
-        if not len(present):
-            what = f"{holder} has none of the cells on which the correction was measured."
-            raise InputError(what, "Give more of the cells of the result.")
-        return cls(record, obs, _of_cells(sample, present), rows[present])
+        return cls(record, obs, *sample_in(obs, record, holder), uns or {})
+
+    def all_cells(self) -> RecordedCells:
+        """Return the value with all cells of the AnnData as those to show, for columns of obs."""
+        return replace(self, rows=np.arange(len(self.obs)))
 
     @property
     def steps(self) -> pd.DataFrame:
         """Table of the merge steps, one row per batch in merge order."""
         return self.record.steps
+
+    @property
+    def batch_key(self) -> str:
+        """Column of obs with the batches."""
+        return str(self.record.parameters.get("batch_key", "batch"))
 
     @property
     def n_cells(self) -> int:
@@ -122,13 +123,17 @@ class RecordedCells:
         if name not in self.obs:
             what = f"There is no column {name!r} in obs."
             raise InputKeyError(what, f"Its columns are: {', '.join(map(str, self.obs)) or 'none'}.")
+        return self.obs[name].iloc[self.known_rows()]
+
+    def known_rows(self) -> Rows:
+        """Return the row of each cell in obs. Raise InputError if it is not known."""
         if self.rows is None and "row" in self.sample:
             what = f"{self.n_cells:,} cells were corrected, but obs has {len(self.obs):,}."
             raise InputError(what, "Give the whole result of the correction.")
         if self.rows is None:
             what = f"obs has no column {SAMPLED!r}, by which the record's cells are found."
             raise InputError(what, "Keep this column, or copy it from the result of the correction.")
-        return self.obs[name].iloc[self.rows]
+        return self.rows
 
     def by_label(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return measures of the correction that use labels: over all cells, and by label.
@@ -166,36 +171,3 @@ class RecordedCells:
         for state, table in zip(("before", "after"), tables, strict=True):
             out[state] = table["observed"].rename(index=str)
         return out.reindex(order)
-
-
-def _rows_by_number(column: Any, n: int, holder: str) -> Rows:
-    """Return the row of each numbered cell of the sample, -1 for those that are not there."""
-    numbers = pd.to_numeric(pd.Series(np.asarray(column)), errors="coerce").fillna(-1).to_numpy(float)
-    rows = np.full(n, -1, np.intp)
-    found = np.flatnonzero(numbers >= 0)
-    given = numbers[found]
-    if (given >= n).any() or (given != np.floor(given)).any():
-        what = f"obs[{SAMPLED!r}] of {holder} is not of the correction that uns['mnn'] records."
-        raise InputError(what, f"Keep uns['mnn'] and obs[{SAMPLED!r}] of one result together.")
-    if len(np.unique(given)) < len(given):
-        what = f"obs[{SAMPLED!r}] of {holder} has a number twice: cells of several results, or repeated."
-        raise InputError(what, "Give the cells of one result, each once.")
-    rows[given.astype(np.intp)] = found
-    return rows
-
-
-def _of_cells(sample: Mapping[str, Any], present: Rows) -> dict[str, Any]:
-    """Return a sample with some of its cells, the pairs among these, and a number of neighbours for them."""
-    arrays = {key: np.asarray(value) for key, value in sample.items()}
-    if len(present) == len(arrays["batch"]):
-        return arrays
-    position = np.full(len(arrays["batch"]), -1)
-    position[present] = np.arange(len(present))
-    new, reference = position[arrays["pair_new"]], position[arrays["pair_reference"]]
-    kept = (new >= 0) & (reference >= 0)
-    out: dict[str, Any] = {
-        key: arrays[key][present] for key in ("batch", "length", "factor", "before", "after")
-    }
-    largest = int(np.bincount(out["batch"]).max())
-    k = max(0, min(int(arrays["n_neighbors"]), len(present) // 3, largest - 2))
-    return out | {"pair_new": new[kept], "pair_reference": reference[kept], "n_neighbors": np.int64(k)}

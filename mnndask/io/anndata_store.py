@@ -117,6 +117,22 @@ def read_record(
 
 
 @exclusive()
+def read_colors(location: Location, columns: Collection[str]) -> dict[str, Any]:
+    """Read the colours of columns from an AnnData store: the ``"<column>_colors"`` that ``uns`` has.
+
+    Raises
+    ------
+    InputNotFoundError, InputError, InputReadError
+        As in :func:`open_lazily`.
+    """
+    label = str(location)
+    with _group(location, label) as group:
+        uns = member(group, "uns") or {}
+        keys = [f"{column}_colors" for column in columns]
+        return {key: read_element(uns, key, label) for key in keys if key in uns}
+
+
+@exclusive()
 def read_column(location: Location, label: str, column: str) -> Any:
     """Read a column of obs of an AnnData store, as a series or categorical; None if it does not exist.
 

@@ -13,6 +13,7 @@ MEASURES = (
     *("paired", "paired_reference", "length_median", "length_95", "lengthened", "angle", "lost_variance"),
     *("mixing_before", "mixing_after"),
 )
+OF_VERDICTS = ("own_share", "matched_share", "separation_low", "merged")  # of steps; older records have none
 OVERALL = ("same_batch", "neighbors_kept", "contraction"), ("before", "after", "ideal", "worst")
 MIXING = ("cells", "expected", "before", "after", "excess_after", "neighbors_kept", "contraction")
 
@@ -41,7 +42,8 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
 
 
 def _are_steps(steps: Any, *, measured: bool) -> bool:
-    if not _is_table(steps, {"batch"}, {*COUNTS, *(MEASURES if measured else ())}):
+    of_verdicts = set(OF_VERDICTS) & set(getattr(steps, "columns", ()))
+    if not _is_table(steps, {"batch"}, {*COUNTS, *(MEASURES if measured else ()), *of_verdicts}):
         return False
     return all(steps[name].dtype.kind in "iu" and (steps[name] >= 0).all() for name in COUNTS)
 

@@ -7,17 +7,21 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from mnndask._library_state import exclusive
+from mnndask.errors import InputError
 from mnndask.metrics.agreement import label_transfer
 from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.local_inverse_simpson import effective_number
 from mnndask.metrics.local_structure import kept_and_contraction
 from mnndask.metrics.mixing import alike, check_several, expected_same_batch, observed_by_batch
 from mnndask.metrics.neighborhoods import nearest_cells
+from mnndask.metrics.of_result import cells_of_result
 
 PerCell = NDArray[np.float64]
+N_NEIGHBORS = 30
 ROUNDING = 1e-9  # a batch this near its ideal, as a ratio, is not reported as the worst
 
 
@@ -30,13 +34,14 @@ class _Measure(NamedTuple):
     by: Literal["mean", "median"] = "mean"
 
 
-def summarize(
-    before: ArrayLike,
-    after: ArrayLike,
-    batches: ArrayLike,
+def summarize(  # noqa: PLR0913
+    before: ArrayLike | AnnData,
+    after: ArrayLike | None = None,
+    batches: ArrayLike | None = None,
     labels: ArrayLike | None = None,
-    n_neighbors: int = 30,
+    n_neighbors: int | None = None,
     *,
+    label: str | None = None,
     reference: Hashable | None = None,
 ) -> pd.DataFrame:
     """Measure a correction: mixing, damage to the structure of batches and, with labels, to biology.
@@ -45,13 +50,17 @@ def summarize(
     ----------
     before, after
         Coordinates of the same cells, shapes ``(n_cells, n_dims)``; see :func:`embed`, and
-        :func:`contraction` for their units.
+        :func:`contraction` for their units. Or, alone, a result of :func:`mnndask.mnn_correct`, an AnnData
+        with ``uns["mnn"]``: both states and the batches are those of the recorded cells.
     batches
         Batch of each cell.
     labels
         Label of each cell. With labels, the ideal mixing is random within each label.
     n_neighbors
-        Number of neighbours; also the perplexity of :func:`lisi`, which uses three times as many.
+        Number of neighbours; also the perplexity of :func:`lisi`, which uses three times as many. None: 30;
+        for a result, as recorded (30, or a tenth of few cells).
+    label
+        Column of obs with the labels, for a result.
     reference
         Batch by whose median contractions are divided; see :func:`contraction`.
 
@@ -83,9 +92,9 @@ def summarize(
     InputError
         If a coordinate is not finite, a batch or label is missing, there is only one batch, the embeddings
         differ in their number of cells, there are fewer than ``3 * n_neighbors`` cells, or no batch has
-        ``n_neighbors + 2``.
+        ``n_neighbors + 2``. For a result: if the correction was not measured, or its cells cannot be found.
     InputKeyError
-        If the reference is not one of the batches.
+        If the reference is not one of the batches, or there is no column `label`.
 
     Examples
     --------
@@ -103,8 +112,30 @@ def summarize(
     lisi                1.75   2.37   3.00           c   2.29
     neighbors_kept      1.00   1.00   1.00        None   1.00
     contraction         1.00   1.00   1.00           c   0.50
+
+    A result as it is:
+
+    >>> from mnndask import mnn_correct
+    >>> from mnndask.datasets import simulate
+    >>> parts = simulate(300, 50, 2)
+    >>> result, _, _ = mnn_correct(*parts, var_subset=parts[0].var_names)
+    >>> summarize(result, label="cell_type").index[-1]
+    'label_transfer'
     """
-    return Comparison(before, after, batches, labels, n_neighbors, reference=reference).overall()
+    if isinstance(before, AnnData):
+        if after is not None or batches is not None or labels is not None:
+            what = "A result was given together with after, batches or labels."
+            raise InputError(what, "Give the result alone, with label='...', the name of a column of obs.")
+        cells = cells_of_result(before, label, n_neighbors)
+        return Comparison(*cells, reference=reference).overall()
+    if label is not None:
+        what = f"label={label!r} names a column of obs, but coordinates were given."
+        raise InputError(what, "Give labels=[...], one per cell, or a result of mnn_correct.")
+    if after is None or batches is None:
+        what = "Coordinates before correction were given without those after it, or without batches."
+        raise InputError(what, "Give summarize(before, after, batches), or a result of mnn_correct alone.")
+    k = N_NEIGHBORS if n_neighbors is None else n_neighbors
+    return Comparison(before, after, batches, labels, k, reference=reference).overall()
 
 
 class Comparison:

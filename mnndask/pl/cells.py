@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from mnndask._library_state import exclusive
 from mnndask.diagnostics.measures import LENGTHENED
 from mnndask.diagnostics.recorded_cells import RecordedCells
-from mnndask.pl.drawing import axes, remove_frame, short, style
+from mnndask.pl.coloring import batch_styles
+from mnndask.pl.drawing import Save, axes, finished, remove_frame, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @exclusive()
-def correction_length(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
+def correction_length(
+    data: AnnData | RecordedCells, *, ax: Axes | None = None, save: Save = None, show: bool | None = None
+) -> Axes:
     """Draw how far the cells of each batch were moved.
 
     A box spans the middle half of a batch's cells, the line across it is the median, and whiskers extend from
@@ -31,6 +34,8 @@ def correction_length(data: AnnData | RecordedCells, *, ax: Axes | None = None) 
         Corrected AnnData.
     ax
         Axes to draw on; None creates new ones.
+    save, show
+        As in :func:`embedding`.
 
     Examples
     --------
@@ -46,11 +51,13 @@ def correction_length(data: AnnData | RecordedCells, *, ax: Axes | None = None) 
     unit = "cosine-normalised expression" if _is_normalised(record) else "units of expression"
     ax.set(title="How far cells were moved", ylabel=f"length of correction\n({unit})")
     ax.set_ylim(bottom=0, top=1.08 * ax.get_ylim()[1])
-    return ax
+    return finished(ax, "correction_length", save, show)
 
 
 @exclusive()
-def variance_factor(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
+def variance_factor(
+    data: AnnData | RecordedCells, *, ax: Axes | None = None, save: Save = None, show: bool | None = None
+) -> Axes:
     """Draw by how much variance adjustment lengthened the corrections of each batch.
 
     A factor of 1 leaves the smoothed correction unchanged. Boxes and whiskers, as in
@@ -62,6 +69,8 @@ def variance_factor(data: AnnData | RecordedCells, *, ax: Axes | None = None) ->
         Corrected AnnData.
     ax
         Axes to draw on; None creates new ones.
+    save, show
+        As in :func:`embedding`.
 
     Examples
     --------
@@ -90,7 +99,7 @@ def variance_factor(data: AnnData | RecordedCells, *, ax: Axes | None = None) ->
     ax.axhline(1, color="0.5", lw=1, ls="--")
     ax.set_ylim(bottom=0.95, top=max(1.2, ax.get_ylim()[1] * 1.06))
     ax.set(title="Corrections lengthened to keep cells' ranks", ylabel="variance factor (times)")
-    return ax
+    return finished(ax, "variance_factor", save, show)
 
 
 def _is_normalised(record: RecordedCells) -> bool:
@@ -110,8 +119,8 @@ def _box_per_batch(ax: Axes, record: RecordedCells, values: NDArray[np.float64])
         patch_artist=True,
         medianprops={"color": "black"},
     )
-    for i, box in enumerate(drawn["boxes"]):
-        box.set_facecolor(style(i + 1)["color"])
+    for box, own in zip(drawn["boxes"], batch_styles(record)[1:], strict=True):
+        box.set_facecolor(own["color"])
         box.set_alpha(0.8)
     many = len(names) > 5 or max(map(len, names)) > 10
     ax.set_xticks(range(len(by_batch)), short(names[1:]))

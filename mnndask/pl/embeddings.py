@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -11,27 +12,35 @@ from numpy.typing import NDArray
 from mnndask._library_state import exclusive
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import GREY, axes, legend, literal, remove_frame, short, style
+from mnndask.pl.coloring import Coloring, batch_styles, coloring
+from mnndask.pl.coordinates import Layout, When, dimensions_of, recorded_layout, stored_layout
+from mnndask.pl.drawing import GREY, PAIRS, Save, axes, finished, grid, legend, literal, remove_frame, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-When = Literal["before", "after"]
 FRAME_MARGIN = 0.05  # of the range of the cells
+PARTS = 40  # drawn one after the other
 
 
 @exclusive()
-def embedding(
+def embedding(  # noqa: PLR0913
     data: AnnData | RecordedCells,
     when: When = "after",
     *,
-    color: str | None = None,
+    color: str | Sequence[str | None] | None = None,
     method: Literal["pca", "umap"] = "pca",
+    basis: str | None = None,
+    components: str | Sequence[str] = "1,2",
     ax: Axes | None = None,
-) -> Axes:
+    save: Save = None,
+    show: bool | None = None,
+) -> Axes | list[Axes]:
     """Draw cells before or after the correction, both on the same principal components.
+
+    Two components can look mixed where cells are not: look at others, too.
 
     Parameters
     ----------
@@ -40,17 +49,32 @@ def embedding(
     when
         State to draw.
     color
-        Column of obs to colour by, groups or numbers; None for batches.
+        Column of obs, groups or numbers, or gene to colour by; None for batches; or a list of these, each
+        drawn on axes of its own. Values of genes are those of ``raw``, if there is one, else of ``X``.
+        Groups have the colours of ``uns["<column>_colors"]``, as scanpy stores them.
     method
-        ``"pca"``: the first two components. ``"umap"``: UMAP of all recorded components, if umap-learn is
+        ``"pca"``: recorded components. ``"umap"``: UMAP of all recorded components, if umap-learn is
         installed, of both states together, so that they can be compared.
+    basis
+        Name in obsm of coordinates to draw instead, e.g. ``"umap"`` for ``obsm["X_umap"]``, of all cells.
+    components
+        Numbers of the two components, from 1, as in scanpy: ``"1,2"``; or a list of such pairs.
     ax
         Axes to draw on; None creates new ones.
+    save
+        True or text, as in scanpy: saves ``figures/embedding<text>``, as PDF unless the text ends with
+        another type (``".png"``). A path with a folder is the file itself.
+    show
+        Whether to show the figure at once (``matplotlib.pyplot.show``).
+
+    Returns
+    -------
+    The axes; a list if there are several colours or pairs of components.
 
     Raises
     ------
     InputError, InputKeyError
-        If nothing is recorded, there is no such column, or a library is not installed.
+        If nothing is recorded, there is no such column, gene or coordinates, or a library is not installed.
 
     Examples
     --------
@@ -60,19 +84,43 @@ def embedding(
     >>> corrected, _, _ = mnndask.mnn_correct(a, b)
     >>> mnndask.pl.embedding(corrected, "before").get_title()
     'Cells before correction, by batch'
+    >>> len(mnndask.pl.embedding(corrected, color=["batch", "0"], components=["1,2", "3,4"]))
+    4
     """
-    record, ax = RecordedCells.of(data), axes(ax)
-    shown, frame, names = _coordinates(record, when, method)
-    if color is not None and record.is_measure(color):
-        numbers, size = record.numbers(color), _size(len(shown))
-        drawn = ax.scatter(shown[:, 0], shown[:, 1], s=size, lw=0, c=numbers, cmap="viridis", rasterized=True)
-        ax.figure.colorbar(drawn, ax=ax, label=literal(color))
+    cells = RecordedCells.of(data)
+    layout = recorded_layout(cells, when, method) if basis is None else stored_layout(data, basis, when)
+    several = not isinstance(color, str | None) or not isinstance(components, str)
+    colors = [color] if isinstance(color, str | None) else list(color)
+    if not colors:
+        what = "color is an empty list."
+        raise InputError(what, "Give columns of obs or genes, or None for batches.")
+    state = f"{when} correction" if basis is None else f"in {basis}"
+    if basis is not None:
+        cells = cells.all_cells()
+        colors = [cells.batch_key if one is None else one for one in colors]
+    dimensions = dimensions_of(components, layout.cells.shape[1])
+    drawn = list(product(colors, dimensions))
+    found = {one: coloring(data, cells, one) for one in colors}  # errors come before figures
+    panels = grid(ax, len(drawn), len(dimensions)) if several else [axes(ax)]
+    for panel, (one, dims) in zip(panels, drawn, strict=True):
+        _draw(panel, layout, dims, found[one])
+        panel.set_title(f"Cells {state}, by {literal(found[one].name)}")
+    finished(panels[0], "embedding", save, show)
+    return panels if several else panels[0]
+
+
+def _draw(ax: Axes, layout: Layout, dims: tuple[int, int], by: Coloring) -> None:
+    shown, frame, names = layout.pair(*dims)
+    if by.numbers is not None:
+        size = _size(len(shown))
+        drawn = ax.scatter(
+            shown[:, 0], shown[:, 1], s=size, lw=0, c=by.numbers, cmap="viridis", rasterized=True
+        )
+        ax.figure.colorbar(drawn, ax=ax, label=literal(by.name))
     else:
-        _groups(ax, shown, record.batches if color is None else record.column(color))
-        legend(ax, title=literal(color or "batch"))
+        _groups(ax, shown, by)
+        legend(ax, title=literal(by.name))
     _label(ax, names, frame)
-    ax.set_title(f"Cells {when} correction, by {literal(color or 'batch')}")
-    return ax
 
 
 def before_and_after(data: AnnData | RecordedCells, colors: Sequence[str | None]) -> Figure:
@@ -88,27 +136,31 @@ def before_and_after(data: AnnData | RecordedCells, colors: Sequence[str | None]
     return figure
 
 
-def _groups(ax: Axes, shown: NDArray[Any], groups: Any) -> None:
+def _groups(ax: Axes, shown: NDArray[Any], by: Coloring) -> None:
     """Draw cells in the colours of their groups, in random order, so that no group hides the others."""
+    codes = by.groups.codes
     order = np.random.default_rng(0).permutation(len(shown))
     size = _size(len(shown))
-    for part in np.array_split(order, max(1, len(order) // 250)):
-        for i in np.unique(groups.codes[part]):
-            x, y = shown[part[groups.codes[part] == i]].T
-            ax.scatter(x, y, s=size, lw=0, alpha=0.8, rasterized=True, **style(int(i)))
-    for i, name in enumerate(short(groups.categories)):
-        if (groups.codes == i).any():
-            ax.scatter([], [], s=30, lw=0, label=name, **style(i))
+    for part in np.array_split(order, max(1, min(PARTS, len(order) // 250))):
+        for i in np.unique(codes[part]):
+            x, y = shown[part[codes[part] == i]].T
+            ax.scatter(x, y, s=size, lw=0, alpha=0.8, rasterized=True, **by.styles[int(i)])
+    for i, name in enumerate(short(by.groups.categories)):
+        if (codes == i).any():
+            ax.scatter([], [], s=30, lw=0, label=name, **by.styles[i])
 
 
 @exclusive()
-def pairs(
+def pairs(  # noqa: PLR0913
     data: AnnData | RecordedCells,
     batch: str | None = None,
     *,
     when: When = "before",
     n_pairs: int = 300,
+    components: str = "1,2",
     ax: Axes | None = None,
+    save: Save = None,
+    show: bool | None = None,
 ) -> Axes:
     """Draw the pairs between cells of a batch and cells of the batches before it.
 
@@ -126,8 +178,12 @@ def pairs(
         corrected, as they were when the pairs were found.
     n_pairs
         Largest number of pairs to draw.
+    components
+        Numbers of the two components, from 1.
     ax
         Axes to draw on; None creates new ones.
+    save, show
+        As in :func:`embedding`.
 
     Raises
     ------
@@ -143,7 +199,7 @@ def pairs(
     >>> mnndask.pl.pairs(corrected, "1").get_title()
     'Pairs of 1, before correction'
     """
-    record, ax = RecordedCells.of(data), axes(ax)
+    record = RecordedCells.of(data)
     order = list(record.batches.categories)
     batch = order[1] if batch is None else str(batch)
     if batch not in order[1:]:
@@ -152,59 +208,31 @@ def pairs(
     sample, codes = record.sample, record.batches.codes
     number = order.index(batch)
     is_new, is_ref = codes == number, codes < number
-    state, frame, axes_names = _coordinates(record, when, "pca")
-    shown = np.where(is_new[:, None], state, _coordinates(record, "after", "pca")[0])
+    layout, corrected = (recorded_layout(record, state, "pca") for state in (when, "after"))
+    [dims] = dimensions_of([components], layout.cells.shape[1])
+    state, frame, axes_names = layout.pair(*dims)
+    shown = np.where(is_new[:, None], state, corrected.pair(*dims)[0])
     new, ref = (np.asarray(sample[key]) for key in ("pair_new", "pair_reference"))
     of_batch = np.flatnonzero(codes[new] == number)
     drawn = of_batch[:: max(1, -(-len(of_batch) // n_pairs))]
-    size = _size(int(is_new.sum() + is_ref.sum()))
+    size, ax = _size(int(is_new.sum() + is_ref.sum())), axes(ax)
+    own = {"color": batch_styles(record)[number]["color"]}
     ax.scatter(shown[is_ref, 0], shown[is_ref, 1], s=size, lw=0, color=GREY, rasterized=True)
-    ax.scatter(
-        shown[is_new, 0], shown[is_new, 1], s=size, lw=0, alpha=0.8, rasterized=True, color=style(0)["color"]
-    )
+    ax.scatter(shown[is_new, 0], shown[is_new, 1], s=size, lw=0, alpha=0.8, rasterized=True, **own)
     for line in shown[np.stack([new[drawn], ref[drawn]], axis=1)]:
-        ax.plot(line[:, 0], line[:, 1], lw=0.5, alpha=0.5, color=style(5)["color"], rasterized=True)
+        ax.plot(line[:, 0], line[:, 1], lw=0.5, alpha=0.5, color=PAIRS, rasterized=True)
     ax.scatter([], [], s=30, lw=0, color=GREY, label="batches before it" if number > 1 else short(order)[0])
-    ax.scatter([], [], s=30, lw=0, color=style(0)["color"], label=short([batch])[0])
-    ax.plot([], [], lw=1.5, color=style(5)["color"], label=f"pair ({len(drawn):,} shown)")
+    ax.scatter([], [], s=30, lw=0, **own, label=short([batch])[0])
+    ax.plot([], [], lw=1.5, color=PAIRS, label=f"pair ({len(drawn):,} shown)")
     legend(ax)
     _label(ax, axes_names, frame)
     ax.set_title(f"Pairs of {short([batch])[0]}, {when} correction")
-    return ax
+    return finished(ax, "pairs", save, show)
 
 
 def _size(n: int) -> float:
     """Return the area of a marker, smaller for more cells."""
     return float(np.clip(20_000 / max(1, n), 2, 30))
-
-
-def _coordinates(
-    record: RecordedCells, when: When, method: str
-) -> tuple[NDArray[Any], NDArray[Any], tuple[str, str]]:
-    """Return coordinates of cells in one state and in both (to share a frame), and names of the axes."""
-    if when not in ("before", "after"):
-        what = f"when is {when!r}."
-        raise InputError(what, "Give 'before' or 'after'.")
-    states = [np.asarray(record.sample[state]) for state in ("before", "after")]
-    if method == "umap":
-        frame = _umap(np.concatenate(states))
-        return np.split(frame, 2)[when == "after"], frame, ("UMAP 1", "UMAP 2")
-    if method != "pca":
-        what = f"method is {method!r}."
-        raise InputError(what, "Give 'pca' or 'umap'.")
-    frame = np.concatenate(states)[:, :2]
-    frame = np.pad(frame, ((0, 0), (0, 2 - frame.shape[1])))  # if there is only one component
-    return np.split(frame, 2)[when == "after"], frame, ("PC 1", "PC 2")
-
-
-def _umap(cells: NDArray[Any]) -> NDArray[Any]:
-    try:
-        from umap import UMAP
-    except ModuleNotFoundError as error:
-        what = "method='umap' needs umap-learn, which is not installed."
-        raise InputError(what, "Install it (pip install umap-learn), or give method='pca'.") from error
-    out: NDArray[Any] = UMAP(random_state=0, n_jobs=1).fit_transform(cells)
-    return out
 
 
 def _label(ax: Axes, names: tuple[str, str], frame: NDArray[Any]) -> None:

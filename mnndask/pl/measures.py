@@ -9,7 +9,7 @@ import numpy as np
 from mnndask._library_state import exclusive
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import AFTER, BEFORE, GREY, axes, legend, literal, remove_frame, short
+from mnndask.pl.drawing import AFTER, BEFORE, GREY, Save, axes, finished, legend, literal, remove_frame, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,7 +19,14 @@ ROW = 0.34  # inches per batch
 
 
 @exclusive()
-def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes | None = None) -> Axes:
+def mixing(
+    data: AnnData | RecordedCells,
+    *,
+    label: str | None = None,
+    ax: Axes | None = None,
+    save: Save = None,
+    show: bool | None = None,
+) -> Axes:
     """Draw the share of neighbours from the same batch, by batch, before and after.
 
     The vertical mark is the share expected by chance, which a mixed batch reaches; a separate batch is at
@@ -34,6 +41,8 @@ def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes 
         that within each cell type.
     ax
         Axes to draw on; None creates new ones.
+    save, show
+        As in :func:`embedding`.
 
     Raises
     ------
@@ -70,11 +79,13 @@ def mixing(data: AnnData | RecordedCells, *, label: str | None = None, ax: Axes 
     ax.set_axisbelow(True)
     legend(ax)
     remove_frame(ax)
-    return ax
+    return finished(ax, "mixing", save, show)
 
 
 @exclusive()
-def merge_overview(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> Axes:
+def merge_overview(
+    data: AnnData | RecordedCells, *, ax: Axes | None = None, save: Save = None, show: bool | None = None
+) -> Axes:
     """Draw the merge order, and the share of cells with a pair on each side of each step.
 
     Few paired cells mean that a batch has little in common with the batches before it, and that most of its
@@ -86,6 +97,8 @@ def merge_overview(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> 
         Corrected AnnData.
     ax
         Axes to draw on; None creates new ones.
+    save, show
+        As in :func:`embedding`.
 
     Examples
     --------
@@ -117,4 +130,4 @@ def merge_overview(data: AnnData | RecordedCells, *, ax: Axes | None = None) -> 
     ax.set_title(f"Merging into {short(record.steps['batch'].iloc[:1])[0]}: cells with a pair")
     legend(ax)
     remove_frame(ax)
-    return ax
+    return finished(ax, "merge_overview", save, show)

@@ -11,62 +11,48 @@ from io import BytesIO
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from mnndask._library_state import exclusive
 from mnndask.diagnostics import html as markup
 from mnndask.diagnostics.findings import Finding, findings, findings_of_labels
 from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.diagnostics.verdict import NO_VERDICT, Verdict, verdicts
 from mnndask.io.record import Record
 from mnndask.pl.cells import correction_length, variance_factor
 from mnndask.pl.drawing import draw_to_files
 from mnndask.pl.embeddings import embedding, pairs
 from mnndask.pl.measures import merge_overview, mixing
+from mnndask.pl.report_terms import (
+    LABELS_MEAN,
+    MEASURES,
+    MEASURES_MEAN,
+    MIXING_MEANS,
+    OF_LABELS,
+    OF_MIXING,
+    OF_STEPS,
+    PARAMETERS_MEAN,
+    STATES,
+    STATES_MEAN,
+    STEPS_MEAN,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 LIBRARIES = ("mnndask", "anndata", "dask", "zarr", "numpy", "scipy", "scikit-learn", "numba")
 MOST_STEPS_DRAWN = 3  # first steps whose pairs are drawn
 
-OF_STEPS = {
-    "batch": "batch",
-    "n_cells": "cells",
-    "n_used": "cells used",
-    "n_pairs": "pairs",
-    "paired": "cells with a pair",
-    "paired_reference": "of batches merged before",
-    "length_median": "correction length, median",
-    "length_95": "95 %",
-    "lengthened": "variance factor > 1",
-    "angle": "angle to biology (°)",
-    "lost_variance": "variance lost",
-    "mixing_before": "mixing before",
-    "mixing_after": "mixing after",
-}
-
-MEASURES = {
-    "same_batch": "neighbours of the same batch (share)",
-    "same_batch_ratio": "the same, relative to chance",
-    "lisi": "effective number of batches in a neighbourhood (LISI)",
-    "neighbors_kept": "neighbours kept within the batch (share)",
-    "contraction": "distance to nearby cells of the batch, after over before",
-    "label_agreement": "neighbours of the same label (share)",
-    "label_transfer": "label predicted by other batches (share)",
-}
-
-STATES = {
-    "before": "before",
-    "after": "after",
-    "ideal": "ideal",
-    "worst_batch": "worst batch",
-    "worst": "its value",
-}
-
 
 @exclusive()
 def report(
-    cells: RecordedCells, name: str, *, label: str | None = None, seconds: Mapping[str, float] | None = None
+    cells: RecordedCells,
+    name: str,
+    *,
+    label: str | None = None,
+    n_genes: int | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> tuple[str, list[str]]:
     """Create the report. Return its HTML and the findings in it that need attention.
 
@@ -78,6 +64,8 @@ def report(
         Name of the result.
     label
         Column of obs with cell types.
+    n_genes
+        Number of genes of the result, if known.
     seconds
         Seconds that each part of the run took, if known.
 
@@ -99,11 +87,15 @@ def report(
             of_labels = _by_label(by_label, label)
         sections += [
             _mixing(cells, record.mixing, label),
-            _section("Measures", _measures(overall)),
+            _section("Measures of all batches", _measures(overall)),
             of_labels,
         ]
     sections += [_steps(cells), _parameters(record, seconds)]
-    summary = _section("At a glance", f"<ul>{''.join(map(_item, found))}</ul>")
+    summary = (
+        _verdict(record)
+        + _data(record, n_genes)
+        + _section("At a glance", f"<ul>{''.join(map(_item, found))}</ul>")
+    )
     page = Template(files("mnndask.pl").joinpath("page.html").read_text(encoding="utf-8"))
     html = page.substitute(
         title=markup.text(f"Correction of {name}"), lead=_lead(cells), body="\n".join([summary, *sections])
@@ -127,10 +119,57 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _item(finding: Finding) -> str:
-    return f"<li{' class=attention' if finding.attention else ''}>{markup.text(finding.text)}</li>"
+    return f"<li{_attention(finding.attention)}>{markup.text(finding.text)}</li>"
 
 
-Picture = tuple[Callable[[], "Axes"], str]
+def _attention(needed: bool) -> str:
+    return ' class="attention"' if needed else ""
+
+
+def _verdicts(record: Record) -> list[Verdict]:
+    return verdicts(record.steps, record.mixing, record.parameters)
+
+
+def _verdict(record: Record) -> str:
+    """Section with the verdict on each batch, before everything else."""
+    found = _verdicts(record)
+    items = [
+        f"<li{_attention(one.attention)}><strong>{markup.text(f'{one.batch}: {one.outcome}.')}</strong> "
+        f"{markup.text(one.figure)} {markup.text(one.next_step)}</li>"
+        for one in found
+    ]
+    words = (
+        "The verdict needs no cell types. It cannot show that a type of one batch was moved onto another "
+        "type of another batch: look at marker genes, in the uncorrected values."
+    )
+    said = f"<ul>{''.join(items)}</ul><p>{markup.text(words)}</p>"
+    return _section("Verdict", said if found else f"<p>{markup.text(NO_VERDICT)}</p>")
+
+
+def _data(record: Record, n_genes: int | None) -> str:
+    """Section on what went in, and on what the corrected values are."""
+    subset, about = record.parameters.get("var_subset"), record.meaning or {}
+    every = "All genes" if n_genes is None else f"All {n_genes:,} genes"
+    if isinstance(subset, np.ndarray | list):
+        of = " genes" if n_genes is None else f" of the {n_genes:,} genes of the result"
+        genes = f"{len(subset):,}{of}, such as {', '.join(map(str, subset[:3]))}"
+    else:
+        genes = every
+    table = markup.html_table(
+        record.steps,
+        {"batch": "batch", "n_cells": "cells", "n_used": "cells used for the fit"},
+    )
+    meaning = {
+        "Corrected values are in": about.get("where", "X"),
+        "Their scale": about.get("scale", ""),
+        "They are for": about.get("for", ""),
+        "They are not for": about.get("not_for", ""),
+        "Genes used for distances": genes,
+    }
+    return _section("Values, genes and cells", markup.name_value_table(meaning, kind="terms"), table)
+
+
+Picture = tuple[Callable[[], Any], str]
 
 
 def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
@@ -138,7 +177,7 @@ def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
     return _section(title, f'<div class="pictures">{"".join(figures)}</div>', *parts)
 
 
-def _figure(draw: Callable[[], Axes], caption: str) -> str:
+def _figure(draw: Callable[[], Any], caption: str) -> str:
     from matplotlib import pyplot as plt
 
     with exclusive() as changes:
@@ -169,7 +208,10 @@ def _embeddings(cells: RecordedCells, label: str | None) -> list[Picture]:
     ]
     if label is not None:
         out += [
-            (lambda: embedding(cells, "before", color=label), "Cell types before correction."),
+            (
+                lambda: embedding(cells, "before", color=label),
+                "Cell types that are separate here should stay separate.",
+            ),
             (
                 lambda: embedding(cells, "after", color=label),
                 "Cell types should still be separate. Types that were separate before and are merged now are "
@@ -185,40 +227,21 @@ def _mixing(cells: RecordedCells, table: pd.DataFrame, label: str | None) -> str
         "Share of a cell's neighbours from its own batch. After correction it should be near the share "
         "expected by chance; a batch with cell types of its own should stay above it.",
     )
-    columns = {
-        "cells": "cells",
-        "expected": "by chance",
-        "before": "before",
-        "after": "after",
-        "excess_after": "excess after",
-        "neighbors_kept": "neighbours kept",
-        "contraction": "contraction",
-    }
-    shown = markup.html_table(table, columns, "batch", "expected before after neighbors_kept")
-    return _pictures("Mixing of batches", [drawn], shown)
+    shown = markup.html_table(table, OF_MIXING, "batch", "expected before after neighbors_kept")
+    return _pictures("Mixing of batches", [drawn], shown, markup.definitions(MIXING_MEANS))
 
 
 def _measures(overall: Any) -> str:
-    named = overall.rename(index=MEASURES)
+    meaning = pd.Series(MEASURES_MEAN).reindex(overall.index)
+    named = overall.assign(meaning=meaning.astype(object)).rename(index=MEASURES)
     named["worst_batch"] = named["worst_batch"].fillna("")
-    return markup.html_table(named, STATES, "measure")
+    return markup.html_table(named, STATES, "measure") + markup.definitions(STATES_MEAN)
 
 
 def _by_label(by_label: Any, label: str) -> str:
-    columns = {
-        "cells": "cells",
-        "batches": "batches",
-        "agreement_before": "agreement before",
-        "agreement_after": "after",
-        "transfer_before": "transfer before",
-        "transfer_after": "after",
-    }
     shares = "agreement_before agreement_after transfer_before transfer_after"
-    words = (
-        "<p>Agreement: share of neighbours with the cell's label. Transfer: share of cells whose label the "
-        "nearest cells of other batches predict. If agreement falls, cell types were merged.</p>"
-    )
-    return _section(f"Cell types, by {label}", words, markup.html_table(by_label, columns, label, shares))
+    table = markup.html_table(by_label, OF_LABELS, label, shares)
+    return _section(f"Cell types, by {label}", table, markup.definitions(LABELS_MEAN))
 
 
 def _steps(cells: RecordedCells) -> str:
@@ -230,8 +253,8 @@ def _steps(cells: RecordedCells) -> str:
         ),
         (
             lambda: correction_length(cells),
-            "Box: middle half of the cells; whiskers: 5 to 95 %. Much longer whiskers than in other batches "
-            "show cells that were moved far.",
+            "A box spans the middle half of the cells, and its whiskers reach from 5 to 95 %. Much longer "
+            "whiskers than in other batches show cells that were moved far.",
         ),
         (
             lambda: variance_factor(cells),
@@ -243,19 +266,14 @@ def _steps(cells: RecordedCells) -> str:
     names = list(cells.batches.categories)[1 : 1 + MOST_STEPS_DRAWN]
     pictures += [(partial(pairs, cells, name), caption) for name in names]
     shares = "paired paired_reference lengthened lost_variance"
-    words = (
-        "<p>Variance lost: share of the batch's variance that the correction removed along its own "
-        "direction, like batchelor's lost.var; above 10 %, biology may have been removed with the batch "
-        "effect. Mixing: share of the neighbours of the batch's cells that are from batches merged before, "
-        "relative to chance.</p>"
-    )
-    return _pictures("Merge steps", pictures, markup.html_table(cells.steps, OF_STEPS, percent=shares), words)
+    table = markup.html_table(cells.steps, OF_STEPS, percent=shares)
+    return _pictures("Merge steps", pictures, table, markup.definitions(STEPS_MEAN))
 
 
 def _parameters(record: Record, seconds: Mapping[str, float] | None) -> str:
     parameters = sorted(record.parameters.items())
     given = {name: value for name, value in parameters if not isinstance(value, Mapping)}
-    parts = [_section("Parameters", markup.name_value_table(given))]
+    parts = [_section("Parameters", markup.name_value_table(given, PARAMETERS_MEAN, kind="terms"))]
     if record.sketch is not None:
         parts.append(_section("Sketch", markup.name_value_table(dict(sorted(record.sketch.items())))))
     if seconds:

@@ -11,6 +11,7 @@ from sklearn.metrics import silhouette_score
 from mnndask import mnn_correct
 from mnndask.cli.main import main
 from mnndask.core.cosine import cosine_lengths
+from mnndask.diagnostics.verdict import verdicts
 from mnndask.metrics import embed, label_agreement, same_batch_fraction
 
 HERE = Path(__file__).parents[2]
@@ -76,3 +77,16 @@ def test_command_writes_a_store_that_scanpy_opens(tmp_path, batches, variable, c
     by_name = {b.obs["batch"].iloc[0]: b for b in batches}
     expected, _, _ = mnn_correct(*[by_name[n] for n in sorted(ORDER)], var_subset=variable)
     np.testing.assert_allclose(result.X, expected.X, atol=1e-4 * np.abs(expected.X).max())
+
+
+def test_verdicts_name_what_is_apart_and_the_next_step_mends_it(batches, variable):
+    def judged(**options):
+        uns = mnn_correct(*batches, var_subset=variable, **options)[0].uns["mnn"]
+        return {one.batch: one for one in verdicts(uns["steps"], uns["mixing"], uns["parameters"])}
+
+    first = judged()
+    assert first["sc_celseq2"].outcome == "still apart"
+    assert {first[name].outcome for name in ORDER[1:3]} == {"mixed as expected"}
+    again = judged(**first["sc_celseq2"].change)
+    assert {one.outcome for one in again.values()} == {"mixed as expected"}
+    assert {one.outcome for one in judged(k=150, sigma=0.05).values()} == {"over-corrected"}

@@ -148,6 +148,144 @@ def test_umap_lays_out_both_states_together(corrected, monkeypatch):
     np.testing.assert_allclose(ax.get_xlim(), -np.array(plain.get_xlim()[::-1]), rtol=1e-5)
 
 
+def colours_of(ax):
+    """Colour of each name in the legend."""
+    handles, names = ax.get_legend_handles_labels()
+    points = [(h, name) for h, name in zip(handles, names, strict=True) if hasattr(h, "get_facecolor")]
+    return {name: mpl.colors.to_hex(handle.get_facecolor()[0]) for handle, name in points}
+
+
+@pytest.fixture(scope="module")
+def with_colours(corrected):
+    out = corrected.copy()
+    out.obs["batch"] = out.obs["batch"].cat.reorder_categories(["plate C", "plate B", "plate A"])
+    out.uns["batch_colors"] = ["#ff0000", "#00ff00", "#0000ff"]
+    out.obs["kind"] = out.obs["kind"].astype("category")
+    out.uns["kind_colors"] = np.array(["#123456", "#654321"])
+    rng = np.random.default_rng(0)
+    out.obsm["X_umap"], out.obsm["latent"] = rng.normal(size=(180, 2)), rng.normal(size=(180, 4))
+    return out
+
+
+def test_a_list_of_colours_is_drawn_side_by_side(with_colours):
+    panels = pl.embedding(with_colours, color=["kind", None, "g3", "depth"], components=["1,2", "3,4"])
+    assert len(panels) == 8
+    assert len({ax.figure for ax in panels}) == 1
+    titles = [ax.get_title().removeprefix("Cells after correction, by ") for ax in panels]
+    assert titles[::2] == ["kind", "batch", "g3", "depth"] == titles[1::2]
+    assert [ax.get_xlabel() for ax in panels[:2]] == ["PC 1", "PC 3"]
+
+
+def test_genes_are_those_of_raw_if_there_is_one(with_colours):
+    shown = with_colours.obs["mnn_sample"].to_numpy().argsort()
+    drawn = pl.embedding(with_colours, color="g3").collections[0].get_array()
+    np.testing.assert_allclose(drawn, with_colours.X[shown, 3])
+    raw = with_colours.copy()
+    raw.raw = raw.copy()
+    raw.X = raw.X * 0
+    np.testing.assert_allclose(pl.embedding(raw, color="g3").collections[0].get_array(), drawn)
+
+
+def test_colours_are_those_of_uns_in_every_picture(with_colours):
+    red, green, blue = (
+        {"plate C": "#ff0000"},
+        {"plate B": "#00ff00"},
+        {"plate A": "#0000ff"},
+    )
+    expected = red | green | blue
+    for ax in (
+        pl.embedding(with_colours),
+        pl.embedding(with_colours, "before"),
+        pl.embedding(with_colours, color="batch"),
+        pl.embedding(with_colours, basis="umap"),
+    ):
+        assert colours_of(ax) == expected
+    assert colours_of(pl.embedding(with_colours, color="kind")) == {"B <&>": "#123456", "T": "#654321"}
+    for draw in (pl.correction_length, pl.variance_factor):
+        boxes = [mpl.colors.to_hex(box.get_facecolor()) for box in draw(with_colours).patches]
+        assert boxes == ["#00ff00", "#ff0000"]
+    assert colours_of(pl.pairs(with_colours, "plate C"))["plate C"] == "#ff0000"
+
+
+def test_batches_have_the_same_colours_however_they_are_asked_for(corrected):
+    other_order = corrected.copy()
+    other_order.obs["batch"] = other_order.obs["batch"].cat.reorder_categories(
+        ["plate C", "plate A", "plate B"]
+    )
+    expected = colours_of(pl.embedding(corrected))
+    assert colours_of(pl.embedding(other_order, color="batch")) == expected
+    assert colours_of(pl.pairs(corrected, "plate B"))["plate B"] == expected["plate B"]
+
+
+@pytest.mark.parametrize("basis", ["umap", "X_umap", "latent"])
+def test_any_obsm_is_drawn_for_all_cells(with_colours, basis):
+    part = with_colours[::-1][:100]
+    ax = pl.embedding(part, color="g3", basis=basis)
+    key = basis if basis in with_colours.obsm else f"X_{basis}"
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), part.obsm[key][:, :2])
+    np.testing.assert_allclose(ax.collections[0].get_array(), part.X[:, 3])
+
+
+def test_plots_are_saved_as_scanpy_names_them(corrected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    with monkeypatch.context() as only_touched:
+        only_touched.setattr(mpl.figure.Figure, "savefig", lambda _, file, **__: file.touch())
+        for draw in (pl.embedding, pl.mixing, pl.pairs, pl.correction_length, pl.variance_factor):
+            assert draw(corrected, save="_a.png").get_title()
+        pl.merge_overview(corrected, save=True)
+    assert not shown
+    pl.embedding(corrected, save=tmp_path / "own" / "name.svg", show=True)
+    assert shown
+    names = ["correction_length", "embedding", "mixing", "pairs", "variance_factor"]
+    expected = [*(f"{name}_a.png" for name in names), "merge_overview.pdf"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(expected)
+    assert (tmp_path / "own" / "name.svg").read_bytes()[:5] == b"<?xml"
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written: .*\n.*another folder"):
+        pl.embedding(corrected, save="taken/a.png")
+
+
+WRONG = {
+    "a gene that is not there": ({"color": "g99"}, r"no column 'g99' in obs, and no gene.*\n.*kind"),
+    "no colours": ({"color": []}, r"color is an empty list.*\n"),
+    "components beyond": ({"components": "1,99"}, r"components is '1,99'.*\n.*from 1 to \d+, such as"),
+    "components from 0": ({"components": "0,1"}, r"components is '0,1'"),
+    "components as words": ({"components": ["1,2", "x"]}, r"components is 'x'"),
+    "a number of components": ({"components": [3]}, r"components is 3"),
+    "no component": ({"components": []}, r"components is empty"),
+    "a basis that is not there": ({"basis": "tsne"}, r"no 'tsne' or 'X_tsne' in obsm.*\n.*X_umap, latent"),
+    "a basis before": ({"basis": "umap", "when": "before"}, r"obsm has one state only"),
+    "a method": ({"method": "tsne"}, r"method is 'tsne'.*\n.*basis="),
+    "a name of a file": ({"save": 3}, r"save is 3"),
+    "a type of file": ({"save": "_a.xyz"}, r"embedding_a.xyz cannot be written.*\n.*\.pdf"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_options_are_one_clear_line(with_colours, wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options, told = WRONG[wrong]
+    with pytest.raises((InputError, InputKeyError), match=told) as raised:
+        pl.embedding(with_colours, **options)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_axes_are_for_one_colour(with_colours):
+    with pytest.raises(InputError, match="ax was given with a list"):
+        pl.embedding(with_colours, color=["kind"], ax=plt.subplots()[1])
+
+
+def test_colours_that_are_none_are_refused_and_too_few_ignored(with_colours):
+    bad = with_colours.copy()
+    bad.uns["kind_colors"] = ["no colour", "red"]
+    with pytest.raises(InputError, match=r"uns\['kind_colors'\] has 'no colour'.*\n"):
+        pl.embedding(bad, color="kind")
+    bad.uns["kind_colors"] = ["#ff0000"]
+    assert set(colours_of(pl.embedding(bad, color="kind")).values()) != {"#ff0000"}
+
+
 def test_what_is_missing_is_said(corrected, monkeypatch):
     with pytest.raises(InputKeyError, match=r"no column 'nothing'.*\n.*kind"):
         pl.embedding(corrected, color="nothing")

@@ -13,11 +13,16 @@ from helpers import as_anndata, make_batches
 
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.cli.main import main
+from mnndask.pl.coloring import batch_styles, coloring
 
 NASTY = '<script>alert(1)</script> & "co"'
 PICTURES = """[...document.images].map(i => ({
     alt: i.alt, loaded: i.complete && i.naturalWidth > 200, width: i.getBoundingClientRect().width,
     left: i.getBoundingClientRect().left, right: i.getBoundingClientRect().right}))"""
+
+TABLES = """[...document.querySelectorAll('.scroll')].map(t => ({
+    content: t.scrollWidth, width: t.clientWidth, shadow: getComputedStyle(t).backgroundImage,
+    overflow: getComputedStyle(t).overflowX}))"""
 
 
 def run(*args):
@@ -81,6 +86,55 @@ def test_the_report_shows_pictures_tables_and_what_they_mean(page, stores):
     assert "<b>A</b> is the reference" in words
 
 
+def test_the_report_begins_with_the_verdict_and_says_what_the_values_are(page):
+    text = page.read_text()
+    titles = re.findall("<h2>(.*?)</h2>", text)
+    assert titles[:3] == ["Verdict", "Values, genes and cells", "At a glance"]
+    verdict, values = (part.split("</section>")[0] for part in text.split("<section>")[1:3])
+    for name in ("B", "C"):
+        assert re.search(rf"<strong>{name}: (mixed as expected|still apart)\.</strong> Where pairs", verdict)
+    for told in ("cosine-normalised", "differential expression", "cos_norm_out=False", "All 40 genes", "60"):
+        assert told in values
+
+
+def test_every_heading_has_a_definition(page):
+    text = page.read_text()
+    for section in re.findall(r"<section>.*?</section>", text, re.DOTALL):
+        terms = [" ".join(re.findall("<dt>(.*?)</dt>", section))]
+        for table in re.findall(r"<thead>.*?</thead>", section, re.DOTALL):
+            for heading in re.findall("<th>([^<]+)</th>", table)[1:]:
+                known = heading.removesuffix(" (°)").removesuffix(" before").removesuffix(" after")
+                plain = heading in {"what it is", "before", "after", "its value", "cells used for the fit"}
+                assert plain or known in terms[0] or "Values" in section, heading
+    assert text.count("<dd>") > 15
+
+
+def test_captions_are_sentences_and_said_to_those_who_do_not_see(page):
+    tags = _Parsed(page.read_text()).tags
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page.read_text())
+    assert len(captions) == 10
+    for caption in captions:
+        assert re.match(r"[A-Z].{20,}\.$", caption)
+    assert all(attrs["alt"].endswith(".") for tag, attrs in tags if tag == "img")
+    assert all(attrs.get("tabindex") == "0" for _, attrs in tags if attrs.get("class") == "scroll")
+
+
+def test_the_report_is_valid_html(page):
+    void, open_tags = {"meta", "link", "img", "br"}, []
+
+    class Nesting(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            assert not {"border", "align", "bgcolor"} & {name for name, _ in attrs}
+            if tag not in void:
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Nesting().feed(page.read_text())
+    assert open_tags == []
+
+
 def test_names_are_no_markup(page):
     tags = {tag for tag, _ in _Parsed(page.read_text()).tags}
     assert not tags & {"script", "b", "iframe", "object"}
@@ -97,7 +151,8 @@ def test_a_browser_shows_the_report_wide_and_narrow(page, tmp_path):
     kept.mkdir(parents=True, exist_ok=True)
     with chromium() as port:
         for width in (1280, 400):
-            question = f"({{pictures: {PICTURES}, page: document.documentElement.scrollWidth}})"
+            page_width = "page: document.documentElement.scrollWidth"
+            question = f"({{pictures: {PICTURES}, tables: {TABLES}, {page_width}}})"
             screenshot = kept / f"report-{width}.png"
             seen, errors, asked = look_at(port, page.as_uri(), width, question, screenshot)
             assert errors == []
@@ -105,6 +160,10 @@ def test_a_browser_shows_the_report_wide_and_narrow(page, tmp_path):
             assert page.as_uri() in asked
             assert seen["page"] <= width  # nothing but tables scrolls sideways, and these within themselves
             assert len(seen["pictures"]) == 10
+            wide = [table for table in seen["tables"] if table["content"] > table["width"]]
+            assert len(wide) >= 3 if width == 400 else not wide
+            assert all(table["shadow"].count("gradient") == 4 for table in wide)
+            assert all(table["overflow"] == "auto" for table in wide)
             for picture in seen["pictures"]:
                 assert picture["loaded"], picture["alt"]
                 assert picture["width"] > 300
@@ -130,6 +189,21 @@ def test_only_what_is_needed_is_read(stores, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_the_report_has_the_colours_of_the_store(stores, tmp_path, monkeypatch):
+    coloured = ad.read_zarr(stores / "corrected.zarr")
+    coloured.uns["kind_colors"], coloured.uns["batch_colors"] = (
+        ["#111111", "#222222"],
+        ["red", "blue", "lime"],
+    )
+    coloured.write_zarr(tmp_path / "coloured.zarr")
+    given = []
+    monkeypatch.setattr("mnndask.cli.look.report_of", lambda cells, *_, **__: given.append(cells) or ("", []))
+    assert run("report", tmp_path / "coloured.zarr", "-o", tmp_path / "a.html", "--label", "kind") == 0
+    [cells] = given
+    assert [one["color"] for one in batch_styles(cells)] == ["red", "blue", "lime"]
+    assert [one["color"] for one in coloring(cells, cells, "kind").styles] == ["#111111", "#222222"]
+
+
 def test_info_is_the_short_form(stores, capsys):
     assert run("info", stores / "corrected.h5ad") == 0
     out = capsys.readouterr().out
@@ -137,6 +211,18 @@ def test_info_is_the_short_form(stores, capsys):
     assert re.search(r"\nB: [\d,]+ pairs, \d+ of 45 cells paired\n", out)
     assert "found a pair" in out
     assert "belong to its own batch" in out
+    assert re.search(r"\nB: (mixed as expected|still apart)\. Where pairs connect it", out)
+
+
+def test_records_without_a_verdict_say_so(stores, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mnndask.pl.report._figure", lambda *_: "")
+    older = ad.read_h5ad(stores / "corrected.h5ad")
+    older.uns["mnn"]["steps"] = older.uns["mnn"]["steps"].drop(columns=["merged"])
+    older.write_h5ad(tmp_path / "older.h5ad")
+    assert run("info", tmp_path / "older.h5ad") == 0
+    assert "No verdict on the batches: the version of mnndask" in capsys.readouterr().out
+    assert run("report", tmp_path / "older.h5ad", "-o", tmp_path / "older.html") == 0
+    assert "No verdict on the batches: the version of mnndask" in (tmp_path / "older.html").read_text()
 
 
 def test_errors_are_one_line(stores, tmp_path, capsys):
@@ -171,7 +257,9 @@ def test_a_correction_writes_its_report(tmp_path, capsys):
     assert run("correct", *paths, *output, "--label", "kind") == 2
     assert "--report FILE" in capsys.readouterr().err
     assert run("correct", *paths, *output, "--report", tmp_path / "out.html", "--label", "kind") == 0
-    assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"report: {tmp_path / 'out.html'}" in out
+    assert re.search(r"\nplate1: (mixed as expected|still apart)\. Where pairs connect it", out)
     words = " ".join(_Parsed((tmp_path / "out.html").read_text()).words)
     assert "plate1 found a pair" in words
     assert "reading, fitting and writing" in words

@@ -29,6 +29,7 @@ from benchmarks import (
     soak,
     threads,
     tiled,
+    verdicts,
 )
 from benchmarks.memory import Sampler, measured, tree_bytes
 
@@ -139,6 +140,13 @@ def test_components_are_compared_with_genes(toy):
     assert [row["components"] for row in figures] == ["uncorrected", "genes", "5", "genes", "5"]
     assert all(0 < row["cosine"] <= 1 for row in figures if row["components"] == "5")
     assert figures[0]["kept"] == figures[0]["contraction"] == 1
+
+
+def test_verdicts_are_compared_with_what_was_done(toy):
+    figures, said = toy(verdicts)
+    assert [row["kind"] for row in figures] == ["mixed as expected", "still apart", "over-corrected"]
+    assert all(row["verdicts"] for row in figures)
+    assert "over-corrected: 1 of 1 right" in said
 
 
 def test_growth_varies_one_quantity_at_a_time(toy, tmp_path):
