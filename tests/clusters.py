@@ -19,6 +19,7 @@ def environment():
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": "1",
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10",
+        "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",  # looks at each thread 100 times a second
     }
 
 
