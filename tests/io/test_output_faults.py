@@ -6,11 +6,11 @@ import asyncio
 import errno
 import os
 import subprocess
-import sys
 import time
 
 import anndata as ad
 import dask.array as da
+import forked
 import numpy as np
 import pytest
 import zarr
@@ -200,9 +200,7 @@ from mnndask.stores.locks import only_writer
 with only_writer(pathlib.Path({str(tmp_path / "x")!r})):
     os._exit(3)
 """
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=env, check=False)
-    assert done.returncode == 3
+    assert forked.run(program, check=False).returncode == 3
     assert (tmp_path / "x.lock").exists()
     with only_writer(tmp_path / "x"), pytest.raises(OutputExistsError), only_writer(tmp_path / "x"):
         pass
