@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 import forked
 import psutil
 
-
 RUN = """
 import runpy, sys
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)

@@ -27,7 +27,7 @@ LIBRARIES += ["scipy.linalg", "sklearn.decomposition", "sklearn.neighbors", "tqd
 
 
 class Process:
-    """A program that runs, like `subprocess.Popen`; prints into files, or those whose descriptors are given."""
+    """A program that runs, like `subprocess.Popen`; it prints into files, or into given descriptors."""
 
     def __init__(self, program, *words, cwd=None, env=None, stdout=None, stderr=None):
         self._out, self._err = _unnamed_file(self), _unnamed_file(self)
@@ -58,7 +58,7 @@ class Process:
 
     def wait(self, timeout=60):
         if self.poll(timeout) is None:
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            raise subprocess.TimeoutExpired(self.pid, timeout)
         return self.returncode
 
     def send_signal(self, number):
