@@ -33,6 +33,12 @@ def pytest_configure(config):
     tempfile.tempdir = None  # which may have been looked for already
 
 
+def pytest_collection_finish():
+    """Look for no garbage among what was imported, which takes most of a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session, exitstatus):
     """Free it, unless there are failures to look into."""
     if FOLDER in session.config.stash and exitstatus == 0:
