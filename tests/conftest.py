@@ -8,7 +8,7 @@ import tempfile
 import pytest
 from cluster_fixtures import client, two_workers  # noqa: F401
 from hypothesis import settings
-from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server  # noqa: F401
+from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server, s3_write  # noqa: F401
 from spoiling import A, B, stored
 
 # Workers inherit this. They share the cores: threads of OpenMP that wait must not spin.
@@ -55,6 +55,12 @@ def _quick_probes():
         patch.setattr("mnndask.engine.fit_plan.PROBE_SECONDS", 1e-9)
         patch.setattr("mnndask.stores.retries.PAUSES", (0.01,) * 4)
         yield
+
+
+@pytest.fixture
+def short_record(monkeypatch):
+    """Results record only their steps: to measure and to write all else takes most of a small run."""
+    monkeypatch.setattr("mnndask.api.fitting.Fitted._measured", lambda self: {"steps": self.record.steps})
 
 
 @pytest.fixture(scope="session")

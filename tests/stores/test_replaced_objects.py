@@ -53,7 +53,7 @@ def test_a_task_that_reads_another_object_says_so(s3, s3_server, copied, monkeyp
             X.compute()
 
 
-def test_an_output_of_two_inputs_never_comes_to_be(s3, s3_server, s3_command, copied):
+def test_an_output_of_two_inputs_never_comes_to_be(s3, s3_server, s3_command, copied, short_record):
     written = []
 
     def replace_later(method, path):
