@@ -60,7 +60,11 @@ def _quick_probes():
 @pytest.fixture
 def short_record(monkeypatch):
     """Results record only their steps: to measure and to write all else takes most of a small run."""
-    monkeypatch.setattr("mnndask.api.fitting.Fitted._measured", lambda self: {"steps": self.record.steps})
+
+    def short(fitted):
+        return {"parameters": {}, "steps": fitted.record.steps}
+
+    monkeypatch.setattr("mnndask.api.fitting.Fitted._measured", short)
 
 
 @pytest.fixture(scope="session")

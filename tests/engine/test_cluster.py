@@ -23,7 +23,7 @@ from scipy import sparse
 from mnndask import mnn_correct
 from mnndask.errors import InputError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("short_record")]
 
 OPTIONS = {"k": 5, "sketch_size": 100}
 

@@ -18,6 +18,8 @@ from mnndask.errors import InputError, InputNotFoundError, InputReadError
 from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
 
+pytestmark = pytest.mark.usefixtures("short_record")
+
 
 @pytest.fixture(scope="module")
 def expected():

@@ -17,7 +17,7 @@ from mnndask.errors import InputReadError
 from mnndask.stores.fingerprint import Fingerprint
 from mnndask.stores.location import Location
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.usefixtures("short_record")]
 A, B = "s3://data/a.zarr", "s3://data/copy.zarr"
 
 
@@ -53,7 +53,7 @@ def test_a_task_that_reads_another_object_says_so(s3, s3_server, copied, monkeyp
             X.compute()
 
 
-def test_an_output_of_two_inputs_never_comes_to_be(s3, s3_server, s3_command, copied, short_record):
+def test_an_output_of_two_inputs_never_comes_to_be(s3, s3_server, s3_command, copied):
     written = []
 
     def replace_later(method, path):

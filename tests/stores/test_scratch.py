@@ -17,6 +17,7 @@ from mnndask.core import fit
 from mnndask.engine import fit_batches
 from mnndask.errors import InputError, InputNotFoundError, InputTypeError, NonFiniteError, ScratchError
 
+pytestmark = pytest.mark.usefixtures("short_record")
 ON_DISK = {"k": 6, "memory_limit": 300_000, "n_jobs": 1}
 
 

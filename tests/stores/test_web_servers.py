@@ -22,6 +22,8 @@ from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
 
 pytest.importorskip("aiohttp")
+
+pytestmark = pytest.mark.usefixtures("short_record")
 ANSWERS = ("403", "404", "200")
 
 
