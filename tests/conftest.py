@@ -11,8 +11,9 @@ from hypothesis import settings
 from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server, s3_write  # noqa: F401
 from spoiling import A, B, stored
 
-# Workers inherit this. They share the cores: threads of OpenMP that wait must not spin.
+# Workers inherit this. They share the cores: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 FOLDER = pytest.StashKey[str]()
 
 # HYPOTHESIS_PROFILE=explore looks for new examples.
