@@ -48,10 +48,17 @@ class Process:
         self.pid = int(self._answer())
 
     def _answer(self):
-        return b"".join(iter(lambda: os.read(self._told, 1), b"\n")).decode()
+        line = b""
+        while not line.endswith(b"\n"):
+            part = os.read(self._told, 1)
+            assert part, "the server of processes has ended"
+            line += part
+        return line.decode()
 
     def poll(self, seconds=0):
-        if self.returncode is None and select.select([self._told], [], [], seconds)[0]:
+        ready = select.poll()
+        ready.register(self._told, select.POLLIN)
+        if self.returncode is None and ready.poll(1000 * seconds):
             self.returncode = int(self._answer())
             os.close(self._told)
         return self.returncode
@@ -108,7 +115,8 @@ def _server():
     with theirs:
         fd = theirs.fileno()
         words = [sys.executable, __file__, str(fd)]
-        server = subprocess.Popen(words, pass_fds=[fd], cwd="/", stdin=subprocess.DEVNULL)
+        env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # a process that forks has no other threads
+        server = subprocess.Popen(words, pass_fds=[fd], cwd="/", env=env, stdin=subprocess.DEVNULL)
     atexit.register(lambda: (ours.close(), server.wait()))
     return ours
 
