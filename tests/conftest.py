@@ -8,11 +8,12 @@ import tempfile
 import pytest
 from cluster_fixtures import client, two_workers  # noqa: F401
 from hypothesis import settings
-from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server  # noqa: F401
+from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server, s3_write  # noqa: F401
 from spoiling import A, B, stored
 
-# Workers inherit this. They share the cores: threads of OpenMP that wait must not spin.
+# Workers inherit this. They share the cores: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 FOLDER = pytest.StashKey[str]()
 
 # HYPOTHESIS_PROFILE=explore looks for new examples.
@@ -33,6 +34,12 @@ def pytest_configure(config):
     tempfile.tempdir = None  # which may have been looked for already
 
 
+def pytest_collection_finish():
+    """Look for no garbage among what was imported, which takes most of a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session, exitstatus):
     """Free it, unless there are failures to look into."""
     if FOLDER in session.config.stash and exitstatus == 0:
@@ -49,6 +56,16 @@ def _quick_probes():
         patch.setattr("mnndask.engine.fit_plan.PROBE_SECONDS", 1e-9)
         patch.setattr("mnndask.stores.retries.PAUSES", (0.01,) * 4)
         yield
+
+
+@pytest.fixture
+def short_record(monkeypatch):
+    """Results record only their steps: to measure and to write all else takes most of a small run."""
+
+    def short(fitted):
+        return {"parameters": {}, "steps": fitted.record.steps}
+
+    monkeypatch.setattr("mnndask.api.fitting.Fitted._measured", short)
 
 
 @pytest.fixture(scope="session")

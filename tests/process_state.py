@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import warnings
+from contextlib import contextmanager
+from functools import partial
 
 import anndata as ad
 import dask
@@ -18,7 +20,24 @@ import pandas as pd
 import zarr
 from threadpoolctl import threadpool_info
 
+from mnndask import _threads
+
 ANNDATA_SETTINGS = ("auto_shard_zarr_v3", "remove_unused_categories", "check_uniqueness")
+
+
+@contextmanager
+def two_blas_threads():
+    """Have BLAS use two threads, where tests have one, so that a limit is seen, and seen to be lifted.
+
+    The thread that limits BLAS in calls sets this, too: threadpoolctl lets no other change it then.
+    """
+    limits = []
+    limit = partial(_threads._controller().limit, limits=2, user_api="blas")
+    _threads._blas_limit._run(lambda: limits.append(limit()))
+    try:
+        yield
+    finally:
+        _threads._blas_limit._run(limits[0].restore_original_limits)
 
 
 def state():

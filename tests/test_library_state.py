@@ -10,7 +10,7 @@ import dask
 import pytest
 import zarr
 from helpers import make_batches
-from process_state import state
+from process_state import state, two_blas_threads
 
 from mnndask import _library_state, mnn_correct
 from mnndask._library_state import exclusive, ignoring
@@ -20,8 +20,10 @@ A, B = make_batches((24, 30))
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded():
-    """Load what is loaded at the first call, such as libraries of BLAS."""
+    """Load what is loaded at the first call, such as libraries of BLAS; give those several threads."""
     mnn_correct(A, B, k=5)
+    with two_blas_threads():
+        yield
 
 
 def held(ready, leave):

@@ -46,7 +46,7 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serving(folder, how):
     server = Server(("127.0.0.1", 0), partial(Handler, directory=str(folder), how=how))
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # how soon it ends
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from helpers import as_anndata, make_batches
 from matplotlib.figure import Figure
-from process_state import state
+from process_state import state, two_blas_threads
 
 from mnndask import MNNCorrector, _library_state, _threads, mnn_correct, write_zarr
 from mnndask._library_state import exclusive
@@ -43,8 +43,10 @@ def with_awkward_parts(X, name):
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded():
-    """Load what is loaded at the first call, such as libraries of BLAS."""
+    """Load what is loaded at the first call, such as libraries of BLAS; give those several threads."""
     mnn_correct(A, B, k=5)
+    with two_blas_threads():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_every_option_reaches_the_call(files, tmp_path):
     assert list(result.obs["plate"].cat.categories) == ["plate0", "plate1", "plate2"]
 
 
-def test_an_unfinished_output_is_not_removed_unasked(files, tmp_path, capsys):
+def test_an_unfinished_output_is_not_removed_unasked(files, tmp_path, capsys, short_record):
     (tmp_path / "out.zarr.partial").mkdir()
     kept = tmp_path / "out.zarr.partial" / "mine"
     kept.write_text("")
@@ -118,7 +118,7 @@ def test_an_unfinished_output_is_not_removed_unasked(files, tmp_path, capsys):
     assert not kept.exists()
 
 
-def test_names_of_cells_called_batch_name_no_batches(files, tmp_path):
+def test_names_of_cells_called_batch_name_no_batches(files, tmp_path, short_record):
     """Files are told apart by their stems: names of cells are no column, whatever their index is called."""
     for path in files:
         adata = ad.read_h5ad(path)
@@ -138,7 +138,7 @@ def test_a_table_that_does_not_tell_its_columns_is_named(files, tmp_path, capsys
     assert line.endswith("Copy or write it again.")
 
 
-def test_one_file_is_split_by_its_batch_key(files, tmp_path):
+def test_one_file_is_split_by_its_batch_key(files, tmp_path, short_record):
     parts = [ad.read_h5ad(f) for f in files]
     whole = ad.concat(parts, keys=["x", "y", "z"], label="sample", merge="same")
     whole = whole[np.random.default_rng(0).permutation(whole.n_obs)].copy()
@@ -179,7 +179,7 @@ def test_one_file_is_split_by_its_batch_key(files, tmp_path):
         (sparse.csr_matrix, False, 1),
     ],
 )
-def test_raw_is_written(layout, save_raw, n_files, tmp_path):
+def test_raw_is_written(layout, save_raw, n_files, tmp_path, short_record):
     """Scanpy's usual files have a raw of their own; one of several files has no place for it."""
     paths = []
     for i, X in enumerate(make_batches()[:n_files]):
@@ -208,7 +208,7 @@ def test_one_batch_is_refused(files, tmp_path, capsys):
     assert not (tmp_path / "out.zarr").exists()
 
 
-def test_overwrite_replaces_the_output(files, tmp_path):
+def test_overwrite_replaces_the_output(files, tmp_path, short_record):
     output = tmp_path / "out.zarr"
     assert run("correct", *files, "-o", output) == 0
     first = ad.read_zarr(output).X
@@ -247,7 +247,7 @@ def test_demo_prints_mixing_and_draws(tmp_path, capsys):
     assert ad.read_zarr(tmp_path / "demo" / "corrected.zarr").n_obs == 240
 
 
-def test_simulated_batches_are_what_correct_takes(tmp_path, capsys):
+def test_simulated_batches_are_what_correct_takes(tmp_path, capsys, short_record):
     big = tmp_path / "big"
     asked = ["--n-cells", 300, "--n-genes", 60, "--n-batches", 2, "--n-types", 3, "--counts-per-gene", 2]
     assert run("simulate", "-o", big, *asked, "--seed", 3) == 0

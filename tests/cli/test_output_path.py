@@ -48,7 +48,7 @@ def folder(stores, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(folder, capsys):
+def run(folder, capsys, short_record):
     """Run ``mnndask correct`` on a line of words; gives status, output lines and error lines."""
 
     def run(line):

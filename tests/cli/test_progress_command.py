@@ -7,10 +7,10 @@ import os
 import pty
 import re
 import signal
-import subprocess
-import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 
+import forked
 import pytest
 from helpers import ANNOUNCED, STAGE, as_anndata
 from terminals import BATCHES, STAGES, Terminal, check_stages, seen
@@ -21,8 +21,7 @@ from mnndask.io import anndata_writer
 OF_COMMAND = ["reading cells", *STAGES[:3], "measuring", "writing"]
 CONTROLS = re.compile(r"[\r\x08\x1b]")
 WAITING = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys, time
 import mnndask.io.anndata_writer
 from mnndask.cli.main import main
 
@@ -47,21 +46,16 @@ def command(tmp_path):
 
     def run(*words, program=PLAIN, signal_=None):
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "correct", "a.h5ad", "b.h5ad", "-o", "out.zarr", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "100"},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            text=True,
-        )
+        words = ["correct", "a.h5ad", "b.h5ad", "-o", "out.zarr", *words]
+        process = forked.Process(program, *words, cwd=tmp_path, env={"COLUMNS": "100"}, stderr=theirs)
         os.close(theirs)
         try:
-            first = process.stdout.readline() if signal_ else ""
+            while signal_ and not process.stdout.endswith("\n"):
+                time.sleep(0.01)
             if signal_:
                 process.send_signal(signal_)
             err = read_all(ours)
-            out = first + process.communicate(timeout=60)[0]
+            out = process.communicate()[0]
         finally:
             process.kill()
             os.close(ours)
@@ -91,7 +85,7 @@ def test_command_in_a_terminal(command):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, short_record):
     """Function that runs the command in this process; gives status, stdout, and stderr."""
     monkeypatch.chdir(tmp_path)
     for name, X in zip("ab", BATCHES, strict=True):

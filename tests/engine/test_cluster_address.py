@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import anndata as ad
 import dask
+import forked
 import numpy as np
 import pytest
 from cluster_fixtures import BATCHES, run
-from clusters import cluster, environment
+from clusters import cluster
 from distributed.security import Security
 from helpers import as_anndata
 
@@ -24,13 +22,7 @@ def said_without_a_scheduler(words):
     program = (
         "import mnndask.engine.cluster as c; c.CONNECT_SECONDS = 1; from mnndask.cli.main import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "correct", *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(program, "correct", *words, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     return done.stderr

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 from cluster_fixtures import BATCHES
-from clusters import cluster, environment
+from clusters import cluster
 from distributed import Client
 from helpers import as_anndata, told
 
@@ -44,15 +43,9 @@ def test_a_scheduler_that_is_killed_is_one_line(tmp_path):
         with Client(made.address) as client:
             client.wait_for_workers(1, timeout=60)
             client.run(slow_down)
-        command = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *words, made.address],
-            env=environment(),
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = forked.Process(COMMAND, *words, made.address, cwd=tmp_path)
         while not list(tmp_path.glob("out.zarr.partial/X/c/*/*")):
-            assert command.poll() is None, command.stderr.read()
+            assert command.poll() is None, command.stderr
             time.sleep(0.01)
         made.scheduler.kill()
         err = told(command.communicate(timeout=60)[1])

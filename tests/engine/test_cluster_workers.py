@@ -18,7 +18,7 @@ from scipy import sparse
 from mnndask import mnn_correct, write_zarr
 from mnndask.errors import ClusterError, InputReadError, OutputError, ScratchError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("short_record")]
 
 OPTIONS = {"k": 5, "sketch_size": 100}
 HERE = "/proc/self/cwd"  # another folder in each process, as on machines that share nothing

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from process_state import two_blas_threads
 from threadpoolctl import threadpool_info
 
 from mnndask._blocks import row_blocks
@@ -12,6 +13,15 @@ from mnndask._threads import effective_n_jobs, map_blocks, single_threaded_blas
 
 def blas_threads():
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.fixture(autouse=True)
+def _several_threads():
+    """Have BLAS use several, so that a limit is seen, and seen to be lifted."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with two_blas_threads():
+        assert blas_threads() == {2}
+        yield
 
 
 def test_blocks_cover_all_rows_in_order():
@@ -26,7 +36,6 @@ def test_negative_n_jobs_count_from_all_processors():
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_blas_has_one_thread_inside(n_jobs):
-    np.ones((2, 2)) @ np.ones((2, 2))
     assert map_blocks(lambda _: blas_threads(), row_blocks(2, 1), n_jobs) == [{1}, {1}]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from functools import partial
 
 import anndata as ad
 import dask
 import dask.array as da
+import forked
 import numpy as np
 import pytest
 import zarr
@@ -141,7 +140,7 @@ def computed(tmp_path_factory):
     kinds = set().union(*(kinds_in(root.attrs.get("tree")) for root in roots))
     sent, received = folder / "sent", folder / "received"
     sent.write_bytes(pickle.dumps(pickled))
-    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, sent, received], check=True)
+    forked.run(IN_ANOTHER_PROCESS, sent, received)
     there = pickle.loads(received.read_bytes())
     return here, there | failed, kinds
 

@@ -10,6 +10,8 @@ from scipy import sparse
 from mnndask import mnn_correct
 from mnndask.engine import memory_budget
 
+pytestmark = pytest.mark.xdist_group("cluster")  # one process computes what is expected
+
 OPTIONS = {"k": 10, "sketch_size": None, "do_concatenate": False}
 
 
@@ -54,7 +56,6 @@ def test_pairs_and_values_are_the_same(way, n_components, expected, monkeypatch)
     check_same(corrected(batches, n_components=n_components, **options), expected[n_components])
 
 
-@pytest.mark.xdist_group("cluster")
 @pytest.mark.parametrize("n_components", [None, 8])
 def test_pairs_and_values_are_those_of_a_cluster(client, n_components, expected, monkeypatch):
     monkeypatch.setattr(memory_budget, "FEWEST_TILE_ROWS", 1)

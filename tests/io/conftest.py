@@ -16,7 +16,7 @@ from mnndask.cli.main import main
 
 
 @pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
+def command(tmp_path, capsys, monkeypatch, short_record):
     """Function that corrects two files into out.zarr, in small chunks; gives status and error lines."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", CHUNK_BYTES)

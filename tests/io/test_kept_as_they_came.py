@@ -14,6 +14,8 @@ from mnndask import mnn_correct
 from mnndask.api.write import write_zarr
 from mnndask.io.anndata_compat import write_error
 
+pytestmark = pytest.mark.usefixtures("short_record")
+
 SIZES = (12, 10)
 ROWS = np.random.default_rng(0).permutation(22)
 

@@ -17,7 +17,7 @@ N_CHUNKS = 11  # of ten cells: six of the first batch, and five of the second
 
 
 @pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
+def command(tmp_path, capsys, monkeypatch, short_record):
     """Function that corrects two files into out.zarr, in small chunks; gives status and error lines."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", 10 * 40 * 8)

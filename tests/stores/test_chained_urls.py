@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import subprocess
-import sys
 
 import anndata as ad
+import forked
 import numpy as np
 import pytest
 from helpers import told, values
@@ -18,6 +17,8 @@ from mnndask.cli.main import main
 from mnndask.errors import InputError, InputNotFoundError, InputReadError
 from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
+
+pytestmark = pytest.mark.usefixtures("short_record")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def test_relative_paths_hold_wherever_the_result_is_computed(tmp_path, expected,
         "X = pickle.load(open(sys.argv[1], 'rb')).compute(scheduler='sync')\n"
         "np.save(sys.argv[2], X)"
     )
-    words = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "pickled", tmp_path / "out.npy"]
-    subprocess.run(words, check=True, cwd="/")
+    forked.run(code, tmp_path / "pickled", tmp_path / "out.npy", cwd="/")
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-10)
 
 

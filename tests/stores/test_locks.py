@@ -17,9 +17,9 @@ from mnndask.stores.output_target import RemoteTarget
 pytestmark = MARKS
 
 
-def test_a_second_writer_is_refused(s3, s3_command):
+def test_a_second_writer_is_refused(s3, s3_write):
     with lease.Lease(Location.of("s3://lab/out.zarr")).held():
-        status, err = s3_command()
+        status, err = s3_write()
         assert status == 2
         assert len(err) == 1
         assert "is writing s3://lab/out.zarr" in err[0]
@@ -54,7 +54,7 @@ def test_a_lease_is_renewed(s3, monkeypatch):
             assert datetime.now(UTC) < deadline
 
 
-def test_an_output_whose_lease_was_taken_is_not_finished(s3, s3_command, s3_server, monkeypatch):
+def test_an_output_whose_lease_was_taken_is_not_finished(s3, s3_write, s3_server, monkeypatch):
     check = lease.Lease.check
 
     def taken(self):
@@ -62,7 +62,7 @@ def test_an_output_whose_lease_was_taken_is_not_finished(s3, s3_command, s3_serv
         check(self)
 
     monkeypatch.setattr(lease.Lease, "check", taken)
-    status, err = s3_command()
+    status, err = s3_write()
     assert status == 2
     assert "Another run has begun to write s3://lab/out.zarr." in err[0]
     with pytest.raises(FileNotFoundError):
@@ -83,7 +83,7 @@ def changes(s3_server):
 
 
 def test_a_writer_that_wakes_up_does_not_write_on_where_another_run_does(
-    s3, s3_server, s3_command, monkeypatch
+    s3, s3_server, s3_write, monkeypatch
 ):
     slept = []
 
@@ -96,7 +96,7 @@ def test_a_writer_that_wakes_up_does_not_write_on_where_another_run_does(
             s3_server.asked.clear()
 
     s3_server.rule = sleep_at_the_first_chunk
-    status, err = s3_command("--n-jobs", "1")
+    status, err = s3_write("--n-jobs", "1")
     assert (len(slept), status, len(err)) == (1, 2, 1)
     assert "Another run has begun to write s3://lab/out.zarr." in err[0]
     assert "--resume" not in err[0]
@@ -105,7 +105,7 @@ def test_a_writer_that_wakes_up_does_not_write_on_where_another_run_does(
     assert s3.cat_file("lab/out.zarr/zarr.json") == b"theirs"
 
 
-def test_a_writer_that_wakes_up_renews_its_lease_and_goes_on(s3, s3_server, s3_command, monkeypatch):
+def test_a_writer_that_wakes_up_renews_its_lease_and_goes_on(s3, s3_server, s3_write, monkeypatch):
     slept, renewed = [], []
 
     def sleep_at_the_first_chunk(method, path):
@@ -116,7 +116,7 @@ def test_a_writer_that_wakes_up_renews_its_lease_and_goes_on(s3, s3_server, s3_c
             renewed.append(path)
 
     s3_server.rule = sleep_at_the_first_chunk
-    assert s3_command("--n-jobs", "1") == (0, [])
+    assert s3_write("--n-jobs", "1") == (0, [])
     assert (len(slept), len(renewed)) == (1, 1)
     check_result()
 

@@ -37,7 +37,7 @@ def test_from_and_to_an_object_store(s3, s3_server, s3_command):
     ]
 
 
-def test_to_a_local_store(s3, s3_command, tmp_path):
+def test_to_a_local_store(s3, s3_command, short_record, tmp_path):
     assert s3_command(output=str(tmp_path / "out.zarr")) == (0, [])
     np.testing.assert_allclose(
         ad.read_zarr(tmp_path / "out.zarr").X, mnn_correct(*BATCHES, k=5)[0], atol=1e-10

@@ -15,7 +15,9 @@ pytestmark = MARKS
 # ---------------------------------------------------------------- faults that pass
 
 
-def test_requests_that_fail_once_or_take_long_are_made_again_or_waited_for(s3, s3_server, s3_command):
+def test_requests_that_fail_once_or_take_long_are_made_again_or_waited_for(
+    s3, s3_server, s3_command, short_record
+):
     failed, waited = set(), set()
 
     def fail_once(method, path):
@@ -39,7 +41,7 @@ def test_requests_that_fail_once_or_take_long_are_made_again_or_waited_for(s3, s
 # ---------------------------------------------------------------- faults that stay
 
 
-def test_a_run_that_is_denied_half_way_does_not_open_and_is_resumed(s3, s3_server, s3_command):
+def test_a_run_that_is_denied_half_way_does_not_open_and_is_resumed(s3, s3_server, s3_write):
     written = []
 
     def deny_later(method, path):
@@ -49,7 +51,7 @@ def test_a_run_that_is_denied_half_way_does_not_open_and_is_resumed(s3, s3_serve
         return None
 
     s3_server.rule = deny_later
-    status, err = s3_command()
+    status, err = s3_write()
     assert status == 2
     assert len(err) == 1
     assert "s3://lab/out.zarr" in err[0]
@@ -60,11 +62,11 @@ def test_a_run_that_is_denied_half_way_does_not_open_and_is_resumed(s3, s3_serve
         read("s3://lab/out.zarr")
     before = {key: s3.info(key)["LastModified"] for key in s3.find("lab/out.zarr/X/c")}
     assert 0 < len(before) <= 3
-    status, err = s3_command()
+    status, err = s3_write()
     assert status == 2
     assert "An unfinished output, s3://lab/out.zarr, exists." in err[0]
     s3_server.asked.clear()
-    assert s3_command("--resume") == (0, [])
+    assert s3_write("--resume") == (0, [])
     assert len(
         {path for method, path in s3_server.asked if method == "PUT" and is_chunk(path)}
     ) == N_CHUNKS - len(before)
@@ -72,15 +74,15 @@ def test_a_run_that_is_denied_half_way_does_not_open_and_is_resumed(s3, s3_serve
     check_result()
 
 
-def test_an_output_that_is_replaced_does_not_open_in_between(s3, s3_server, s3_command):
-    assert s3_command() == (0, [])
-    status, err = s3_command()
+def test_an_output_that_is_replaced_does_not_open_in_between(s3, s3_server, s3_write):
+    assert s3_write() == (0, [])
+    status, err = s3_write()
     assert status == 2
     assert "The output s3://lab/out.zarr exists." in err[0]
     s3_server.rule = lambda method, path: (
         (403, "AccessDenied") if method == "PUT" and is_chunk(path) else None
     )
-    assert s3_command("--overwrite")[0] == 2
+    assert s3_write("--overwrite")[0] == 2
     s3_server.rule = lambda method, path: None
     with pytest.raises(FileNotFoundError):
         read("s3://lab/out.zarr")

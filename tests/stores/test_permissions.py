@@ -17,6 +17,8 @@ from mnndask import mnn_correct
 from mnndask.cli.main import main
 from mnndask.errors import InputReadError, ScratchError
 
+pytestmark = pytest.mark.usefixtures("short_record")
+
 NOBODY = 65534
 
 

@@ -36,6 +36,8 @@ from mnndask.io import anndata_store
 from mnndask.stores.block_reader import BlockReader
 from mnndask.stores.chunk_versions import ChunkVersions
 
+pytestmark = pytest.mark.usefixtures("short_record")
+
 CHANGED = r"batch 1 \(.*b\.(zarr|h5ad|zarr\.zip)\) has changed since it was opened"
 OPENERS = OPENERS | {"backed": lambda path: ad.read_h5ad(path, backed="r")}
 

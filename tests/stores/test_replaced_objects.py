@@ -17,7 +17,7 @@ from mnndask.errors import InputReadError
 from mnndask.stores.fingerprint import Fingerprint
 from mnndask.stores.location import Location
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.usefixtures("short_record")]
 A, B = "s3://data/a.zarr", "s3://data/copy.zarr"
 
 

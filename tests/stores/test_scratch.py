@@ -2,13 +2,12 @@
 
 import gc
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
 import dask.array as da
+import forked
 import numpy as np
 import pytest
 from helpers import as_anndata, make_batches
@@ -18,6 +17,7 @@ from mnndask.core import fit
 from mnndask.engine import fit_batches
 from mnndask.errors import InputError, InputNotFoundError, InputTypeError, NonFiniteError, ScratchError
 
+pytestmark = pytest.mark.usefixtures("short_record")
 ON_DISK = {"k": 6, "memory_limit": 300_000, "n_jobs": 1}
 
 
@@ -145,8 +145,7 @@ def test_angles_that_fail_leave_nothing(scratch, monkeypatch):
 
 def test_the_folder_goes_when_the_process_exits(scratch):
     program = f"""
-import os, sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import os
 import dask.array as da
 from helpers import make_batches
 from mnndask import mnn_correct
@@ -154,8 +153,7 @@ lazy = [da.from_array(X, chunks=(37, -1)) for X in make_batches()]
 corrected, _, _ = mnn_correct(*lazy, scratch={str(scratch)!r}, **{ON_DISK!r})
 print(len(os.listdir({str(scratch)!r})))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
+    assert forked.run(program).stdout == "1\n"
     assert not list(scratch.iterdir())
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from contextlib import ExitStack
 from functools import cache
 
+import forked
 import numpy as np
 import pytest
 import zarr
@@ -23,6 +22,8 @@ from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
 
 pytest.importorskip("aiohttp")
+
+pytestmark = pytest.mark.usefixtures("short_record")
 ANSWERS = ("403", "404", "200")
 
 
@@ -59,8 +60,7 @@ def test_another_process_computes_the_result(tmp_path, served, expected):
         "X = pickle.load(open(sys.argv[1], 'rb')).compute(scheduler='sync')\n"
         "np.save(sys.argv[2], X)"
     )
-    words = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "pickled", tmp_path / "out.npy"]
-    subprocess.run(words, check=True)
+    forked.run(code, tmp_path / "pickled", tmp_path / "out.npy")
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-10)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import anndata as ad
+import forked
 import h5py
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_filters_of_hdf5plugin_are_found_where_it_is_installed(tmp_path):
         f"np.save({str(tmp_path / 'out.npy')!r}, X)"
     )
     for code in (write, read):
-        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+        forked.run(code)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), mnn_correct(A, B, k=5)[0], atol=1e-10)
 
 
