@@ -12,17 +12,12 @@ from mnndask._choices import Genes, SketchMethod, SvdMode
 from mnndask.api.corrector import MNNCorrector
 
 if TYPE_CHECKING:
-    import dask.array as da
     import numpy as np
     import xarray as xr
-    import zarr
     from anndata import AnnData
-    from scipy import sparse
 
     from mnndask.api.options import Options
-
-    InMemory: TypeAlias = np.ndarray | sparse.spmatrix | sparse.sparray
-    OfAnnData: TypeAlias = AnnData | str | os.PathLike[str]
+    from mnndask.io.input_kinds import DaskArray, InMemory, LazyMatrix, OfAnnData
 
 Result = TypeVar("Result")
 Corrected: TypeAlias = tuple[Result, list[pd.DataFrame], list[Any] | None]
@@ -46,12 +41,12 @@ def mnn_correct(
 ) -> Corrected[list[np.ndarray]]: ...
 @overload
 def mnn_correct(
-    *datas: da.Array | zarr.Array[Any], do_concatenate: Literal[True] = ..., **options: Unpack[Options]
-) -> Corrected[da.Array]: ...
+    *datas: LazyMatrix, do_concatenate: Literal[True] = ..., **options: Unpack[Options]
+) -> Corrected[DaskArray]: ...
 @overload
 def mnn_correct(
-    *datas: da.Array | zarr.Array[Any], do_concatenate: Literal[False], **options: Unpack[Options]
-) -> Corrected[list[da.Array]]: ...
+    *datas: LazyMatrix, do_concatenate: Literal[False], **options: Unpack[Options]
+) -> Corrected[list[DaskArray]]: ...
 @overload
 def mnn_correct(
     *datas: xr.DataArray, do_concatenate: Literal[True] = ..., **options: Unpack[Options]

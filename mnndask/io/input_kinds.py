@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -15,6 +15,12 @@ from scipy import sparse
 
 from mnndask.errors import InputTypeError
 from mnndask.stores.location import Location
+
+if TYPE_CHECKING:
+    OfAnnData: TypeAlias = AnnData | str | os.PathLike[str]
+    InMemory: TypeAlias = np.ndarray | sparse.spmatrix | sparse.sparray
+    LazyMatrix: TypeAlias = da.Array | zarr.Array[Any]
+    DaskArray: TypeAlias = da.Array
 
 ACCEPTED = (
     "AnnData, numpy.ndarray, scipy sparse matrix, dask array, zarr array, xarray.DataArray, "
