@@ -209,6 +209,11 @@ RUN: tuple[Decorator, ...] = (  # memory, threads and clusters
 )
 
 
+def parameters() -> list[click.Parameter]:
+    """Return the parameters of the command."""
+    return click.command()(options_of_correct(lambda **_: None)).params
+
+
 def options_of_correct(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add all options to the command."""
     for option in reversed((*FILES, *DATA, *METHOD, *RESULT, *RUN)):

@@ -7,7 +7,7 @@ from functools import cache
 
 import click
 
-from mnndask.cli.commands import correct
+from mnndask.cli.options import parameters
 
 QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)"  # users' names, which stay as they are
 VALUE = r"=(?:\.\.\.|\[[^\]]*\]|'[^']*'|[\w.+-]*[\w+-])"
@@ -35,7 +35,7 @@ def _options() -> dict[str, click.Option]:
     """Options of ``mnndask correct`` by parameter."""
     return {
         str(option.name): option
-        for option in correct.params
+        for option in parameters()
         if isinstance(option, click.Option) and option.name not in PYTHON_ONLY
     }
 
@@ -55,5 +55,5 @@ def _option(found: re.Match[str]) -> str:
     if option.is_flag or option.secondary_opts:
         return option.secondary_opts[0] if value == "False" and option.secondary_opts else flag
     if value.startswith("["):
-        value = option.make_metavar(click.Context(correct))
+        value = option.make_metavar(click.Context(click.Command("correct")))
     return f"{flag} {value.strip(chr(39)).replace('None', 'none')}".rstrip()
