@@ -22,7 +22,7 @@ from mnndask.stores.location import Location
 
 VALUES = 2**18  # of each batch, by which compression is estimated
 BATCHES = 8  # by which it is
-SURE = 0.8  # of the estimate: with less space, the output does not fit
+SURE = 0.9  # of the estimate: with less space, the output does not fit
 LIKELY = 1.1  # of the estimate: with more space, it does
 
 
