@@ -31,6 +31,9 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
     for key in ("parameters", "sketch", "values"):
         if not isinstance(uns.get(key, {}), Mapping):
             return key
+    values = uns.get("values", {})
+    if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()):
+        return "values"
     if not _is_overall(uns.get("overall")):
         return "overall"
     if mixing is not None and (not _is_table(mixing, (), MIXING) or sorted(map(str, mixing.index)) != names):
