@@ -85,7 +85,7 @@ def test_command_in_a_terminal(command):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, short_record):
+def here(tmp_path, monkeypatch):
     """Function that runs the command in this process; gives status, stdout, and stderr."""
     monkeypatch.chdir(tmp_path)
     for name, X in zip("ab", BATCHES, strict=True):
