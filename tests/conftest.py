@@ -5,11 +5,15 @@ import os
 import shutil
 import tempfile
 
+import numpy as np
 import pytest
 from cluster_fixtures import client, two_workers  # noqa: F401
 from hypothesis import settings
 from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server, s3_write  # noqa: F401
 from spoiling import A, B, stored
+
+from mnndask.core.kernels.ahead import compile_ahead
+from mnndask.core.kernels.few_dims import MOST_DIMS
 
 # Workers inherit this. They share the cores: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -26,6 +30,20 @@ IN_MEMORY, ENOUGH = "/dev/shm", 4 * 2**30
 
 
 def pytest_configure(config):
+    """Prepare the session, before workers start."""
+    if not hasattr(config, "workerinput"):
+        _compile()
+    _keep_files_in_memory(config)
+
+
+def _compile():
+    """Compile once, not in each worker, and not in a command whose stages a test looks at."""
+    for dtype in (np.float32, np.float64):
+        for n_dims in (1, MOST_DIMS + 1):
+            compile_ahead(np.dtype(dtype), n_dims, var_adj=True, sparse=True)
+
+
+def _keep_files_in_memory(config):
     """Have temporary files in memory, where there is enough: thousands of small ones come and go."""
     if "TMPDIR" in os.environ or not os.path.isdir(IN_MEMORY) or shutil.disk_usage(IN_MEMORY).free < ENOUGH:
         return
