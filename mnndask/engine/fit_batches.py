@@ -106,6 +106,7 @@ def fit_batches(
     max_reference = REFERENCE_CELLS if chosen.bounded else None
     with _scratch(plan, run) as store, _solver_errors_named(parameters):
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)
+        run.announce()  # here, as unsuitable input is to be one line
         warn_of_values(raw, batches.names, spaces)
         check_output_space(raw, batches.n_cells, spaces, order[0])
         work = _workspace(spaces, plan, store, run)

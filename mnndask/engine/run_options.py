@@ -51,13 +51,16 @@ class RunOptions:
 
     @cached_property
     def budget(self) -> Budget:
-        """Memory budget of the call. Free memory is measured on first use, and the limit is logged."""
+        """Memory budget of the call. Free memory is measured on first use."""
         budget = Budget.of(self.memory_limit, self.n_threads, self.free)
         if budget.source == GIVEN:
             warn_if_not_there(budget.limit, self.free)
-        n = budget.n_workers
-        announcements.info("memory limit: %s, %d thread%s", budget, n, "" if n == 1 else "s")
         return budget
+
+    def announce(self) -> None:
+        """Log the memory limit and the number of threads, and where they come from."""
+        n = self.budget.n_workers
+        announcements.info("memory limit: %s, %d thread%s", self.budget, n, "" if n == 1 else "s")
 
     @cached_property
     def free(self) -> FreeMemory:
