@@ -110,7 +110,7 @@ def test_command_through_a_pipe_tells_each_stage_in_a_plain_line(here):
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
 def test_the_command_says_what_memory_and_threads_it_has(kind, here):
-    """Once, before the first stage."""
+    """Once, after input was read."""
     lines = seen(here("--n-jobs", "1", "--memory-limit", "200MB", err=kind())[2])
     assert "mnndask: memory limit: 190.73 MiB (as given), 1 thread" in lines
     assert sum("memory limit" in line for line in lines) == 1
