@@ -9,6 +9,8 @@ which a yes or no of the definition hangs on less than rounding, to which no imp
 from dataclasses import dataclass, field
 
 import numpy as np
+from transcription_refined import averaged, refined_pairs, shrink_factors
+from transcription_steps import mutual_pairs, smooth
 
 
 @dataclass
@@ -32,9 +34,10 @@ class Transcript:
     undecided: list[np.ndarray]
     pairs: dict[int, set[tuple[int, int]]]  # batch -> (row of the accumulated reference, row of the batch)
     angles: dict[int, np.ndarray] = field(default_factory=dict)
+    factors: dict[int, np.ndarray] = field(default_factory=dict)  # by which anchors' vectors were shrunk
 
 
-def transcribe(
+def transcribe(  # noqa: C901
     batches,
     *,
     subset=None,
@@ -46,6 +49,10 @@ def transcribe(
     svd_dim=None,
     var_adj=True,
     compute_angle=False,
+    refine=False,
+    pair_averaging=None,
+    repair_sigmas=None,
+    shrinkage=1.0,
     mnn_order=None,
     reference_rows=None,
     precision=DOUBLE,
@@ -79,7 +86,7 @@ def transcribe(
     ]  # what rounding is relative to
     ref_size = sizes[first]
     n_before = len(batches[first])
-    pairs, angles, doubt = {}, {}, False
+    pairs, angles, factors, doubt = {}, {}, {}, False
 
     for b in order[1:]:
         new_in, new_out = ins[b][used[b]], outs[b][used[b]]
@@ -89,6 +96,10 @@ def transcribe(
                 whole[reference_rows[b]] for whole in (all_in, all_out, all_size, all_row)
             )
         found, pairs_in_doubt = mutual_pairs(ref_in, ref_size, new_in, sizes[b], k, precision)  # step 3
+        if refine:
+            sides = ref_in, ref_size, new_in, sizes[b]
+            found, refined_in_doubt = refined_pairs(*sides, found, k, repair_sigmas, precision)
+            pairs_in_doubt |= refined_in_doubt
         doubt |= pairs_in_doubt
         pairs[b] = {(int(ref_row[r]), int(used[b][t])) for r, t in found}
 
@@ -99,6 +110,16 @@ def transcribe(
 
         near = new_in[anchors]  # step 5
         density = [sum(np.exp(-np.sum((a - o) ** 2) / sigma) for o in near) for a in near]
+        if refine:
+            U, T, means_in_doubt = averaged(*sides, found, pair_averaging, precision)
+            f, errors = shrink_factors(U, T, ref_in, new_in, anchors, density, sigma, shrinkage, precision)
+            v_in = f[:, None] * (U @ ref_in - T @ new_in)
+            v_out = f[:, None] * (U @ ref_out - T @ new_out)
+            factors[b] = f
+            wrong = max(
+                e * np.abs(v).max() for e, v in zip(errors, v_out / np.where(f, f, 1)[:, None], strict=True)
+            )
+            doubt |= means_in_doubt or bool(wrong > 0.1 * precision.allowed * scale_out)
         V_in = np.array([smooth(c, near, density, v_in, sigma) for c in ins[b]])
         V_out = np.array([smooth(c, near, density, v_out, sigma) for c in ins[b]])
 
@@ -136,39 +157,7 @@ def transcribe(
         ref_out = np.vstack([all_out, corrected[b][used[b]]])
         ref_row = np.concatenate([all_row, n_before + used[b]])
         n_before += len(batches[b])
-    return Transcript(corrected, undecided, pairs, angles)
-
-
-def nearest(query, others, k, tie, rounding):
-    """Rows of `others` nearest to `query`, ties to the lower index; whether rounding could change them."""
-    squared = np.array([np.sum((query - o) ** 2) for o in others])
-    if k >= len(others):
-        return set(range(len(others))), False
-    kth = np.sort(squared)[k - 1]
-    sure = [i for i in range(len(others)) if squared[i] < kth - tie]
-    tied = [i for i in range(len(others)) if abs(squared[i] - kth) <= tie]
-    in_doubt = np.any(np.abs(np.abs(squared - kth) - tie) < rounding)
-    return set(sure + tied[: k - len(sure)]), bool(in_doubt)
-
-
-def mutual_pairs(ref, ref_size, new, new_size, k, precision):
-    def neighbours(queries, sizes, others):
-        return [
-            nearest(q, others, k, precision.pair_tie * size**2, precision.rounding * size**2)
-            for q, size in zip(queries, sizes, strict=True)
-        ]
-
-    of_new, of_ref = neighbours(new, new_size, ref), neighbours(ref, ref_size, new)
-    found = [(r, t) for t in range(len(new)) for r in sorted(of_new[t][0]) if t in of_ref[r][0]]
-    return found, any(in_doubt for _, in_doubt in of_new + of_ref)
-
-
-def smooth(cell, anchors, density, vectors, sigma):
-    log_weight = np.array(
-        [-np.sum((cell - a) ** 2) / sigma - np.log(d) for a, d in zip(anchors, density, strict=True)]
-    )
-    weight = np.exp(log_weight - log_weight.max())
-    return np.sum([w * v for w, v in zip(weight, vectors, strict=True)], axis=0) / weight.sum()
+    return Transcript(corrected, undecided, pairs, angles, factors)
 
 
 def angles_to_reference(V, ref):

@@ -44,8 +44,8 @@ class MNNCorrector(  # type: ignore[call-arg]  # scikit-learn has no types
     Parameters
     ----------
     var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
-svd_dim, var_adj, compute_angle, mnn_order, svd_mode, do_concatenate, save_raw, keep_derived, layer_added, \
-genes, n_jobs, layer, restrict, \
+svd_dim, var_adj, compute_angle, refine, pair_averaging, repair_sigmas, shrinkage, mnn_order, svd_mode, \
+do_concatenate, save_raw, keep_derived, layer_added, genes, n_jobs, layer, restrict, \
 sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options, \
 show_progress, diagnostics
         As in :func:`mnndask.mnn_correct`.
@@ -100,6 +100,10 @@ show_progress, diagnostics
         svd_dim: int | None = None,
         var_adj: bool = True,
         compute_angle: bool = False,
+        refine: bool = False,
+        pair_averaging: int | None = None,
+        repair_sigmas: Sequence[float] | None = None,
+        shrinkage: float = 1.0,
         mnn_order: Sequence[int | str] | None = None,
         svd_mode: SvdMode = "rsvd",
         do_concatenate: bool = True,
@@ -133,6 +137,10 @@ show_progress, diagnostics
         self.svd_dim = svd_dim
         self.var_adj = var_adj
         self.compute_angle = compute_angle
+        self.refine = refine
+        self.pair_averaging = pair_averaging
+        self.repair_sigmas = repair_sigmas
+        self.shrinkage = shrinkage
         self.mnn_order = mnn_order
         self.svd_mode = svd_mode
         self.do_concatenate = do_concatenate

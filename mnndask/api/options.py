@@ -24,6 +24,10 @@ class Options(TypedDict, total=False):
     svd_dim: int | None
     var_adj: bool
     compute_angle: bool
+    refine: bool
+    pair_averaging: int | None
+    repair_sigmas: Sequence[float] | None
+    shrinkage: float
     mnn_order: Sequence[int | str] | None
     svd_mode: SvdMode
     save_raw: bool

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnndask._progress import stage
 from mnndask._typing import Matrix, Rows
@@ -22,6 +23,8 @@ from mnndask.core.pairs import Pairs, find_pairs, memory_for_distances
 from mnndask.core.parameters import Parameters
 from mnndask.core.reference import ReferenceInSpace
 from mnndask.core.reference_growth import BatchInSpace, corrected_cells, correction_passes, grown
+from mnndask.core.refinement import Refinement
+from mnndask.core.shrinkage import Smoothing
 from mnndask.core.smoothing import anchor_vectors, log_densities
 from mnndask.core.span import RemovedSpan, Span, remove_span
 from mnndask.core.workspace import Workspace
@@ -79,7 +82,7 @@ def begin(
 
 
 def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
-    """Merge a batch into the reference (definition, steps 3 to 9).
+    """Merge a batch into the reference (definition, steps 3 to 9; with `refine`, 3', 4' and 4'', too).
 
     The biological span (7) is removed before smoothing (5): as smoothing is linear, the result is the same.
 
@@ -108,15 +111,26 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
     with stage(f"finding pairs of {which}", len(new)):
         tolerances = _tie_tolerances(history, batch, used)
         ref_rows, new_rows = find_pairs(work, new, refs[0], parameters.k, tolerances, distances)
+    refinement = None
+    if parameters.refine:  # 3': pairs are found again after the batch has moved by them.
+        refinement = Refinement(history, batch, refs[0], used, tolerances, which)
+        ref_rows, new_rows = refinement.pairs(work, (ref_rows, new_rows))
     pairs = Pairs(ref_rows if used is None else used[ref_rows], new_rows, history.n_reference, len(refs[0]))
 
-    # 4: anchors and their vectors.
+    # 4: anchors and their vectors; refined, between means of both sides (4'), shrunk by their noise (4'').
     anchors = work.gather(f"anchors-{batch}", new, pairs.anchors)
-    vectors = [_anchor_vectors(history, s, batch, pairs, work) for s in range(len(cells.distinct))]
+    log_density, averaged, shrink_factors = log_densities(work, anchors, sigma), None, None
+    if refinement is None:
+        vectors = [_anchor_vectors(history, s, batch, pairs, work) for s in range(len(cells.distinct))]
+    else:
+        shortest = [_rounding(history, s, batch, pairs) for s in range(len(cells.distinct))]
+        averaged = refinement.averaged(work, pairs)
+        smoothing = Smoothing(anchors, log_density, sigma)
+        vectors, shrink_factors = refinement.vectors(work, averaged, smoothing, shortest)
     step = MergeStep(
         batches=[batch],
         anchors=anchors,
-        log_density=log_densities(work, anchors, sigma),
+        log_density=log_density,
         near_vectors=vectors[-1],
         rest_vectors=np.empty((len(anchors), 0), cells.spaces.dtype),  # see mnndask.core.other_genes
         new=cells.space_out.points[batch] if parameters.var_adj else None,
@@ -152,7 +166,8 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
         for before, space, X in zip(history.references, cells.distinct, corrected, strict=True)
     ]
     logger.info("batch %r: %d pairs, %d anchors", cells.names[batch], len(new_rows), len(anchors))
-    return history.merged(Merge(batch, pairs, step, removed), tuple(references))
+    merge = Merge(batch, pairs, step, removed, averaged, shrink_factors)
+    return history.merged(merge, tuple(references))
 
 
 def _used_reference(history: MergeHistory) -> Rows | None:
@@ -170,19 +185,25 @@ def _reference(history: MergeHistory, s: int, used: Rows | None, batch: int, wor
     return points if used is None else work.gather(f"reference-{s}-{batch}", points, used)
 
 
-def _tie_tolerances(history: MergeHistory, batch: int, used: Rows | None) -> list[np.ndarray]:
+def _tie_tolerances(history: MergeHistory, batch: int, used: Rows | None) -> tuple[np.ndarray, np.ndarray]:
     """Differences of squared distances that count as ties: of the batch's cells, and of the reference's."""
     tolerance = Tolerances.of(history.cells.spaces.dtype).squared_distance
     of_reference = history.references[0].tolerance_norms
     of_batch = history.cells.space_in.tolerance_norms[batch]
-    return [tolerance * n**2 for n in (of_batch, of_reference if used is None else of_reference[used])]
+    return tolerance * of_batch**2, tolerance * (of_reference if used is None else of_reference[used]) ** 2
 
 
 def _anchor_vectors(history: MergeHistory, s: int, batch: int, pairs: Pairs, work: Workspace) -> Matrix:
     """Anchor vectors in a distinct space."""
     space, ref = history.cells.distinct[s], history.references[s].points
-    shortest = Tolerances.of(history.cells.spaces.dtype).vector * space.tolerance_norms[batch][pairs.anchors]
+    shortest = _rounding(history, s, batch, pairs)
     return anchor_vectors(work, f"vectors-{s}-{batch}", space.points[batch], ref, pairs, shortest)
+
+
+def _rounding(history: MergeHistory, s: int, batch: int, pairs: Pairs) -> NDArray[np.float64]:
+    """Lengths up to which anchor vectors are rounding, in a distinct space."""
+    norms = history.cells.distinct[s].tolerance_norms[batch][pairs.anchors]
+    return Tolerances.of(history.cells.spaces.dtype).vector * norms
 
 
 def _remove_spans(

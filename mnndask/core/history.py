@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mnndask.core.model import CorrectionModel, MergeStep
 from mnndask.core.normalisation import NormalisedCells
 from mnndask.core.pairs import Pairs
 from mnndask.core.parameters import Parameters
 from mnndask.core.reference import ReferenceInSpace
+from mnndask.core.shrinkage import AveragedPairs
 from mnndask.core.span import RemovedSpan
 
 
@@ -26,12 +30,24 @@ class Merge:
         What correcting its cells needs.
     removed
         Spans that were removed from the vectors in *out* space.
+    averaged
+        Pairs of neighbourhoods whose means the vectors join; None if they join cells.
+    shrink_factors
+        Factor of each anchor's vector, from 0 (no more than noise) to 1, shape ``(n_anchors,)``; None unless
+        refined.
     """
 
     batch: int
     pairs: Pairs
     step: MergeStep
     removed: list[RemovedSpan]
+    averaged: AveragedPairs | None = None
+    shrink_factors: NDArray[np.float64] | None = None
+
+    @property
+    def effect(self) -> float:
+        """Mean shrink factor, near 0 if the two sides do not differ beyond noise; NaN unless refined."""
+        return np.nan if self.shrink_factors is None else float(self.shrink_factors.mean())
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,10 @@ class OtherGenes:
         starts = np.cumsum([0, *(n_fitted[b] for b in history.order)])
         self.starts = dict(zip(history.order, starts[:-1], strict=True))
         # Rows of the reference that are needed, and which of each batch's fitted cells they are.
-        self.needed = np.unique(np.concatenate([m.pairs.ref_rows for m in history.merges]))
+        self.needed = np.unique(np.concatenate([_reference_rows(m) for m in history.merges]))
         self.of_batch = {b: self.needed[self._at(b)] - start for b, start in self.starts.items()}
         # Rows in memory at once, copies in double precision included.
-        rows = 3 * len(self.needed) + 6 * max(len(m.step.anchors) for m in history.merges)
+        rows = 3 * len(self.needed) + 6 * max(len(_new_rows(m)) for m in history.merges)
         self.genes_at_once = max(1, min(GENES_PER_BLOCK, n_bytes // (rows * self.spaces.dtype.itemsize)))
 
     def vectors(self) -> list[Matrix]:
@@ -113,15 +113,22 @@ class OtherGenes:
 
     def _anchor_vectors(self, merge: Merge, genes: slice, reference: Floats) -> Floats:
         """Mean differences of anchors to their partners, without the removed spans (steps 4 and 7)."""
-        anchors = self._cells(merge.batch, merge.pairs.anchors, genes)
-        rows = np.searchsorted(self.needed, merge.pairs.ref_rows)
-        means = pair_means(rows, merge.pairs.new_rows, len(self.needed))
-        vectors: Floats = (means @ reference - anchors).astype(self.spaces.dtype)
+        new_rows = _new_rows(merge)
+        cells = self._cells(merge.batch, new_rows, genes)
+        anchors = cells[np.searchsorted(new_rows, merge.pairs.anchors)]
+        if merge.averaged is None:
+            rows = np.searchsorted(self.needed, merge.pairs.ref_rows)
+            means = pair_means(rows, merge.pairs.new_rows, len(self.needed))
+            vectors: Floats = (means @ reference - anchors).astype(self.spaces.dtype)
+        else:
+            vectors = merge.averaged.differences((self.needed, reference), (new_rows, cells))
+            assert merge.shrink_factors is not None
+            lengthen(vectors, merge.shrink_factors)
         for removed in merge.removed:
-            cells = anchors
+            paired = anchors
             if removed.ref_rows is not None:
-                cells = reference[np.searchsorted(self.needed, removed.ref_rows)]
-            vectors -= removed.along @ removed.span.loadings(cells).T
+                paired = reference[np.searchsorted(self.needed, removed.ref_rows)]
+            vectors -= removed.along @ removed.span.loadings(paired).T
         return vectors
 
     def _grow(self, merge: Merge, vectors: Floats, genes: slice, reference: Floats) -> None:
@@ -153,3 +160,15 @@ class OtherGenes:
         """Fitted cells of a batch in *out* space."""
         X = self.history.cells.raw[batch].rest(self.spaces, rows, genes)
         return X / self.history.cells.lengths[batch][rows] if self.spaces.cos_norm_out else X
+
+
+def _reference_rows(merge: Merge) -> Rows:
+    """Rows of the reference that a merge's vectors are from."""
+    rows = merge.pairs.ref_rows
+    return rows if merge.averaged is None else np.union1d(rows, merge.averaged.partners.members)
+
+
+def _new_rows(merge: Merge) -> Rows:
+    """Fitted cells of the batch that a merge's vectors are from, ascending."""
+    anchors = merge.pairs.anchors
+    return anchors if merge.averaged is None else np.union1d(anchors, merge.averaged.anchors.members)

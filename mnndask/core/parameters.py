@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,12 @@ import numpy as np
 from mnndask._choices import SKETCH_METHODS, SVD_MODES
 from mnndask.core.svd import LANCZOS_OPTIONS, SvdSolver
 from mnndask.errors import InputError, InputTypeError
+
+FLAGS = ("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle", "refine")
+
+RECOMMENDED: Mapping[str, Any] = MappingProxyType(
+    {"n_components": 50, "k": 10, "sigma": 0.15, "var_adj": False, "refine": True}
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,13 @@ class Parameters:
         Whether vectors are lengthened so that cells keep their rank along them.
     compute_angle
         Whether angles of corrections to the reference's leading plane are wanted.
+    refine
+        Whether pairs are refined, and anchor vectors averaged and shrunk.
+    pair_averaging, repair_sigmas
+        Cells averaged on either side of a pair, and bandwidths with which pairs are found again; None for
+        the rules of :class:`mnndask.core.refined_pairs.Sizes`.
+    shrinkage
+        How much of their noise anchor vectors are shrunk by; 0 for none.
     mnn_order
         Order in which batches merge, by position or name; None for input order.
     svd_mode, svd_options
@@ -61,6 +75,10 @@ class Parameters:
     svd_dim: int | None = None
     var_adj: bool = True
     compute_angle: bool = False
+    refine: bool = False
+    pair_averaging: int | None = None
+    repair_sigmas: Sequence[float] | None = None
+    shrinkage: float = 1.0
     mnn_order: Sequence[int | str] | None = None
     svd_mode: str = "rsvd"
     restrict: Sequence[Any] | None = None
@@ -72,16 +90,24 @@ class Parameters:
 
     def __post_init__(self) -> None:
         self._check_numbers()
-        for name in ("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle"):
+        for name in FLAGS:
             check_flag(name, getattr(self, name))
+        self._check_refinement()
         self._check_solver()
         self._check_sketch()
         self._as_plain_types()
 
     def _as_plain_types(self) -> None:
         """Make numbers and flags of NumPy Python's own: single precision would limit what follows."""
-        kinds = {"k": int, "sigma": float, "svd_dim": int, "n_components": int, "random_state": int}
-        kinds |= dict.fromkeys(("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle"), bool)
+        kinds: dict[str, Any] = {
+            "k": int,
+            "sigma": float,
+            "svd_dim": int,
+            "n_components": int,
+            "random_state": int,
+        }
+        kinds |= {"pair_averaging": int, "repair_sigmas": _floats, "shrinkage": float}
+        kinds |= dict.fromkeys(FLAGS, bool)
         for name, kind in kinds.items():
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else kind(value))
@@ -114,6 +140,29 @@ class Parameters:
             what = f"random_state is {self.random_state!r}."
             raise InputError(what, "Give a seed: a whole number from 0 to 4294967295.")
 
+    def _check_refinement(self) -> None:
+        check_bits("pair_averaging", self.pair_averaging)
+        n, sigmas = self.pair_averaging, self.repair_sigmas
+        if n is not None and (not is_whole(n) or n <= 0):
+            what = f"pair_averaging is {n!r}."
+            raise InputError(
+                what, "Give a number of cells of at least 1 (no averaging), or None for the rule."
+            )
+        if sigmas is not None and not _are_positive(sigmas):
+            what = f"repair_sigmas is {sigmas!r}."
+            remedy = "Give positive numbers, from wide to narrow, such as (1.0, 0.3), or None for the rule."
+            raise InputError(what, remedy)
+        if not isinstance(self.shrinkage, Real) or not 0 <= as_float(self.shrinkage) < np.inf:
+            what = f"shrinkage is {self.shrinkage!r}."
+            raise InputError(
+                what, "Give a number of at least 0: 1 shrinks vectors by their noise, 0 not at all."
+            )
+        given = [name for name in ("pair_averaging", "repair_sigmas") if getattr(self, name) is not None]
+        given += ["shrinkage"] if self.shrinkage != 1 else []
+        if given and not self.refine:
+            what = f"{', '.join(given)} given, which only refine=True takes."
+            raise InputError(what, "Set refine=True, or leave out what it takes.")
+
     def _check_solver(self) -> None:
         options = self.svd_options or {}
         if self.svd_mode not in SVD_MODES:
@@ -145,6 +194,18 @@ class Parameters:
         if not named and self.restrict is not None:
             what = f"Both restrict and sketch_size={size} say which cells to fit on."
             raise InputError(what, "Give one of them; with restrict, leave sketch_size out.")
+
+
+def _floats(values: Iterable[Real | float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _are_positive(values: Any) -> bool:
+    """Whether something is a sequence of one or more finite positive numbers."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence | np.ndarray):
+        return False
+    numbers = [isinstance(v, Real) and not isinstance(v, bool) and 0 < as_float(v) < np.inf for v in values]
+    return bool(numbers) and all(numbers)
 
 
 def is_whole(number: object) -> bool:

@@ -157,15 +157,20 @@ def grown(
     work: Workspace, before: ReferenceInSpace, cells: CellsInSpace, batch: int, corrected: Matrix
 ) -> ReferenceInSpace:
     """The reference in one space with a batch's corrected cells at its end."""
+    points, norms = measured(work, corrected, cells.centre, cells.points[batch].tile)
+    norms = np.maximum(cells.tolerance_norms[batch], norms)
+    return ReferenceInSpace(before.stored.extended(points), np.concatenate([before.tolerance_norms, norms]))
+
+
+def measured(
+    work: Workspace, corrected: Matrix, centre: Floats, tile: int | None
+) -> tuple[Points, NDArray[np.float64]]:
+    """Corrected cells as points, and their norms over the genes; `centre` was subtracted from them."""
 
     def one(at: slice) -> tuple[Floats, NDArray[np.float64]]:
         X = corrected[at]
-        return row_dots(X, X).astype(X.dtype), row_norms(X + cells.centre)
+        return row_dots(X, X).astype(X.dtype), row_norms(X + centre)
 
     parts = work.map("grow", len(corrected), corrected.shape[1], one)
     squared, norms = (np.concatenate(values) for values in zip(*parts, strict=True))
-    norms = np.maximum(cells.tolerance_norms[batch], norms)
-    return ReferenceInSpace(
-        before.stored.extended(Points(corrected, squared, cells.points[batch].tile)),
-        np.concatenate([before.tolerance_norms, norms]),
-    )
+    return Points(corrected, squared, tile), norms

@@ -103,12 +103,18 @@ def smoothing_weights(
 ) -> Floats:
     """Weight of each anchor's vector in each cell's, shape ``(n_cells, n_anchors)``; rows sum to 1.
 
-    All cells and anchors are in memory.
+    The cells are in memory; anchors are visited tile by tile.
     """
     sums = _Sums.none(cells)
-    weights, _ = _weigh(cells, anchors, log_density, sigma, sums)
-    weights /= sums.total.astype(weights.dtype)[:, None]
-    return weights
+    parts: list[Floats] = []
+    for at, tile in anchors.tiles():
+        weights, shrink = _weigh(cells, tile, log_density[at], sigma, sums)
+        for part in parts:
+            part *= shrink.astype(part.dtype)[:, None]
+        parts.append(weights.copy() if len(tile) < len(anchors) else weights)  # a buffer may be used again
+    out: Floats = np.hstack(parts) if len(parts) > 1 else parts[0]
+    out /= sums.total.astype(out.dtype)[:, None]
+    return out
 
 
 def smooth(

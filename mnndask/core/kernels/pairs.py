@@ -206,7 +206,7 @@ def settle_small(
 
 
 @compiled(FAST_MATH)
-def _put_into_heap(values: Any, which: Any, value: Any, index: Any) -> None:  # pragma: no cover
+def put_into_heap(values: Any, which: Any, value: Any, index: Any) -> None:  # pragma: no cover
     """Replace the root, which is a heap's largest value, by a smaller one."""
     at, n = 0, values.size
     while 2 * at + 1 < n:
@@ -257,8 +257,8 @@ def keep_smallest(
         for j in range(p.size):
             distance = p[j]
             if distance < limit:
-                _put_into_heap(rows[i], row_cells[i], distance, j)
+                put_into_heap(rows[i], row_cells[i], distance, j)
                 limit = rows[i, 0]
             if distance < limits[j]:
-                _put_into_heap(columns[j], column_cells[j], distance, first + i)
+                put_into_heap(columns[j], column_cells[j], distance, first + i)
                 limits[j] = columns[j, 0]

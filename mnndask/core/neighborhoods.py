@@ -1,0 +1,157 @@
+"""Nearest cells of the same side: how far they are, and their means, which stand for a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnndask._blocks import row_blocks
+from mnndask._typing import Floats, Matrix, Rows
+from mnndask.core.arrays import DoublePoints, Points, row_dots, tile_size
+from mnndask.core.kernels.buffers import products
+from mnndask.core.kernels.refinement import add_members, keep_nearest
+from mnndask.core.neighbors import Smallest, every_pair, nearest_in_double, without_doubt
+from mnndask.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Neighborhoods:
+    """The nearest cells to some cells of one side, which are among them unless others equal them.
+
+    Parameters
+    ----------
+    rows
+        The cells, ascending, shape ``(n_cells,)``.
+    members
+        The nearest of the side to each, ascending, shape ``(n_cells, n_members)``.
+    """
+
+    rows: Rows
+    members: NDArray[np.integer]
+
+    @classmethod
+    def of(
+        cls, work: Workspace, points: Points, rows: Rows, n: int, tolerance: NDArray[np.float64]
+    ) -> Neighborhoods:
+        """Find the `n` nearest cells to some of them; ties are those of :func:`.neighbors.nearest`.
+
+        Parameters
+        ----------
+        points
+            All cells of the side.
+        rows
+            Those to find neighbours of.
+        n
+            Number of neighbours; at most all.
+        tolerance
+            For ties, of all cells.
+        """
+
+        def one(at: slice) -> NDArray[np.integer]:
+            own = rows[at]
+            return _members(points[own], points, n, tolerance[own])
+
+        found = work.map("refine", len(rows), 3 * tile_size(points), one)
+        return cls(rows, np.concatenate(found))
+
+    def among(self, numbers: Rows) -> Neighborhoods:
+        """The same cells, counted among others: their numbers there."""
+        return Neighborhoods(numbers[self.rows], numbers[self.members].astype(self.members.dtype))
+
+    def means(self, work: Workspace, name: str, points: Points) -> Points:
+        """Mean of each neighbourhood; `points` are all cells of the side, in any space."""
+        out, members, dtype = work.matrix(name, (len(self.rows), points.X.shape[1])), self.members, work.dtype
+
+        def one(at: slice) -> Floats:
+            tiles = ((tile.start, points.X[tile]) for tile in row_blocks(len(points), points.tile))
+            out[at] = means = _means(members[at], tiles, out.shape[1]).astype(dtype)
+            return row_dots(means, means).astype(dtype)
+
+        squared = work.map("refine", len(self.rows), 3 * out.shape[1], one)
+        return Points(out, np.concatenate(squared), points.tile)
+
+    @staticmethod
+    def means_of(members: NDArray[np.integer], X: Floats) -> NDArray[np.float64]:
+        """Mean of each neighbourhood of cells that are in memory, their members counted among these."""
+        return _means(members, [(0, X)], X.shape[1])
+
+    def mean_values(self, values: Floats) -> NDArray[np.float64]:
+        """Mean of a number of each cell of the side, shape ``(n_cells,)``."""
+        out: NDArray[np.float64] = values[self.members].mean(axis=1, dtype=np.float64)
+        return out
+
+
+def _means(
+    members: NDArray[np.integer], tiles: Iterable[tuple[int, Floats]], n_genes: int
+) -> NDArray[np.float64]:
+    """Means of members; `tiles` are the number of the first cell, and cells."""
+    total = np.zeros((len(members), n_genes))
+    for first, X in tiles:
+        add_members(X, first, members, total)
+    total /= members.shape[1]
+    return total
+
+
+def _members(queries: Points, others: Points, n: int, tolerance: NDArray[np.float64]) -> NDArray[np.integer]:
+    """The `n` nearest of all cells to some of them, ascending, shape ``(n_queries, n)``."""
+    if n >= len(others):
+        rows, cols = every_pair(len(queries), len(others))
+    else:
+        smallest = _smallest(queries, others, n + 1)
+        (rows, cols), doubtful = without_doubt(n, tolerance, smallest.values, smallest.cells)
+        if len(doubtful):
+            more, more_cols = nearest_in_double(queries[doubtful], others, n, tolerance[doubtful])
+            rows, cols = np.concatenate([rows, doubtful[more]]), np.concatenate([cols, more_cols])
+    ordered = cols[np.lexsort((cols, rows))].reshape(len(queries), -1)
+    return ordered.astype(np.int32 if len(others) < 2**31 else np.intp)
+
+
+def squared_radii(
+    work: Workspace, points: Points, rows: Rows, n: int, *, in_double: bool = False
+) -> NDArray[np.float64]:
+    """Squared distances of some cells to their `n`-th nearest other cell of the side, in order of `rows`.
+
+    Zero for the only cell of a side.
+    """
+    n_kept = min(n + 1, len(points))  # a cell is its own nearest
+    others = DoublePoints.around(points) if in_double else points
+
+    def one(at: slice) -> NDArray[np.float64]:
+        queries = others[rows[at]]
+        largest: NDArray[np.float64] = (
+            _smallest(queries, others, n_kept).values.max(axis=1).astype(np.float64)
+        )
+        return largest
+
+    found = work.map("refine", len(rows), 3 * tile_size(others), one)
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def _smallest(queries: Points, others: Points, n: int) -> Smallest:
+    """The `n` smallest squared distances of each query, unordered, and the rows of the others."""
+    out = Smallest.empty(len(queries), n, queries.squared.dtype)
+    for at, tile in others.tiles():
+        inner = products("own", queries.X, tile.X)
+        keep_nearest(inner, queries.squared, tile.squared, at.start, out.values, out.cells)
+    return out
+
+
+def squared_pair_distances(
+    work: Workspace, sides: tuple[Points, Points], pairs: tuple[Rows, Rows]
+) -> NDArray[np.float64]:
+    """Squared distance of each pair of cells of two sides, in double precision."""
+
+    def one(at: slice) -> NDArray[np.float64]:
+        own, other = (_double(points.X, rows[at]) for points, rows in zip(sides, pairs, strict=True))
+        return row_dots(own - other, own - other)
+
+    out: NDArray[np.float64] = np.concatenate(work.map("refine", len(pairs[0]), 4 * sides[0].X.shape[1], one))
+    return out
+
+
+def _double(X: Matrix, rows: Rows) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = X[rows].astype(np.float64)
+    return out
