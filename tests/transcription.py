@@ -112,14 +112,15 @@ def transcribe(  # noqa: C901
         density = [sum(np.exp(-np.sum((a - o) ** 2) / sigma) for o in near) for a in near]
         if refine:
             U, T, means_in_doubt = averaged(*sides, found, pair_averaging, precision)
-            f, errors = shrink_factors(U, T, ref_in, new_in, anchors, density, sigma, shrinkage, precision)
-            v_in = f[:, None] * (U @ ref_in - T @ new_in)
-            v_out = f[:, None] * (U @ ref_out - T @ new_out)
-            factors[b] = f
-            wrong = max(
-                e * np.abs(v).max() for e, v in zip(errors, v_out / np.where(f, f, 1)[:, None], strict=True)
+            f, errors, edges = shrink_factors(
+                U, T, ref_in, new_in, anchors, density, sigma, shrinkage, precision
             )
-            doubt |= means_in_doubt or bool(wrong > 0.1 * precision.allowed * scale_out)
+            v_out = U @ ref_out - T @ new_out
+            wrong = max(error * np.abs(v).max() for error, v in zip(errors, v_out, strict=True))
+            v_in, v_out = f[:, None] * (U @ ref_in - T @ new_in), f[:, None] * v_out
+            factors[b] = f
+            doubt |= means_in_doubt or (edges and var_adj)  # variance adjustment lengthens all but 0
+            doubt |= bool(wrong > 0.1 * precision.allowed * scale_out)
         V_in = np.array([smooth(c, near, density, v_in, sigma) for c in ins[b]])
         V_out = np.array([smooth(c, near, density, v_out, sigma) for c in ins[b]])
 

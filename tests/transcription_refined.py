@@ -76,9 +76,9 @@ def averaged(ref, ref_size, new, new_size, found, n_averaged, precision):
 
 
 def shrink_factors(U, T, ref, new, anchors, density, sigma, shrinkage, precision):
-    """Factor of each anchor, and how wrong rounding may make it."""
+    """Factor of each anchor, how wrong rounding may make it, and whether it may make one 0 or not."""
     v, near = U @ ref - T @ new, new[anchors]
-    factors, errors = np.ones(len(anchors)), np.zeros(len(anchors))
+    factors, errors, edges = np.ones(len(anchors)), np.zeros(len(anchors)), False
     for i, a in enumerate(near):
         w = np.array([smooth(a, near, density, unit, sigma) for unit in np.eye(len(near))])
         w /= w.sum()
@@ -97,4 +97,5 @@ def shrink_factors(U, T, ref, new, anchors, density, sigma, shrinkage, precision
             factors[i] = max(0.0, 1 - noise / length) if length > noise else 0.0
             blur = error + 10 * precision.rounding * np.sqrt(length * np.sum(new**2, axis=1).max())
             errors[i] = min(1.0, blur / length) if length + blur > noise - blur and length > 0 else 0.0
-    return factors, errors
+            edges |= bool(abs(length - noise) <= blur)
+    return factors, errors, edges

@@ -39,6 +39,8 @@ OPTIONS = {
     "spaces that differ": {"cos_norm_in": False},
     "span": {"svd_dim": 2, "svd_mode": "svd", "subset": list(range(1, 25, 2))},
     "angles": {"compute_angle": True, "svd_mode": "svd"},
+    "refined": {"refine": True, "subset": list(range(1, 25, 2)), "cos_norm_out": False},
+    "refined, in another order": {"refine": True, "pair_averaging": 3, "mnn_order": [2, 0, 3, 1]},
     "order": {"mnn_order": [2, 0, 3, 1]},
 }
 

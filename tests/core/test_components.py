@@ -39,6 +39,15 @@ OPTIONS = {
     "span removed": {"svd_dim": 2, "svd_mode": "svd"},
     "span removed, subset": {"svd_dim": 2, "svd_mode": "svd", "var_index": GENES, "var_subset": GENES[:30]},
     "sketch": {"sketch_size": 40},
+    "refined": {"refine": True},
+    "refined, subset, span": {
+        "refine": True,
+        "var_adj": False,
+        "svd_dim": 2,
+        "svd_mode": "svd",
+        "var_index": GENES,
+        "var_subset": GENES[:30],
+    },
     "another order": {"mnn_order": [2, 0, 1]},
 }
 

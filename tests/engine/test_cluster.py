@@ -69,14 +69,17 @@ def test_an_active_client_is_used_for_the_fit_and_the_result(client, expected):
     np.testing.assert_allclose(result.compute(), expected, atol=1e-10)
 
 
-def test_a_fit_on_disk_is_spread_over_the_workers(client):
+@pytest.mark.parametrize("refine", [False, True])
+def test_a_fit_on_disk_is_spread_over_the_workers(client, refine):
     options = {"k": 5, "sketch_size": 60, "svd_dim": 2, "compute_angle": True, "memory_limit": 250_000}
+    options["refine"] = refine
     batches = [X[:80] for X in BATCHES]
     expected = mnn_correct(*batches, **options | {"memory_limit": None})
     before = done(client)
     result = mnn_correct(*(da.from_array(X, chunks=(30, -1)) for X in batches), **options)
     stages = {"mnn-cosine", "mnn-neighbours", "mnn-variance-partial", "mnn-variance-bracket"}
     assert stages <= set(done(client) - before)
+    assert ({"mnn-refine", "mnn-shrink"} <= set(done(client) - before)) == refine
     np.testing.assert_allclose(result[0].compute(), expected[0], atol=1e-10)
     for ours, theirs in zip(result[2][1:], expected[2][1:], strict=True):
         np.testing.assert_allclose(ours.compute(), theirs, atol=1e-6)

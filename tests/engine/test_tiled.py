@@ -138,6 +138,17 @@ OPTIONS = {
         "svd_mode": "svd",
         "cos_norm_out": False,
     },
+    "refined": {"refine": True},
+    "refined, of spaces that differ, with a subset": {
+        "refine": True,
+        "var_subset": GENES[1::2],
+        "cos_norm_out": False,
+        "compute_angle": True,
+        "svd_dim": 2,
+        "svd_mode": "svd",
+        "pair_averaging": 4,
+    },
+    "refined in components": {"refine": True, "n_components": 6, "svd_mode": "irlb", "var_adj": False},
     "order and restrict": {"mnn_order": [2, 0, 1], "restrict": [range(40), None, range(3, 45)]},
     "restrict and all else": {
         "restrict": [range(40), range(5, 70), range(3, 45)],
@@ -229,15 +240,15 @@ def test_cells_outside_of_restrict_are_corrected_by_a_model_on_disk():
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("subset", [None, GENES[::3]])
-def test_tasks_leave_nothing_in_the_memory_of_this_process(subset, spied):
+@pytest.mark.parametrize(("subset", "refine"), [(None, False), (GENES[::3], False), (GENES[::3], True)])
+def test_tasks_leave_nothing_in_the_memory_of_this_process(subset, refine, spied):
     """They may run in another: here each one is run as a copy of itself."""
 
     def elsewhere(dsk, keys, **_):
         graph = dsk if isinstance(dsk, Mapping) else dsk.__dask_graph__()
         return get_sync(cloudpickle.loads(cloudpickle.dumps(dict(graph))), keys)
 
-    options = {"k": 6, "var_index": GENES, "var_subset": subset}
+    options = {"k": 6, "var_index": GENES, "var_subset": subset, "refine": refine}
     expected = mnn_correct(*make_batches(), **options)[0]
     with dask.config.set(scheduler=elsewhere):
         limit = LIMIT_OF_SUBSET if subset else LIMIT
