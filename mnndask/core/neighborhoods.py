@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnndask._blocks import row_blocks
+from mnndask._threads import map_blocks
 from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import DoublePoints, Points, row_dots, tile_size
 from mnndask.core.kernels.buffers import products
 from mnndask.core.kernels.refinement import add_members, keep_nearest
 from mnndask.core.neighbors import Smallest, every_pair, nearest_in_double, without_doubt
 from mnndask.core.workspace import Workspace
+
+MEANS_AT_ONCE = 256  # of some thousand genes in double precision: a few megabytes
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,15 @@ class Neighborhoods:
         squared = work.map("refine", len(self.rows), 3 * out.shape[1], one)
         return Points(out, np.concatenate(squared), points.tile)
 
-    @staticmethod
-    def means_of(members: NDArray[np.integer], X: Floats) -> NDArray[np.float64]:
-        """Mean of each neighbourhood of cells that are in memory, their members counted among these."""
-        return _means(members, [(0, X)], X.shape[1])
+    def means_of(self, rows: Rows, X: Floats, n_threads: int) -> Floats:
+        """Mean of each neighbourhood; `rows` and `X` are those of cells in memory, all members among them."""
+        members, out = np.searchsorted(rows, self.members), np.empty((len(self.rows), X.shape[1]), X.dtype)
+
+        def one(at: slice) -> None:
+            out[at] = _means(members[at], [(0, X)], X.shape[1])
+
+        map_blocks(one, row_blocks(len(out), MEANS_AT_ONCE), n_threads)
+        return out
 
     def mean_values(self, values: Floats) -> NDArray[np.float64]:
         """Mean of a number of each cell of the side, shape ``(n_cells,)``."""

@@ -121,7 +121,8 @@ class OtherGenes:
             means = pair_means(rows, merge.pairs.new_rows, len(self.needed))
             vectors: Floats = (means @ reference - anchors).astype(self.spaces.dtype)
         else:
-            vectors = merge.averaged.differences((self.needed, reference), (new_rows, cells))
+            ref, new = (self.needed, reference), (new_rows, cells)
+            vectors = merge.averaged.differences(ref, new, self.work.n_threads)
             assert merge.shrink_factors is not None
             lengthen(vectors, merge.shrink_factors)
         for removed in merge.removed:

@@ -55,13 +55,11 @@ class AveragedPairs:
         """Matrix that averages over each anchor's partners, shape ``(n_anchors, n_partners)``."""
         return pair_means(self.pairs.ref_rows, self.pairs.new_rows, len(self.partners.rows))
 
-    def differences(self, ref: tuple[Rows, Floats], new: tuple[Rows, Floats]) -> Floats:
+    def differences(self, ref: tuple[Rows, Floats], new: tuple[Rows, Floats], n_threads: int) -> Floats:
         """Anchor vectors, of some of the cells of both sides: their rows, ascending, and the cells."""
-        of_ref, of_new = (
-            own.means_of(np.searchsorted(rows, own.members), X)
-            for own, (rows, X) in ((self.partners, ref), (self.anchors, new))
-        )
-        out: Floats = (self.means @ of_ref - of_new).astype(new[1].dtype)
+        of_ref, out = self.partners.means_of(*ref, n_threads), self.anchors.means_of(*new, n_threads)
+        means = self.means.astype(out.dtype)
+        np.subtract(means @ of_ref, out, out=out)
         return out
 
 
@@ -183,27 +181,29 @@ class _Spread:
 
     Parameters
     ----------
-    members
-        Cells of each neighbourhood, counted among those that are in any.
-    n_cells
-        Number of these.
+    starts, holders
+        The neighbourhoods that each cell is in, cell after cell, and where each cell's begin, with the end.
+    n_members
+        Cells of a neighbourhood, among which its weight is divided.
     """
 
-    members: Rows
-    n_cells: int
+    starts: Rows
+    holders: NDArray[np.integer]
+    n_members: int
 
     @classmethod
     def over(cls, neighborhoods: Neighborhoods) -> _Spread:
-        cells, members = np.unique(neighborhoods.members, return_inverse=True)
-        members = members.reshape(neighborhoods.members.shape)
-        return cls(members.astype(neighborhoods.members.dtype), len(cells))
+        n_members = neighborhoods.members.shape[1]
+        by_cell = np.argsort(neighborhoods.members, axis=None, kind="stable")
+        _, counts = np.unique(neighborhoods.members, return_counts=True)
+        holders = (by_cell // n_members).astype(neighborhoods.members.dtype)
+        return cls(np.concatenate([[0], np.cumsum(counts)]), holders, n_members)
 
     def sum_of_squares(self, weights: Floats) -> NDArray[np.float64]:
         """Sum of the squared weights of cells, for each column of the neighbourhoods' weights."""
         out = np.empty(LANES)
-        spread = np.empty((self.n_cells, LANES), weights.dtype)
-        sum_squared_weights(weights, self.members, spread, out)
-        out /= self.members.shape[1] ** 2
+        sum_squared_weights(weights, self.starts, self.holders, out)
+        out /= self.n_members**2
         return out
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mnndask.core.kernels.jit import FAST_MATH, FAST_SUMS, compiled
 from mnndask.core.kernels.pairs import put_into_heap
 
-LANES = 32  # vectors whose weights are spread over cells at once: a constant, so that the loop is unrolled
+LANES = 32  # vectors whose weights are spread over cells at once: a constant, so that loops are unrolled
 
 
 @compiled(FAST_MATH)
@@ -66,29 +66,31 @@ def add_members(X: Any, first: int, members: Any, out: Any) -> None:  # pragma: 
 
 
 @compiled(FAST_SUMS)
-def sum_squared_weights(weights: Any, members: Any, spread: Any, out: Any) -> None:  # pragma: no cover
+def sum_squared_weights(weights: Any, starts: Any, holders: Any, out: Any) -> None:  # pragma: no cover
     """Spread weights of neighbourhoods over their cells, and sum the squares of what each cell gets.
 
     Parameters
     ----------
     weights
         Of each neighbourhood, for each of ``LANES`` vectors, shape ``(n_neighborhoods, LANES)``.
-    members
-        Cells of each neighbourhood, shape ``(n_neighborhoods, n_members)``.
-    spread
-        Buffer of shape ``(n_cells, LANES)``.
+    starts, holders
+        The neighbourhoods that each cell is in, cell after cell, and where each cell's begin, with the end.
     out
-        Filled with the sums, shape ``(LANES,)``.
+        Filled with the sums, shape ``(LANES,)``, in double precision.
     """
-    spread[:] = 0
-    for a in range(members.shape[0]):
-        w = weights[a]
-        for m in range(members.shape[1]):
-            cell = spread[members[a, m]]
-            for v in range(LANES):
-                cell[v] += w[v]
+    total = np.empty(LANES, weights.dtype)
     out[:] = 0
-    for i in range(spread.shape[0]):
-        cell = spread[i]
+    for i in range(starts.size - 1):
+        total[:] = 0
+        stop = starts[i + 1]
+        for h in range(starts[i], stop - 3, 4):  # fewer sums go through memory
+            a, b = weights[holders[h]], weights[holders[h + 1]]
+            c, d = weights[holders[h + 2]], weights[holders[h + 3]]
+            for v in range(LANES):
+                total[v] += (a[v] + b[v]) + (c[v] + d[v])
+        for h in range(stop - (stop - starts[i]) % 4, stop):
+            w = weights[holders[h]]
+            for v in range(LANES):
+                total[v] += w[v]
         for v in range(LANES):
-            out[v] += np.float64(cell[v]) * np.float64(cell[v])
+            out[v] += np.float64(total[v]) * np.float64(total[v])
