@@ -7,12 +7,14 @@ from mnndask._version import __version__
 
 if TYPE_CHECKING:
     from mnndask import datasets, errors, metrics, pl
+    from mnndask._choices import RECOMMENDED
     from mnndask.api.correct import mnn_correct
     from mnndask.api.corrector import MNNCorrector
     from mnndask.api.write import write_zarr
     from mnndask.core.model import CorrectionModel, MergeStep
 
 __all__ = [
+    "RECOMMENDED",
     "CorrectionModel",
     "MNNCorrector",
     "MergeStep",
@@ -27,6 +29,7 @@ __all__ = [
 
 # Loaded on first access, so that the command can be interrupted cleanly from its start.
 _MODULE_OF = {
+    "RECOMMENDED": "mnndask._choices",
     "CorrectionModel": "mnndask.core.model",
     "MNNCorrector": "mnndask.api.corrector",
     "MergeStep": "mnndask.core.model",

@@ -1,8 +1,10 @@
-"""Values of options that are one of a few words, as types for Python and as choices for the command."""
+"""Values of options: those of a few words, as types and as the command's choices; the recommended ones."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 Genes = Literal["all", "subset"]
 SketchMethod = Literal["mixed", "geometric", "random"]
@@ -11,3 +13,9 @@ SvdMode = Literal["svd", "rsvd", "irlb"]
 GENES: tuple[str, ...] = get_args(Genes)
 SKETCH_METHODS: tuple[str, ...] = get_args(SketchMethod)
 SVD_MODES: tuple[str, ...] = get_args(SvdMode)
+
+# For mnn_correct(..., **RECOMMENDED): better mixed batches than the published defaults give, while random
+# halves of one batch stay as they are.
+RECOMMENDED: Mapping[str, Any] = MappingProxyType(
+    {"n_components": 50, "k": 10, "sigma": 0.15, "var_adj": False, "refine": True}
+)

@@ -182,6 +182,19 @@ for sigma in (0, -1.0, np.nan, np.inf, "1", None, 1j, [1.0]):
 for svd_dim in (-1, 1.5, "2", True):
     bad(f"svd_dim={svd_dim!r}", InputError, f"svd_dim is {svd_dim!r}", "number of dimensions",
         svd_dim=svd_dim)
+for n in (0, -1, 2.5, "5", True):
+    bad(f"pair_averaging={n!r}", InputError, f"pair_averaging is {n!r}", "at least 1", refine=True,
+        pair_averaging=n)
+for sigmas in (0.3, (), (0.3, 0), [np.nan], "0.3", {0.3: 1}, [True], ["0.3"], [[0.3]]):
+    bad(f"repair_sigmas={sigmas!r}", InputError, f"repair_sigmas is {sigmas!r}", "positive numbers",
+        refine=True, repair_sigmas=sigmas)
+for strength in (-0.1, np.nan, np.inf, "1", None, [1.0]):
+    bad(f"shrinkage={strength!r}", InputError, f"shrinkage is {strength!r}", "at least 0", refine=True,
+        shrinkage=strength)
+bad("refine", InputTypeError, "refine is 'yes'", "True or False", refine="yes")
+for option in ({"pair_averaging": 5}, {"repair_sigmas": [0.3]}, {"shrinkage": 0.0}):
+    name, value = next(iter(option.items()))
+    bad(f"{name} alone", InputError, f"{name}={value!r} given without refine", "Set refine=True", **option)
 bad("svd_mode", InputError, "svd_mode is 'arpack'", "svd, rsvd, irlb", svd_mode="arpack")
 for order in ([0], [0, 0], [1, 2], [0, 1, 2], ["x", "y"], [None, 0], [[0, 1]]):
     bad(f"order={order}", InputError, f"mnn_order {order} is no permutation", "Name each once",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from mnndask._choices import RECOMMENDED
 from mnndask.cli.options import options_of_correct
 from mnndask.cli.types import StoreLocation
 
@@ -30,7 +32,7 @@ def loading() -> Iterator[None]:
 
 @click.command(short_help="Correct batches and write one AnnData zarr store.")
 @options_of_correct
-def correct(**options: Any) -> None:
+def correct(*, recommended: bool, **options: Any) -> None:
     """Correct batches and write one AnnData zarr store.
 
     Give one file per batch, or one file whose --batch-key column names the batches. All genes are
@@ -41,13 +43,19 @@ def correct(**options: Any) -> None:
 
     \b
     Examples:
-      mnndask correct a.h5ad b.h5ad --hvg-key highly_variable -o corrected.zarr
+      mnndask correct a.h5ad b.h5ad --recommended --hvg-key highly_variable -o corrected.zarr
       mnndask correct all.zarr --batch-key sample --mnn-order s2,s1,s3 -o corrected.zarr
     """  # noqa: D301
     with loading():
         from mnndask.cli.correct import correct_files
 
-    correct_files(**options)
+    correct_files(**options | _not_given(RECOMMENDED if recommended else {}))
+
+
+def _not_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of options that the current command was called without."""
+    source = click.get_current_context().get_parameter_source
+    return {name: value for name, value in values.items() if source(name) is ParameterSource.DEFAULT}
 
 
 @click.command(short_help="Summarise a correction.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mnndask._choices import GENES, SKETCH_METHODS, SVD_MODES
-from mnndask.cli.types import CommaList, SketchSize, StoreLocation
+from mnndask.cli.types import CommaList, NumberList, SketchSize, StoreLocation
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -83,6 +83,18 @@ DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
 )
 METHOD: tuple[Decorator, ...] = (  # parameters of the method
     click.option(
+        "--recommended",
+        is_flag=True,
+        help="Use --n-components 50 -k 10 --sigma 0.15 --no-var-adj --refine, but for those of these options "
+        "that are given. Mixes better than the published settings, the defaults.",
+    ),
+    click.option(
+        "--refine/--no-refine",
+        default=False,
+        show_default=True,
+        help="Find pairs again after moving by them, average both sides, shrink vectors by their noise.",
+    ),
+    click.option(
         "--n-components",
         type=int,
         help="Compute distances in this many principal components, e.g. 50.  [default: in genes]",
@@ -129,6 +141,24 @@ METHOD: tuple[Decorator, ...] = (  # parameters of the method
         "--compute-angle",
         is_flag=True,
         help="Write the angle between corrections and the reference's biology to obs['mnn_angle'].",
+    ),
+    click.option(
+        "--pair-averaging",
+        type=int,
+        help="Cells whose mean stands for a cell of a pair (--refine).  [default: a hundredth, 10 to 50]",
+    ),
+    click.option(
+        "--repair-sigmas",
+        type=NumberList(),
+        help="Values of --sigma with which pairs are found again (--refine).  [default: 1.0,0.3, and 0.15 if "
+        "both sides have 2,000 cells]",
+    ),
+    click.option(
+        "--shrinkage",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="How much of their noise vectors are shrunk by; 0 for none (--refine).",
     ),
     click.option("--ncv", type=int, help="Lanczos vectors (irlb)."),
     click.option("--tol", type=float, help="Accuracy of singular values (irlb)."),

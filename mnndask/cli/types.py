@@ -34,6 +34,19 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
         return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
 
 
+class NumberList(click.ParamType):  # type: ignore[type-arg]
+    """Numbers separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """Split at commas."""
+        try:
+            return value if isinstance(value, list) else [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 1.0,0.3.", param, ctx)
+
+
 class SketchSize(click.ParamType):  # type: ignore[type-arg]
     """A number of cells, ``auto`` or ``none``."""
 

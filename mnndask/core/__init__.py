@@ -15,7 +15,11 @@ Step What                                                    Where
 3    Mutual nearest neighbours                               :mod:`~mnndask.core.pairs`,
                                                              :mod:`~mnndask.core.neighbors` (nearest of a
                                                              block of cells, ties)
+3'   Refined: pairs found again after moving by them         :mod:`~mnndask.core.refined_pairs`
 4    Anchor vectors: mean differences of pairs               :mod:`~mnndask.core.smoothing`
+4'   Refined: both sides of a pair averaged                  :mod:`~mnndask.core.neighborhoods`,
+                                                             :mod:`~mnndask.core.shrinkage`
+4''  Refined: vectors shrunk by their own noise              :mod:`~mnndask.core.shrinkage`
 5    Gaussian smoothing of the anchor vectors                :mod:`~mnndask.core.smoothing`
 6    Angle of corrections to the reference's biology         :mod:`~mnndask.core.span`
 7    Biological span, removed from the anchor vectors        :mod:`~mnndask.core.span`
@@ -30,7 +34,9 @@ Step What                                                    Where
                                                              :mod:`~mnndask.core.reference`
 ==== ======================================================= ================================================
 
-The steps run in the order 3, 4, 6, 7, 5, 8, 9: as smoothing is linear, spans may be removed before it.
+The steps run in the order 3, 4, 6, 7, 5, 8, 9: as smoothing is linear, spans may be removed before it. With
+``refine=True``, those with primes follow theirs (:mod:`~mnndask.core.refinement`); they are no part of the
+published method.
 
 Begin with :func:`mnndask.core.fit.extend`, which merges one batch: its lines are steps 3 to 9. A fit leaves a
 :class:`~mnndask.core.model.CorrectionModel`, which corrects any block of cells, and a

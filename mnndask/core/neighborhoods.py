@@ -12,9 +12,8 @@ from mnndask._blocks import row_blocks
 from mnndask._threads import map_blocks
 from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import DoublePoints, Points, row_dots, tile_size
-from mnndask.core.kernels.buffers import products
-from mnndask.core.kernels.refinement import add_members, keep_nearest
-from mnndask.core.neighbors import Smallest, every_pair, nearest_in_double, without_doubt
+from mnndask.core.kernels.refinement import add_members
+from mnndask.core.neighbors import every_pair, nearest_in_double, nearest_values, without_doubt
 from mnndask.core.workspace import Workspace
 
 MEANS_AT_ONCE = 256  # of some thousand genes in double precision: a few megabytes
@@ -108,7 +107,7 @@ def _members(queries: Points, others: Points, n: int, tolerance: NDArray[np.floa
     if n >= len(others):
         rows, cols = every_pair(len(queries), len(others))
     else:
-        smallest = _smallest(queries, others, n + 1)
+        smallest = nearest_values(queries, others, n + 1)
         (rows, cols), doubtful = without_doubt(n, tolerance, smallest.values, smallest.cells)
         if len(doubtful):
             more, more_cols = nearest_in_double(queries[doubtful], others, n, tolerance[doubtful])
@@ -129,22 +128,11 @@ def squared_radii(
 
     def one(at: slice) -> NDArray[np.float64]:
         queries = others[rows[at]]
-        largest: NDArray[np.float64] = (
-            _smallest(queries, others, n_kept).values.max(axis=1).astype(np.float64)
-        )
+        largest: NDArray[np.float64] = nearest_values(queries, others, n_kept).values[:, 0].astype(np.float64)
         return largest
 
     found = work.map("refine", len(rows), 3 * tile_size(others), one)
     return np.concatenate(found) if found else np.zeros(0)
-
-
-def _smallest(queries: Points, others: Points, n: int) -> Smallest:
-    """The `n` smallest squared distances of each query, unordered, and the rows of the others."""
-    out = Smallest.empty(len(queries), n, queries.squared.dtype)
-    for at, tile in others.tiles():
-        inner = products("own", queries.X, tile.X)
-        keep_nearest(inner, queries.squared, tile.squared, at.start, out.values, out.cells)
-    return out
 
 
 def squared_pair_distances(

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask._blocks import row_blocks
 from mnndask._typing import Floats, Rows
-from mnndask.core.arrays import DoublePoints, Points
+from mnndask.core.arrays import Points, row_dots, rows_in_double
 from mnndask.core.distances import squared_distances
-from mnndask.core.kernels.pairs import keep_smallest
+from mnndask.core.kernels.buffers import products
+from mnndask.core.kernels.pairs import keep_nearest, keep_smallest
 
 DOUBT = 4  # tolerances by which two computed distances may be wrong
 
@@ -80,21 +82,39 @@ def without_doubt(
 def nearest_in_double(
     queries: Points, others: Points, k: int, tolerance: NDArray[np.float64]
 ) -> tuple[Rows, Rows]:
-    """The same as :func:`nearest`, for fewer neighbours than there are others, in double precision."""
-    queries, others = DoublePoints.around(queries)[:], DoublePoints.around(others)
-    margin = tolerance[:, None]
-    values, _ = _smallest(queries, others, k)
-    kth = values.max(axis=1, keepdims=True)
-    free = k - (values < kth - margin).sum(axis=1)
-    found = []
+    """The same as :func:`nearest`, for fewer neighbours than there are others, in double precision.
+
+    Only others that are near enough in the precision of the cells are compared again.
+    """
+    kth = nearest_values(queries, others, k).values[:, 0]  # the largest, as each row is a heap
+    limits = kth + ((1 + 2 * DOUBT) * tolerance).astype(kth.dtype)
+    parts = []
     for at, tile in others.tiles():
-        squared = squared_distances(queries, tile)
-        tied = np.abs(squared - kth) <= margin
-        seen = np.cumsum(tied, axis=1)
-        rows, cols = np.nonzero((squared < kth - margin) | (tied & (seen <= free[:, None])))
-        found.append((rows, cols + at.start))
-        free = free - np.minimum(seen[:, -1], free)
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([cols for _, cols in found])
+        rows, cols = np.nonzero(squared_distances(queries, tile) <= limits[:, None])
+        parts.append((rows, cols + at.start, _differences(queries, rows, tile, cols)))
+    rows, cols, squared = (np.concatenate(values) for values in zip(*parts, strict=True))
+
+    order = np.lexsort((squared, rows))
+    starts = np.searchsorted(rows[order], np.arange(len(queries)))
+    exact, margin = squared[order][starts + k - 1][rows], tolerance[rows]
+    sure, tied = squared < exact - margin, np.abs(squared - exact) <= margin
+    free = k - np.bincount(rows[sure], minlength=len(queries))
+    rows_of_tied = rows[tied]
+    by_row = np.lexsort((cols[tied], rows_of_tied))
+    ranks = np.empty(len(by_row), np.intp)
+    ranks[by_row] = np.arange(len(by_row)) - np.searchsorted(rows_of_tied[by_row], rows_of_tied[by_row])
+    kept = np.concatenate([np.flatnonzero(sure), np.flatnonzero(tied)[ranks < free[rows_of_tied]]])
+    kept = kept[np.lexsort((cols[kept], rows[kept]))]
+    return rows[kept], cols[kept]
+
+
+def _differences(A: Points, rows: Rows, B: Points, cols: Rows) -> NDArray[np.float64]:
+    """Squared distances of pairs of cells of two sides, in double precision."""
+    out = np.empty(len(rows))
+    for at in row_blocks(len(rows), rows_in_double(A.X)):
+        away = A.X[rows[at]].astype(np.float64) - B.X[cols[at]].astype(np.float64)
+        out[at] = row_dots(away, away)
+    return out
 
 
 @dataclass(frozen=True)
@@ -189,3 +209,12 @@ def _smallest(queries: Points, others: Points, n: int) -> tuple[Floats, Rows]:
             values = np.take_along_axis(values, least, axis=1)
             cols = np.take_along_axis(cols, least, axis=1)
     return values, cols
+
+
+def nearest_values(queries: Points, others: Points, n: int) -> Smallest:
+    """The `n` smallest squared distances of each query, the largest of them first, and the others' rows."""
+    out = Smallest.empty(len(queries), n, queries.squared.dtype)
+    for at, tile in others.tiles():
+        inner = products("own", queries.X, tile.X)
+        keep_nearest(inner, queries.squared, tile.squared, at.start, out.values, out.cells)
+    return out

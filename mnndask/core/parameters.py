@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,6 @@ from mnndask.core.svd import LANCZOS_OPTIONS, SvdSolver
 from mnndask.errors import InputError, InputTypeError
 
 FLAGS = ("cos_norm_in", "cos_norm_out", "var_adj", "compute_angle", "refine")
-
-RECOMMENDED: Mapping[str, Any] = MappingProxyType(
-    {"n_components": 50, "k": 10, "sigma": 0.15, "var_adj": False, "refine": True}
-)
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,8 @@ class Parameters:
             raise InputError(what, "Give a seed: a whole number from 0 to 4294967295.")
 
     def _check_refinement(self) -> None:
-        check_bits("pair_averaging", self.pair_averaging)
+        for name in ("pair_averaging", "shrinkage"):
+            check_bits(name, getattr(self, name))
         n, sigmas = self.pair_averaging, self.repair_sigmas
         if n is not None and (not is_whole(n) or n <= 0):
             what = f"pair_averaging is {n!r}."
@@ -150,18 +146,18 @@ class Parameters:
             )
         if sigmas is not None and not _are_positive(sigmas):
             what = f"repair_sigmas is {sigmas!r}."
-            remedy = "Give positive numbers, from wide to narrow, such as (1.0, 0.3), or None for the rule."
+            remedy = "Give positive numbers, from wide to narrow, such as 1.0, 0.3, or None for the rule."
             raise InputError(what, remedy)
         if not isinstance(self.shrinkage, Real) or not 0 <= as_float(self.shrinkage) < np.inf:
             what = f"shrinkage is {self.shrinkage!r}."
             raise InputError(
                 what, "Give a number of at least 0: 1 shrinks vectors by their noise, 0 not at all."
             )
-        given = [name for name in ("pair_averaging", "repair_sigmas") if getattr(self, name) is not None]
-        given += ["shrinkage"] if self.shrinkage != 1 else []
+        unset = {"pair_averaging": None, "repair_sigmas": None, "shrinkage": 1.0}
+        given = {name: getattr(self, name) for name, value in unset.items() if getattr(self, name) != value}
         if given and not self.refine:
-            what = f"{', '.join(given)} given, which only refine=True takes."
-            raise InputError(what, "Set refine=True, or leave out what it takes.")
+            what = f"{', '.join(f'{name}={value!r}' for name, value in given.items())} given without refine."
+            raise InputError(what, "Set refine=True, or leave that out: only refined pairs use it.")
 
     def _check_solver(self) -> None:
         options = self.svd_options or {}

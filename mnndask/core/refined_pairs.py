@@ -110,7 +110,7 @@ class Repairing:
         step = MergeStep(
             batches=[batch],
             anchors=anchors,
-            log_density=log_densities(work, anchors, sigma),
+            log_density=log_densities(work, anchors, sigma, in_double=False),
             near_vectors=vectors,
             rest_vectors=np.empty((len(anchors), 0), work.dtype),
             new=None,

@@ -62,9 +62,14 @@ def anchor_vectors(
     return out
 
 
-def log_densities(work: Workspace, anchors: Points, sigma: float) -> NDArray[np.float64]:
-    """Logarithm of the density of anchors at each anchor, shape ``(n_anchors,)``; see :func:`density`."""
-    anchors = DoublePoints.around(anchors)  # so that the densities are the same for any blocks and tiles
+def log_densities(
+    work: Workspace, anchors: Points, sigma: float, *, in_double: bool = True
+) -> NDArray[np.float64]:
+    """Logarithm of the density of anchors at each anchor, shape ``(n_anchors,)``; see :func:`density`.
+
+    In double precision, densities are the same for any blocks and tiles.
+    """
+    anchors = DoublePoints.around(anchors) if in_double else anchors
 
     def one(at: slice) -> NDArray[np.float64]:
         return density(anchors[at], at.start, anchors, sigma)

@@ -68,7 +68,9 @@ class Diagnostics:
         rows = np.concatenate([own[sampled.cell[sampled.batch == b]] for b, own in enumerate(batch_rows)])
         steps = {merge.batch: _of_step(history, merge, sampled) for merge in history.merges}
         limit = STILL * history.cells.space_out.scale
-        still = [b for b in history.order[1:] if not (sampled.length[sampled.batch == b] > limit).any()]
+        noise = {m.batch for m in history.merges if m.effect == 0}  # which refinement leaves as they are
+        moved = {b for b in history.order[1:] if (sampled.length[sampled.batch == b] > limit).any()}
+        still = [b for b in history.order[1:] if b not in moved | noise]
         sizes = history.cells.n_fitted
         fewest = {m.batch: min(m.pairs.n_reference_used, sizes[m.batch]) for m in history.merges}
         names, pairs = history.cells.names, _pairs(history, sampled)

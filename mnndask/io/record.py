@@ -173,6 +173,9 @@ def _steps_of(history: MergeHistory) -> pd.DataFrame:
     """Return a table with one row per batch, in merge order; the reference has no pairs."""
     order, cells = history.order, history.cells
     pairs = [None, *(merge.pairs for merge in history.merges)]
+    effects = {}
+    if history.parameters.refine:
+        effects = {"effect": [np.nan, *(merge.effect for merge in history.merges)]}
     return pd.DataFrame(
         {
             "batch": [cells.names[b] for b in order],
@@ -183,6 +186,7 @@ def _steps_of(history: MergeHistory) -> pd.DataFrame:
             "n_pairs": [len(p.new_rows) if p else 0 for p in pairs],
             "n_paired_cells": [len(p.anchors) if p else 0 for p in pairs],
             "n_paired_reference": [len(np.unique(p.ref_rows)) if p else 0 for p in pairs],
+            **effects,
         },
         index=pd.Index([str(i) for i in range(len(order))], name="step"),
     )

@@ -21,8 +21,11 @@ NEEDS = {  # other parameters without which one is refused for another reason
     "ncv": {"svd_mode": "irlb", "svd_dim": 2},
     "maxiter": {"svd_mode": "irlb", "svd_dim": 2},
     "tol": {"svd_mode": "irlb", "svd_dim": 2},
+    "pair_averaging": {"refine": True},
+    "shrinkage": {"refine": True},
 }
 NUMBERS = ("k", "sigma", "svd_dim", "n_components", "sketch_size", "random_state", "n_jobs", "memory_limit")
+NUMBERS += ("pair_averaging", "shrinkage")
 OF_COMMAND = {p.opts[0]: p.name for p in correct.params if p.type.name in {"integer", "float", "N|auto|none"}}
 
 

@@ -15,7 +15,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:k=:UserWarning"),
     pytest.mark.filterwarnings("ignore:The values of:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*express none of the genes:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*moved none of its cells:UserWarning"),
 ]
 SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -218,7 +217,7 @@ def merges_of(batches, **options):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MergeHistory, "merged", noting)
-        mnn_correct(*batches, refine=True, diagnostics=False, **SETTINGS_OF_USE | options)
+        mnn_correct(*batches, **{"refine": True, "diagnostics": False} | SETTINGS_OF_USE | options)
     return seen
 
 
@@ -240,3 +239,11 @@ def test_strength_scales_the_noise(strength):
     inside = (full > 0) & (full < 1)
     assert inside.any()
     np.testing.assert_allclose(some[inside], np.maximum(0, 1 - strength * (1 - full[inside])), atol=1e-12)
+
+
+def test_a_batch_that_is_left_as_it_is_gives_no_warning(recwarn):
+    """Without refinement, one that no vector moves is said to be a copy."""
+    cells = cloud(60)
+    (merge,) = merges_of([cells, cells], diagnostics=True)
+    assert merge.effect == 0
+    assert not [w for w in recwarn if "moved none" in str(w.message)]

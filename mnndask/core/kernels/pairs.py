@@ -206,7 +206,7 @@ def settle_small(
 
 
 @compiled(FAST_MATH)
-def put_into_heap(values: Any, which: Any, value: Any, index: Any) -> None:  # pragma: no cover
+def _put_into_heap(values: Any, which: Any, value: Any, index: Any) -> None:  # pragma: no cover
     """Replace the root, which is a heap's largest value, by a smaller one."""
     at, n = 0, values.size
     while 2 * at + 1 < n:
@@ -257,8 +257,36 @@ def keep_smallest(
         for j in range(p.size):
             distance = p[j]
             if distance < limit:
-                put_into_heap(rows[i], row_cells[i], distance, j)
+                _put_into_heap(rows[i], row_cells[i], distance, j)
                 limit = rows[i, 0]
             if distance < limits[j]:
-                put_into_heap(columns[j], column_cells[j], distance, first + i)
+                _put_into_heap(columns[j], column_cells[j], distance, first + i)
                 limits[j] = columns[j, 0]
+
+
+@compiled(FAST_MATH)
+def keep_nearest(
+    products: Any, squared: Any, others_squared: Any, first: int, rows: Any, row_cells: Any
+) -> None:  # pragma: no cover
+    """Keep the smallest squared distances of each row of a block.
+
+    Parameters
+    ----------
+    products
+        Inner products of cells and others, shape ``(n_cells, n_others)``; turned into squared distances.
+    squared, others_squared
+        Squared norms.
+    first
+        Number of the first of the others.
+    rows, row_cells
+        Heap of each cell: squared distances, and the others' numbers, shape ``(n_cells, n_kept)``.
+    """
+    for i in range(products.shape[0]):
+        p, square = products[i], squared[i]
+        for j in range(p.size):
+            p[j] = max(square + others_squared[j] - (p[j] + p[j]), p.dtype.type(0))
+        limit = rows[i, 0]
+        for j in range(p.size):
+            if p[j] < limit:
+                _put_into_heap(rows[i], row_cells[i], p[j], first + j)
+                limit = rows[i, 0]

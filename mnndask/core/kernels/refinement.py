@@ -1,4 +1,4 @@
-"""Compiled loops of refined pairs: nearest cells of one side, their means, and the weights put on cells."""
+"""Compiled loops of refined pairs: means of neighbourhoods, and the weights that are put on their cells."""
 
 from __future__ import annotations
 
@@ -7,37 +7,8 @@ from typing import Any
 import numpy as np
 
 from mnndask.core.kernels.jit import FAST_MATH, FAST_SUMS, compiled
-from mnndask.core.kernels.pairs import put_into_heap
 
 LANES = 32  # vectors whose weights are spread over cells at once: a constant, so that loops are unrolled
-
-
-@compiled(FAST_MATH)
-def keep_nearest(
-    products: Any, squared: Any, others_squared: Any, first: int, rows: Any, row_cells: Any
-) -> None:  # pragma: no cover
-    """Keep the smallest squared distances of each row of a block.
-
-    Parameters
-    ----------
-    products
-        Inner products of cells and others, shape ``(n_cells, n_others)``; turned into squared distances.
-    squared, others_squared
-        Squared norms.
-    first
-        Number of the first of the others.
-    rows, row_cells
-        Heap of each cell: squared distances, and the others' numbers, shape ``(n_cells, n_kept)``.
-    """
-    for i in range(products.shape[0]):
-        p, square = products[i], squared[i]
-        for j in range(p.size):
-            p[j] = max(square + others_squared[j] - (p[j] + p[j]), p.dtype.type(0))
-        limit = rows[i, 0]
-        for j in range(p.size):
-            if p[j] < limit:
-                put_into_heap(rows[i], row_cells[i], p[j], first + j)
-                limit = rows[i, 0]
 
 
 @compiled(FAST_MATH)
