@@ -12,10 +12,12 @@ from mnndask._blocks import row_blocks
 from mnndask._threads import map_blocks
 from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import DoublePoints, Points, row_dots, tile_size
+from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.refinement import add_members
 from mnndask.core.neighbors import every_pair, nearest_in_double, nearest_values, without_doubt
 from mnndask.core.workspace import Workspace
 
+LANDMARKS = 64  # cells by which others are ordered
 MEANS_AT_ONCE = 256  # of some thousand genes in double precision: a few megabytes
 
 
@@ -29,10 +31,14 @@ class Neighborhoods:
         The cells, ascending, shape ``(n_cells,)``.
     members
         The nearest of the side to each, ascending, shape ``(n_cells, n_members)``.
+    order
+        The cells in an order in which near ones follow each other, so that members of some that are worked on
+        together are in the processor's cache.
     """
 
     rows: Rows
     members: NDArray[np.integer]
+    order: Rows
 
     @classmethod
     def of(
@@ -51,17 +57,21 @@ class Neighborhoods:
         tolerance
             For ties, of all cells.
         """
+        landmarks = points[rows[:: -(-len(rows) // LANDMARKS)]]
 
-        def one(at: slice) -> NDArray[np.integer]:
-            own = rows[at]
-            return _members(points[own], points, n, tolerance[own])
+        def one(at: slice) -> tuple[NDArray[np.integer], Rows]:
+            own = points[rows[at]]
+            nearest_landmark = squared_distances(own, landmarks).argmin(axis=1)
+            return _members(own, points, n, tolerance[rows[at]]), nearest_landmark
 
         found = work.map("refine", len(rows), 3 * tile_size(points), one)
-        return cls(rows, np.concatenate(found))
+        members, regions = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return cls(rows, members, np.argsort(regions, kind="stable"))
 
     def among(self, numbers: Rows) -> Neighborhoods:
         """The same cells, counted among others: their numbers there."""
-        return Neighborhoods(numbers[self.rows], numbers[self.members].astype(self.members.dtype))
+        members = numbers[self.members].astype(self.members.dtype)
+        return Neighborhoods(numbers[self.rows], members, self.order)
 
     def means(self, work: Workspace, name: str, points: Points) -> Points:
         """Mean of each neighbourhood; `points` are all cells of the side, in any space."""
@@ -80,7 +90,8 @@ class Neighborhoods:
         members, out = np.searchsorted(rows, self.members), np.empty((len(self.rows), X.shape[1]), X.dtype)
 
         def one(at: slice) -> None:
-            out[at] = _means(members[at], [(0, X)], X.shape[1])
+            some = self.order[at]
+            out[some] = _means(members[some], [(0, X)], X.shape[1])
 
         map_blocks(one, row_blocks(len(out), MEANS_AT_ONCE), n_threads)
         return out

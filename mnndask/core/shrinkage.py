@@ -130,12 +130,12 @@ def shrink_factors(
     strength
         How much of the noise counts; 0 for none.
     """
-    anchors, means = smoothing.anchors, averaged.means.astype(work.dtype)
-    back = means.T.tocsr()
+    anchors, means, order = smoothing.anchors, averaged.means, averaged.anchors.order
+    back = means.T.tocsr()[averaged.partners.order][:, order].astype(work.dtype)
     on_new, on_ref = _Spread.over(averaged.anchors), _Spread.over(averaged.partners)
     squares = np.column_stack(
         [
-            averaged.means @ averaged.partners.mean_values(sides[0].squared),
+            means @ averaged.partners.mean_values(sides[0].squared),
             averaged.anchors.mean_values(sides[1].squared),
         ]
     )
@@ -151,7 +151,7 @@ def shrink_factors(
         variances[:, 1] -= row_dots(start, start)
         noise = np.zeros(len(weights))
         for part in row_blocks(len(weights), LANES):
-            on_anchors = _in_lanes(weights[part])
+            on_anchors = _in_lanes(weights[part], order)
             q = on_ref.sum_of_squares(back @ on_anchors), on_new.sum_of_squares(on_anchors)
             for side, shares in enumerate(q):
                 own = shares[: part.stop - part.start]
@@ -177,12 +177,13 @@ def _factors(
 
 @dataclass(frozen=True)
 class _Spread:
-    """Spreads weights of neighbourhoods over the cells that are in any of them.
+    """Spreads weights of neighbourhoods, which are in their order, over the cells that are in any of them.
 
     Parameters
     ----------
     starts, holders
         The neighbourhoods that each cell is in, cell after cell, and where each cell's begin, with the end.
+        Cells follow their first neighbourhoods.
     n_members
         Cells of a neighbourhood, among which its weight is divided.
     """
@@ -193,11 +194,14 @@ class _Spread:
 
     @classmethod
     def over(cls, neighborhoods: Neighborhoods) -> _Spread:
-        n_members = neighborhoods.members.shape[1]
-        by_cell = np.argsort(neighborhoods.members, axis=None, kind="stable")
-        _, counts = np.unique(neighborhoods.members, return_counts=True)
-        holders = (by_cell // n_members).astype(neighborhoods.members.dtype)
-        return cls(np.concatenate([[0], np.cumsum(counts)]), holders, n_members)
+        members = neighborhoods.members[neighborhoods.order]
+        cells, first, of_member = np.unique(members, return_index=True, return_inverse=True)
+        ranks = np.empty(len(cells), np.intp)  # of cells, by their first neighbourhoods
+        ranks[np.argsort(first)] = np.arange(len(cells))
+        by_cell = np.argsort(ranks[of_member.ravel()], kind="stable")
+        holders = (by_cell // members.shape[1]).astype(members.dtype)
+        counts = np.bincount(ranks[of_member.ravel()])
+        return cls(np.concatenate([[0], np.cumsum(counts)]), holders, members.shape[1])
 
     def sum_of_squares(self, weights: Floats) -> NDArray[np.float64]:
         """Sum of the squared weights of cells, for each column of the neighbourhoods' weights."""
@@ -207,10 +211,10 @@ class _Spread:
         return out
 
 
-def _in_lanes(weights: Floats) -> Floats:
-    """Rows as columns, padded with zeros."""
-    out = np.zeros((weights.shape[1], LANES), weights.dtype)
-    out[:, : len(weights)] = weights.T
+def _in_lanes(weights: Floats, order: Rows) -> Floats:
+    """Rows as columns, padded with zeros; what were columns are in that order."""
+    out = np.zeros((len(order), LANES), weights.dtype)
+    out[:, : len(weights)] = weights[:, order].T
     return out
 
 
