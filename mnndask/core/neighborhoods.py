@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 
 from mnndask._blocks import row_blocks
 from mnndask._threads import map_blocks
-from mnndask._typing import Floats, Matrix, Rows
+from mnndask._typing import Floats, Rows
 from mnndask.core.arrays import DoublePoints, Points, row_dots, tile_size
 from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.refinement import add_members
-from mnndask.core.neighbors import every_pair, nearest_in_double, nearest_values, without_doubt
+from mnndask.core.neighbors import (
+    every_pair,
+    nearest_in_double,
+    nearest_values,
+    pair_distances,
+    without_doubt,
+)
 from mnndask.core.workspace import Workspace
 
 LANDMARKS = 64  # cells by which others are ordered
@@ -147,18 +153,23 @@ def squared_radii(
 
 
 def squared_pair_distances(
-    work: Workspace, sides: tuple[Points, Points], pairs: tuple[Rows, Rows]
+    work: Workspace, new: Points, ref: Points, pairs: tuple[Rows, Rows]
 ) -> NDArray[np.float64]:
-    """Squared distance of each pair of cells of two sides, in double precision."""
+    """Squared distance of each pair of cells of two sides, in double precision.
+
+    `pairs` are reference rows and new rows, ordered by the latter.
+    """
+    ref_rows, new_rows = pairs
 
     def one(at: slice) -> NDArray[np.float64]:
-        own, other = (_double(points.X, rows[at]) for points, rows in zip(sides, pairs, strict=True))
-        return row_dots(own - other, own - other)
+        some = slice(*np.searchsorted(new_rows, [at.start, at.stop]))
+        cells, rows, partners = new.X[at], new_rows[some] - at.start, ref_rows[some]
+        out = np.empty(len(rows))
+        for tile in row_blocks(len(ref), ref.tile):
+            own = np.flatnonzero((partners >= tile.start) & (partners < tile.stop))
+            if len(own):
+                out[own] = pair_distances(cells, rows[own], ref.X[tile], partners[own] - tile.start)
+        return out
 
-    out: NDArray[np.float64] = np.concatenate(work.map("refine", len(pairs[0]), 4 * sides[0].X.shape[1], one))
-    return out
-
-
-def _double(X: Matrix, rows: Rows) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = X[rows].astype(np.float64)
+    out: NDArray[np.float64] = np.concatenate(work.map("refine", len(new), 3 * new.X.shape[1], one))
     return out

@@ -91,7 +91,7 @@ def nearest_in_double(
     parts = []
     for at, tile in others.tiles():
         rows, cols = np.nonzero(squared_distances(queries, tile) <= limits[:, None])
-        parts.append((rows, cols + at.start, _differences(queries, rows, tile, cols)))
+        parts.append((rows, cols + at.start, pair_distances(queries.X, rows, tile.X, cols)))
     rows, cols, squared = (np.concatenate(values) for values in zip(*parts, strict=True))
 
     order = np.lexsort((squared, rows))
@@ -108,11 +108,11 @@ def nearest_in_double(
     return rows[kept], cols[kept]
 
 
-def _differences(A: Points, rows: Rows, B: Points, cols: Rows) -> NDArray[np.float64]:
-    """Squared distances of pairs of cells of two sides, in double precision."""
+def pair_distances(A: Floats, rows: Rows, B: Floats, cols: Rows) -> NDArray[np.float64]:
+    """Squared distances of pairs of rows of two matrices, in double precision."""
     out = np.empty(len(rows))
-    for at in row_blocks(len(rows), rows_in_double(A.X)):
-        away = A.X[rows[at]].astype(np.float64) - B.X[cols[at]].astype(np.float64)
+    for at in row_blocks(len(rows), rows_in_double(A)):
+        away = A[rows[at]].astype(np.float64) - B[cols[at]].astype(np.float64)
         out[at] = row_dots(away, away)
     return out
 

@@ -137,7 +137,7 @@ class Repairing:
         """
         ref_rows, new_rows = found
         work, ref = self.work, self.ref
-        distances = squared_pair_distances(work, (ref, moved), found)
+        distances = squared_pair_distances(work, moved, ref, found)
         slack = np.maximum(tolerances[1][ref_rows], tolerances[0][new_rows])
 
         unknown = np.unique(ref_rows[np.isnan(radii[ref_rows])])

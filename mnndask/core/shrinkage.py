@@ -139,7 +139,7 @@ def shrink_factors(
             averaged.anchors.mean_values(sides[1].squared),
         ]
     )
-    columns = len(anchors) + means.shape[1] + 3 * anchors.X.shape[1]
+    columns = 5 * len(anchors) + 3 * anchors.X.shape[1]  # weights, also in double precision and in order
     rows_at_once = max(LANES, work.block_bytes // (columns * work.dtype.itemsize))
 
     def noise(rows: slice) -> NDArray[np.float64]:
