@@ -40,7 +40,7 @@ def _compile():
     """Compile once, not in each worker, and not in a command whose stages a test looks at."""
     for dtype in (np.float32, np.float64):
         for n_dims in (1, MOST_DIMS + 1):
-            compile_ahead(np.dtype(dtype), n_dims, var_adj=True, sparse=True)
+            compile_ahead(np.dtype(dtype), n_dims, var_adj=True, sparse=True, refine=True)
 
 
 def _keep_files_in_memory(config):

@@ -93,7 +93,8 @@ class Neighborhoods:
 
     def means_of(self, rows: Rows, X: Floats, n_threads: int) -> Floats:
         """Mean of each neighbourhood; `rows` and `X` are those of cells in memory, all members among them."""
-        members, out = np.searchsorted(rows, self.members), np.empty((len(self.rows), X.shape[1]), X.dtype)
+        members = np.searchsorted(rows, self.members).astype(self.members.dtype)
+        out = np.empty((len(self.rows), X.shape[1]), X.dtype)
 
         def one(at: slice) -> None:
             some = self.order[at]

@@ -13,7 +13,7 @@ from mnndask._typing import Floats, Rows
 from mnndask.core.arrays import Points, row_dots, rows_in_double
 from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.buffers import products
-from mnndask.core.kernels.pairs import keep_nearest, keep_smallest
+from mnndask.core.kernels.nearest import keep_nearest, keep_smallest
 
 DOUBT = 4  # tolerances by which two computed distances may be wrong
 

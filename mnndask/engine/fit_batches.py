@@ -94,6 +94,7 @@ def fit_batches(
         spaces.n_near if spaces.n_components is None else spaces.n_components,
         var_adj=parameters.var_adj,
         sparse=chosen.size is not None and parameters.sketch_method != "random",
+        refine=parameters.refine,
     )
     _warn_of_approximation(chosen, batches, order, automatic=parameters.sketch_size == "auto")
     plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, bounded=chosen.bounded)

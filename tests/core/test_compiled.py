@@ -6,15 +6,16 @@ import pytest
 from mnndask.core.distances import bits_of
 from mnndask.core.kernels.exponential import exp_in_place
 from mnndask.core.kernels.few_dims import packed, padded, weigh_by_lines_in_few_dims
+from mnndask.core.kernels.nearest import keep_nearest, keep_smallest
 from mnndask.core.kernels.pairs import (
     distances_of,
-    keep_smallest,
     settle_small,
     sum_weights,
     weigh_by_distance,
     weigh_by_lines,
 )
 from mnndask.core.kernels.quantiles import FEW, FEWEST, N_BINS, weighted_quantiles_of
+from mnndask.core.kernels.refinement import LANES, add_members, sum_squared_weights
 
 TYPES = pytest.mark.parametrize(("dtype", "allowed"), [(np.float32, 3e-6), (np.float64, 1e-14)])
 
@@ -207,3 +208,40 @@ def test_a_share_of_nothing_is_reached_by_the_smallest_value_whatever_it_weighs(
         found = np.array([least])
         weighted_quantiles_of(values, weights, np.array([-1e-12]), 0.0, found, np.zeros(1, np.bool_))
         assert found.tolist() == [expected]
+
+
+@TYPES
+@pytest.mark.parametrize("n", [70, 500])  # one strip, and several
+def test_nearest_of_tiles(dtype, allowed, n):
+    X, Y, _ = points(dtype, n)
+    n_kept = 9
+    values, cells = np.full((len(X), n_kept), np.inf, dtype), np.zeros((len(X), n_kept), np.intp)
+    for at in (slice(0, 33), slice(33, len(Y))):
+        keep_nearest(X @ Y[at].T, squared(X), squared(Y)[at], at.start, values, cells)
+    exact = ((Y[None].astype(float) - X[:, None].astype(float)) ** 2).sum(axis=2)
+    np.testing.assert_allclose(np.sort(values, axis=1), np.sort(exact, axis=1)[:, :n_kept], atol=50 * allowed)
+    np.testing.assert_array_equal(values[:, 0], values.max(axis=1))
+    np.testing.assert_allclose(np.take_along_axis(exact, cells, axis=1), values, atol=50 * allowed)
+
+
+@TYPES
+def test_members_are_added_tile_by_tile(dtype, allowed):
+    X, _, _ = points(dtype)
+    members = np.random.default_rng(1).integers(0, len(X), (13, 5)).astype(np.int32)
+    total = np.zeros((13, X.shape[1]))
+    for first in (0, 40):
+        add_members(X[first : first + 40], first, members, total)
+    np.testing.assert_allclose(total, X.astype(float)[members].sum(axis=1), rtol=1e-12)
+
+
+@TYPES
+def test_squared_weights_of_cells(dtype, allowed):
+    """Of cells in none, one and up to nine neighbourhoods."""
+    rng = np.random.default_rng(0)
+    weights = rng.random((30, LANES)).astype(dtype)
+    counts = np.r_[np.arange(10), 3]
+    holders = rng.integers(0, 30, counts.sum()).astype(np.int32)
+    starts, found = np.concatenate([[0], np.cumsum(counts)]), np.empty(LANES)
+    sum_squared_weights(weights, starts, holders, found)
+    by_cell = [weights.astype(float)[own].sum(axis=0) for own in np.split(holders, starts[1:-1])]
+    np.testing.assert_allclose(found, np.square(by_cell).sum(axis=0), rtol=10 * allowed)

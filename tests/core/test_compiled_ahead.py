@@ -25,6 +25,14 @@ OPTIONS = {
     "sketch": {"sketch_size": 40},
     "angles": {"svd_dim": 2, "compute_angle": True},
     "on disk": {"memory_limit": 300_000, "n_jobs": 1},
+    "refined": {"refine": True, "n_components": 10},
+    "refined, some genes": {
+        "refine": True,
+        "var_index": GENES,
+        "var_subset": GENES[::2],
+        "cos_norm_out": False,
+    },
+    "refined on disk": {"refine": True, "memory_limit": 300_000, "n_jobs": 1},
 }
 
 
@@ -42,7 +50,7 @@ class Spy:
 @pytest.fixture
 def spies(monkeypatch):
     """Loops that are compiled ahead, wherever the package calls them."""
-    needed = ahead._needed(np.dtype(np.float32), var_adj=True, few=True, sparse=True)
+    needed = ahead._needed(np.dtype(np.float32), var_adj=True, few=True, sparse=True, refine=True)
     found = {loop: Spy(loop) for loop, _ in needed}
     modules = [module for name, module in sys.modules.items() if name.startswith("mnndask.")]
     places = [
@@ -53,7 +61,7 @@ def spies(monkeypatch):
     ]
     assert len(places) > len(found)
     for dtype in (np.float64, np.float32):
-        ahead.compile_ahead(np.dtype(dtype), 10, var_adj=True, sparse=True)
+        ahead.compile_ahead(np.dtype(dtype), 10, var_adj=True, sparse=True, refine=True)
     monkeypatch.setattr(ahead, "compile_ahead", lambda *_, **__: None)
     monkeypatch.setattr("mnndask.engine.fit_batches.compile_ahead", lambda *_, **__: None)
     for place in places:
@@ -70,7 +78,8 @@ def test_fits_call_loops_with_the_types_that_are_compiled_ahead(case, dtype, spi
     options.pop("n_genes", None)
     mnn_correct(*make_batches((60, 70), n_dims, dtype=dtype), k=5, **options)
     var_adj, sparse = options.get("var_adj", True), "sketch_size" in options
-    ready = ahead._needed(np.dtype(dtype), var_adj=var_adj, few=n_dims <= 128, sparse=sparse)
+    kinds = {"var_adj": var_adj, "sparse": sparse, "refine": options.get("refine", False)}
+    ready = ahead._needed(np.dtype(dtype), few=n_dims <= 128, **kinds)
     expected = {}
     for spy, types in ready:
         expected.setdefault(spy.loop, set()).add(tuple(types))

@@ -12,15 +12,15 @@ from numba import types
 from numba.core import event
 
 from mnndask._progress import advance, stage
-from mnndask.core.kernels import csr_rows, few_dims, jit, pairs, quantiles
+from mnndask.core.kernels import csr_rows, few_dims, jit, nearest, pairs, quantiles, refinement
 from mnndask.core.kernels.exponential import exp_in_place
 from mnndask.core.kernels.few_dims import MOST_DIMS
 
 Signature: TypeAlias = tuple[Any, ...]
-_done: set[tuple[str, bool, bool, bool]] = set()  # what this process has loaded or compiled
+_done: set[tuple[str, bool, bool, bool, bool]] = set()  # what this process has loaded or compiled
 
 
-def compile_ahead(dtype: np.dtype, n_dims: int, *, var_adj: bool, sparse: bool) -> None:
+def compile_ahead(dtype: np.dtype, n_dims: int, *, var_adj: bool, sparse: bool, refine: bool = False) -> None:
     """Load, or compile, the loops that a fit calls. There is a stage only if any has to be compiled.
 
     Parameters
@@ -33,12 +33,14 @@ def compile_ahead(dtype: np.dtype, n_dims: int, *, var_adj: bool, sparse: bool) 
         Whether the variance is adjusted.
     sparse
         Whether cells are projected as sparse rows, to be drawn.
+    refine
+        Whether pairs are refined.
     """
     few = n_dims <= MOST_DIMS
-    asked = str(dtype), var_adj, few, sparse
+    asked = str(dtype), var_adj, few, sparse, refine
     if asked in _done:
         return
-    loops = list(_needed(dtype, var_adj=var_adj, few=few, sparse=sparse))
+    loops = list(_needed(dtype, var_adj=var_adj, few=few, sparse=sparse, refine=refine))
     with ExitStack() as stages:
         opened = _FirstCompilation(lambda: stages.enter_context(stage(_title(), len(loops), "functions")))
         with event.install_listener("numba:compile", opened):
@@ -70,7 +72,9 @@ class _FirstCompilation(event.Listener):
         """Do nothing."""
 
 
-def _needed(dtype: np.dtype, *, var_adj: bool, few: bool, sparse: bool) -> Iterator[tuple[Any, Signature]]:
+def _needed(
+    dtype: np.dtype, *, var_adj: bool, few: bool, sparse: bool, refine: bool = False
+) -> Iterator[tuple[Any, Signature]]:
     """Yield loops, and the types that they are called with. The longest to compile come last."""
     # Where single precision leaves doubt, double decides.
     precisions = [np.dtype(dtype)] if dtype == np.float64 else [np.dtype(dtype), np.dtype(np.float64)]
@@ -79,6 +83,8 @@ def _needed(dtype: np.dtype, *, var_adj: bool, few: bool, sparse: bool) -> Itera
         if sparse:
             yield from _of_sparse_rows(precision)
         yield from _of_neighbours(precision)
+        if refine:
+            yield from _of_refinement(precision)
         if var_adj:
             *first, longest = _of_variance(precision, few=few)
             yield from first
@@ -109,9 +115,16 @@ def _of_neighbours(dtype: np.dtype) -> Iterator[tuple[Any, Signature]]:
         yield pairs.dots_of_rows, (layout, layout, DOUBLES)
     yield exp_in_place, (matrix, bits)
     kept = (matrix, NUMBERS, matrix, NUMBERS)
-    yield pairs.keep_smallest, (matrix, vector, vector, types.intp, *kept, vector)
+    yield nearest.keep_smallest, (matrix, vector, vector, types.intp, *kept, vector)
+    yield nearest.keep_nearest, (matrix, vector, vector, types.intp, matrix, NUMBERS)
     sums = (vector, DOUBLES, DOUBLES)
     yield pairs.weigh_by_distance, (matrix, vector, vector, value, vector, vector, *sums[1:], bits)
+
+
+def _of_refinement(dtype: np.dtype) -> Iterator[tuple[Any, Signature]]:
+    _, _, matrix, _ = _types(dtype)
+    yield refinement.add_members, (matrix, types.intp, types.int32[:, ::1], types.float64[:, ::1])
+    yield refinement.sum_squared_weights, (matrix, types.intp[::1], types.int32[::1], DOUBLES)
 
 
 def _of_variance(dtype: np.dtype, *, few: bool) -> Iterator[tuple[Any, Signature]]:
