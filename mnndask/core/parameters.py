@@ -156,7 +156,8 @@ class Parameters:
         unset = {"pair_averaging": None, "repair_sigmas": None, "shrinkage": 1.0}
         given = {name: getattr(self, name) for name, value in unset.items() if getattr(self, name) != value}
         if given and not self.refine:
-            what = f"{', '.join(f'{name}={value!r}' for name, value in given.items())} given without refine."
+            words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+            what = f"{words} given without refine=True."
             raise InputError(what, "Set refine=True, or leave that out: only refined pairs use it.")
 
     def _check_solver(self) -> None:

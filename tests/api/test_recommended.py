@@ -83,7 +83,7 @@ def test_options_of_refinement(command):
 @pytest.mark.parametrize(
     ("words", "first"),
     [
-        (["--shrinkage", "0"], "--shrinkage 0.0 given without refine. Set --refine, or"),
+        (["--shrinkage", "0"], "--shrinkage 0.0 given without --refine. Set --refine, or"),
         (["--refine", "--repair-sigmas", "1,0"], "--repair-sigmas is [1.0, 0.0]."),
         (["--refine", "--repair-sigmas", "1;2"], "'1;2' is not a list of numbers"),
         (["--refine", "--pair-averaging", "0"], "--pair-averaging is 0."),
