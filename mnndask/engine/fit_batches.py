@@ -26,7 +26,7 @@ from mnndask.core.workspace import Workspace, WorkspaceInMemory
 from mnndask.engine.apply import angles_of_inputs
 from mnndask.engine.batches import Batches
 from mnndask.engine.expression_checks import warn_of_values
-from mnndask.engine.fit_plan import Plan
+from mnndask.engine.fit_plan import Copies, Plan
 from mnndask.engine.read_cells import read_sketches
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.sketch import Choice, choose_cells, draw_cells
@@ -97,7 +97,8 @@ def fit_batches(
         refine=parameters.refine,
     )
     _warn_of_approximation(chosen, batches, order, automatic=parameters.sketch_size == "auto")
-    plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, bounded=chosen.bounded)
+    copies = Copies(chosen.bounded, parameters.refine)
+    plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, copies)
     _warn_of_large_k(parameters.k, batches.names, chosen.n_used)
     lazy = [source.X for source in batches.sources if source.lazy]
     if lazy or not plan.in_memory:

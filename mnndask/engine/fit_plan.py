@@ -22,9 +22,35 @@ from mnndask.errors import InputError
 logger = logging.getLogger(__name__)
 COPIES_OF_CELLS = 4  # as read, centred, in the reference, corrected
 COPIES_WITHOUT_REFERENCE = 2  # as read, centred
+COPIES_OF_REFINEMENT = 2  # at most: of a new batch moved and averaged, and of the reference averaged
 SPARSE_SHARE = 0.2  # assumed share of a sparse matrix's values that are stored
 PROBE_CELLS, PROBE_SECONDS = 512, 0.2
 OVER_VARIANCE = 2.0  # time of a fit on disk over that of its variance adjustment: neighbours, reading tiles
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What merges keep in memory beside the cells.
+
+    Parameters
+    ----------
+    bounded
+        Whether they copy a subset of a reference that is too long.
+    refined
+        Whether they move the batch and average cells, to refine pairs.
+    """
+
+    bounded: bool
+    refined: bool = False
+
+    def n_bytes(self, n_used: Sequence[int], references: Sequence[int], spaces: GeneSpaces) -> int:
+        """Memory of the copies; `references` are the lengths of the reference before each merge."""
+        n_dims = spaces.n_near if spaces.n_components is None else spaces.n_components
+        subsets = sum(n_ref > REFERENCE_CELLS for n_ref in references) if self.bounded else 0
+        total = REFERENCE_CELLS * subsets * spaces.n_near
+        if self.refined:
+            total += COPIES_OF_REFINEMENT * sum(n_used) * n_dims * (1 if spaces.coincide else 2)
+        return total * spaces.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -53,8 +79,7 @@ class Plan:
         order: Sequence[int],
         spaces: GeneSpaces,
         budget: Budget,
-        *,
-        bounded: bool,
+        copies: Copies,
     ) -> Plan:
         """Choose a plan; log an estimate of the time if the cells are on disk.
 
@@ -65,14 +90,12 @@ class Plan:
         """
         itemsize, n = spaces.dtype.itemsize, sum(n_used)
         references = [int(n_ref) for n_ref in np.cumsum([n_used[b] for b in order[:-1]])]
-        # Each step whose reference is too long copies the subset of it that it uses.
-        copied = REFERENCE_CELLS * sum(n_ref > REFERENCE_CELLS for n_ref in references) if bounded else 0
-        needed = _cell_bytes(batches, n_used, spaces) + copied * spaces.n_near * itemsize
+        needed = _cell_bytes(batches, n_used, spaces) + copies.n_bytes(n_used, references, spaces)
         tiled = needed > budget.resident
         tile = budget.tile_rows(spaces.n_near, itemsize)
         if tiled:
             _check_tile(spaces, budget)
-            most = REFERENCE_CELLS if bounded else n
+            most = REFERENCE_CELLS if copies.bounded else n
             sides = [(n_used[b], min(n_ref, most)) for b, n_ref in zip(order[1:], references, strict=True)]
             _announce(sides, n, spaces, budget, sketched=n < sum(batches.n_cells))
         rest = n * len(spaces.rest) * itemsize

@@ -96,5 +96,15 @@ def test_parts_of_a_long_reference_count(monkeypatch, bounded):
     for resident, fits in ((cells, not bounded), (cells + parts, True)):
         budget = Budget(2 * resident, 1)
         order = list(range(4))
-        planned = plan.Plan.of(inputs, inputs.n_cells, order, spaces, budget, bounded=bounded)
+        planned = plan.Plan.of(inputs, inputs.n_cells, order, spaces, budget, plan.Copies(bounded))
         assert planned.tiled is not fits
+
+
+@pytest.mark.parametrize("refined", [True, False])
+def test_copies_that_refine_pairs_count(refined):
+    inputs = read_inputs(make_batches((60, 70)), options=InputOptions(), budget=Budget.of("1GB", 1))
+    spaces = GeneSpaces(40, None, True, True, inputs.dtype)
+    for copies, fits in ((4, not refined), (6, True)):
+        budget = Budget(2 * copies * 130 * 40 * 8, 1)
+        kept = plan.Copies(bounded=False, refined=refined)
+        assert plan.Plan.of(inputs, inputs.n_cells, [0, 1], spaces, budget, kept).tiled is not fits
