@@ -10,6 +10,8 @@ from transcription import DOUBLE, SINGLE, transcribe
 
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.core.history import MergeHistory
+from mnndask.core.parameters import Parameters
+from mnndask.core.refined_pairs import Sizes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:k=:UserWarning"),
@@ -247,3 +249,19 @@ def test_a_batch_that_is_left_as_it_is_gives_no_warning(recwarn):
     (merge,) = merges_of([cells, cells], diagnostics=True)
     assert merge.effect == 0
     assert not [w for w in recwarn if "moved none" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (60, Sizes((1.0, 0.3), 10, 5)),
+        (1999, Sizes((1.0, 0.3), 19, 9)),
+        (2000, Sizes((1.0, 0.3, 0.15), 20, 10)),
+        (100_000, Sizes((1.0, 0.3, 0.15), 50, 25)),
+    ],
+)
+def test_rules_are_of_the_smaller_side(n, expected):
+    assert Sizes.of(Parameters(refine=True), n, 10**6) == Sizes.of(Parameters(refine=True), 10**6, n)
+    assert Sizes.of(Parameters(refine=True), n, 10**6) == expected
+    given_ = Parameters(refine=True, pair_averaging=7, repair_sigmas=np.array([2, 0.5]))
+    assert Sizes.of(given_, n, n) == Sizes((2.0, 0.5), 7, expected.n_radius)
