@@ -185,7 +185,7 @@ for svd_dim in (-1, 1.5, "2", True):
 for n in (0, -1, 2.5, "5", True):
     bad(f"pair_averaging={n!r}", InputError, f"pair_averaging is {n!r}", "at least 1", refine=True,
         pair_averaging=n)
-for sigmas in (0.3, (), (0.3, 0), [np.nan], "0.3", {0.3: 1}, [True], ["0.3"], [[0.3]]):
+for sigmas in (0.3, (), (0.3, 0), [np.nan], "0.3", {0.3: 1}, [True], ["0.3"], [[0.3]], np.array(0.3)):
     bad(f"repair_sigmas={sigmas!r}", InputError, f"repair_sigmas is {sigmas!r}", "positive numbers",
         refine=True, repair_sigmas=sigmas)
 for strength in (-0.1, np.nan, np.inf, "1", None, [1.0]):

@@ -153,8 +153,9 @@ class Parameters:
             raise InputError(
                 what, "Give a number of at least 0: 1 shrinks vectors by their noise, 0 not at all."
             )
-        unset = {"pair_averaging": None, "repair_sigmas": None, "shrinkage": 1.0}
-        given = {name: getattr(self, name) for name, value in unset.items() if getattr(self, name) != value}
+        given = {"pair_averaging": n, "repair_sigmas": sigmas}
+        given |= {"shrinkage": None if self.shrinkage == 1 else self.shrinkage}
+        given = {name: value for name, value in given.items() if value is not None}
         if given and not self.refine:
             words = ", ".join(f"{name}={value!r}" for name, value in given.items())
             what = f"{words} given without refine=True."
@@ -199,7 +200,9 @@ def _floats(values: Iterable[Real | float]) -> tuple[float, ...]:
 
 def _are_positive(values: Any) -> bool:
     """Whether something is a sequence of one or more finite positive numbers."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence | np.ndarray):
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+        return False
+    if isinstance(values, np.ndarray) and values.ndim != 1:
         return False
     numbers = [isinstance(v, Real) and not isinstance(v, bool) and 0 < as_float(v) < np.inf for v in values]
     return bool(numbers) and all(numbers)
