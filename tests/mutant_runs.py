@@ -10,6 +10,8 @@ import argparse
 import io
 import json
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections import namedtuple
@@ -30,7 +32,8 @@ CORRECTED = ("corrected-zarr", "corrected-h5ad")  # read by info; the others are
 OPTIONS = ((), ("--restrict", "used"), ("--layer", "twice"), ("--hvg-key", "hvg"), ("--save-raw",))
 MEMORY = 2**31  # that the command believes to be there
 MOST_MEMORY, MOST_SECONDS = 2**30, 20  # of one run that is not a fault; seconds of processors
-ERROR, RIGHT, STORED, FAULT = "clear error", "right values", "values as damaged", "fault"
+ERROR, RIGHT, STORED, OF_HDF5 = "clear error", "right values", "values as damaged", "of HDF5"
+FAULT = "fault"
 
 Done = namedtuple("Done", "status out err")
 
@@ -201,8 +204,16 @@ def watched(mutants: Mutants, number: int) -> Outcome:
     seconds, grown = time.process_time() - start, _peak() - before
     if seconds > MOST_SECONDS or grown > MOST_MEMORY:
         detail = f"{seconds:.1f} s, {grown / 1e6:,.0f} MB; {outcome.verdict} {outcome.detail}"
-        return Outcome(number, outcome.kind, outcome.damage, FAULT, detail)
+        known = outcome.verdict == ERROR and taken_by_hdf5(mutants.folder / "mutant") > MOST_MEMORY
+        return Outcome(number, outcome.kind, outcome.damage, OF_HDF5 if known else FAULT, detail)
     return outcome
+
+
+def taken_by_hdf5(folder: Path) -> int:
+    """Bytes that h5py alone takes to read the attributes of damaged files."""
+    script = [sys.executable, Path(__file__).with_name("hdf5_alone.py")]
+    done = [subprocess.run([*script, path], capture_output=True, text=True) for path in folder.glob("*.h5ad")]
+    return max((int(one.stdout or 0) for one in done), default=0)
 
 
 def _peak() -> int:
