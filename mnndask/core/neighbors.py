@@ -15,6 +15,7 @@ from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.buffers import products
 from mnndask.core.kernels.nearest import keep_nearest, keep_smallest
 
+OF_PAIRS = 16  # both cells of each pair and their difference are in memory, on each thread
 DOUBT = 4  # tolerances by which two computed distances may be wrong
 
 
@@ -111,7 +112,8 @@ def nearest_in_double(
 def pair_distances(A: Floats, rows: Rows, B: Floats, cols: Rows) -> NDArray[np.float64]:
     """Squared distances of pairs of rows of two matrices, in double precision."""
     out = np.empty(len(rows))
-    for at in row_blocks(len(rows), rows_in_double(A)):
+    at_once = max(1, rows_in_double(A) // OF_PAIRS)
+    for at in row_blocks(len(rows), at_once):
         away = A[rows[at]].astype(np.float64) - B[cols[at]].astype(np.float64)
         out[at] = row_dots(away, away)
     return out
