@@ -11,17 +11,17 @@ from mnndask.cli.options import parameters
 
 QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)"  # users' names, which stay as they are
 VALUE = r"=(?:\.\.\.|\[[^\]]*\]|'[^']*'|[\w.+-]*[\w+-])"
+PATH = r"(?<![^\s(])[^\s()']*(?:/|\.zarr|\.h5ad|\.html)[^\s()]*"  # may contain sigma=0.1, for example
 NONE = re.compile(rf"{QUOTED}|\bNone\b")
 OR_NONE = re.compile(r",? or None(?: or -1)?\b(?: (?:for|to) [^.]*)?")
 PHRASES = {"var_subset=adata.var_names[adata.var['highly_variable']]": "--hvg-key highly_variable"}
-PYTHON_ONLY = {"inputs", "output"}
 
 
 def in_words_of_command(message: str) -> str:
     """Replace parameters of :func:`mnndask.mnn_correct` in a message by options of ``mnndask correct``.
 
     A parameter is a name with an underscore, or one that a value or "is" follows. Quoted text, such as a
-    column's name, stays as it is.
+    column's name, and paths stay as they are.
     """
     for python, command in PHRASES.items():
         message = message.replace(python, command)
@@ -36,7 +36,7 @@ def _options() -> dict[str, click.Option]:
     return {
         str(option.name): option
         for option in parameters()
-        if isinstance(option, click.Option) and option.name not in PYTHON_ONLY
+        if isinstance(option, click.Option) and option.name != "output"  # also a word of messages
     }
 
 
@@ -45,7 +45,7 @@ def _pattern() -> re.Pattern[str]:
     long = "|".join(name for name in _options() if "_" in name)
     short = "|".join(name for name in _options() if "_" not in name)
     names = rf"(?P<name>(?:{long})|(?:{short})(?=\.?{VALUE}| is [^a-z])|(?<=leave )(?:{short})(?= out))"
-    return re.compile(rf"{QUOTED}|(?<![\w.'-]){names}(?![\w'])(?P<value>{VALUE})?")
+    return re.compile(rf"{QUOTED}|{PATH}|(?<![\w.'-]){names}(?![\w'])(?P<value>{VALUE})?")
 
 
 def _option(found: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ import zarr
 from helpers import as_anndata, make_batches
 
 from mnndask.cli.main import main
+from mnndask.cli.words import in_words_of_command
 
 
 @pytest.fixture
@@ -274,6 +275,18 @@ print(time.process_time(), sorted({{"numpy", "dask", "zarr", "anndata"}} & set(s
     assert json.loads(loaded) == []
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["sigma=0.1/out.zarr", "/data/n_components=50/k=20/a.h5ad", "s3://lab/batch_key=x.zarr", "k=5.html"],
+)
+def test_paths_named_like_parameters_stay_as_they_are(path):
+    for message in (f"The output {path} exists.", f"batch 0 ({path}) does not exist.", f"Write to: {path}"):
+        assert in_words_of_command(message) == message
+    assert in_words_of_command(f"{path} takes more than memory_limit=2GB.") == (
+        f"{path} takes more than --memory-limit 2GB."
+    )
+
+
 def test_a_scheduler_file_gives_the_address(tmp_path):
     from mnndask.engine.cluster import address_in_file
 
@@ -282,9 +295,11 @@ def test_a_scheduler_file_gives_the_address(tmp_path):
 
 
 def test_help_needs_no_library(monkeypatch, capsys):
-    real = builtins.__import__
+    real, refused = builtins.__import__, "dask"
     monkeypatch.setattr(
-        builtins, "__import__", lambda name, *rest: 1 / 0 if name == "dask" else real(name, *rest)
+        builtins,
+        "__import__",
+        lambda name, *rest: 1 / 0 if name.split(".")[0] == refused else real(name, *rest),
     )
     with pytest.raises(SystemExit, match="0"):
         main(["correct", "--help"])
