@@ -149,8 +149,8 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     target = target_of(files.output)
     if files.resume and is_complete(files.output, target, record):
         return None
-    if files.report is not None:
-        check_report(files.report, files.others, overwrite=files.overwrite)
+    if files.report is not None and files.resume:  # the report of a complete output may exist
+        check_report(files.report, files.others, overwrite=False)
     check_output(target, files.inputs, overwrite=files.overwrite, resume=record if files.resume else None)
     check_output_folder(files.output)
     if files.label is not None:

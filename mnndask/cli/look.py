@@ -53,9 +53,7 @@ def _lines_of_values(record: Record) -> list[str]:
 def _lines_of_findings(record: Record) -> list[str]:
     if record.sample is None:
         return ["- the correction was not measured"]
-    return [
-        *(f"{'!' if finding.attention else '-'} {finding.text}" for finding in findings(record)),
-    ]
+    return [f"{'!' if finding.attention else '-'} {finding.text}" for finding in findings(record)]
 
 
 def lines_of_verdicts(uns: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from mnndask._typing import Rows
-from mnndask.errors import InputError, InputKeyError
-from mnndask.io.record import SAMPLED, Record
-from mnndask.io.sampled_cells import sample_in
+from mnndask.errors import InputError
+from mnndask.io.record import Record
+from mnndask.io.sampled_cells import column_of_cells, known_rows, sample_in
 from mnndask.metrics import agreement_by_label, summarize
 from mnndask.metrics.mixing import mixing_by_batch
 
@@ -120,20 +120,11 @@ class RecordedCells:
         return self._given(name).to_numpy(np.float64, na_value=np.nan)
 
     def _given(self, name: str) -> pd.Series[Any]:
-        if name not in self.obs:
-            what = f"There is no column {name!r} in obs."
-            raise InputKeyError(what, f"Its columns are: {', '.join(map(str, self.obs)) or 'none'}.")
-        return self.obs[name].iloc[self.known_rows()]
+        return column_of_cells(self.obs, name, self.record, self.rows)
 
     def known_rows(self) -> Rows:
         """Return the row of each cell in obs. Raise InputError if it is not known."""
-        if self.rows is None and "row" in self.sample:
-            what = f"{self.n_cells:,} cells were corrected, but obs has {len(self.obs):,}."
-            raise InputError(what, "Give the whole result of the correction.")
-        if self.rows is None:
-            what = f"obs has no column {SAMPLED!r}, by which the record's cells are found."
-            raise InputError(what, "Keep this column, or copy it from the result of the correction.")
-        return self.rows
+        return known_rows(self.obs, self.record, self.rows)
 
     def by_label(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return measures of the correction that use labels: over all cells, and by label.

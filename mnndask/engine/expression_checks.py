@@ -86,13 +86,13 @@ def warn_of_values(cells: Sequence[FitCells], names: Sequence[str], spaces: Gene
 def _warn_of_centred(batches: Sequence[_Values]) -> None:
     """Warn of z-scored or otherwise centred values: a cell's length then says nothing of its depth."""
     negative = [batch for batch in batches if batch.negative > NEGATIVE]
+    if not negative:
+        return
     X = np.concatenate([batch.X for batch in batches], dtype=np.float64)
     X /= max(1.0, float(np.abs(X).max(initial=0)))  # squares of huge values would overflow
     deviation = X.std(axis=0)
     varying = deviation > 0
-    if not negative or not varying.any():
-        return
-    if np.median(np.abs(X.mean(axis=0)[varying]) / deviation[varying]) < CENTRED:
+    if varying.any() and np.median(np.abs(X.mean(axis=0)[varying]) / deviation[varying]) < CENTRED:
         share = max(batch.negative for batch in negative)
         warn(
             f"{_named(negative)} z-scored or centred ({share:.0%} are negative), and cosine normalisation "
@@ -106,8 +106,9 @@ def _named(batches: Sequence[_Values]) -> str:
     names = [repr(batch.name) for batch in batches]
     if len(names) == 1:
         return f"The values of batch {names[0]} look"
-    listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) <= 4 else f"{len(names)} batches"
-    return f"The values of batches {listed} look" if len(names) <= 4 else f"The values of {listed} look"
+    if len(names) > 4:
+        return f"The values of {len(names)} batches look"
+    return f"The values of batches {', '.join(names[:-1])} and {names[-1]} look"
 
 
 def _largest(batches: Sequence[_Values]) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from anndata import AnnData
 
 from mnndask.io.anndata_compat import is_mapping
-from mnndask.io.changes import at
 
 Element = tuple[str, Any]  # slot, key
 
@@ -80,8 +79,3 @@ RECORDS: tuple[Callable[[Mapping[Any, Any]], bool], ...] = (
     _has("linkage", "categories_ordered"),  # dendrogram
     _has("connectivities", "distances"),  # a graph of neighbours of old releases
 )
-
-
-def named(elements: Sequence[Element]) -> str:
-    """Names of elements in messages."""
-    return ", ".join(at(slot, key) for slot, key in elements)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mnndask._typing import Rows
-from mnndask.errors import InputError
+from mnndask.errors import InputError, InputKeyError
 from mnndask.io.record import SAMPLED, Record
 
 
@@ -45,6 +45,32 @@ def sample_in(obs: pd.DataFrame, record: Record, holder: str) -> tuple[Mapping[s
         what = f"{holder} has none of the cells on which the correction was measured."
         raise InputError(what, "Give more of the cells of the result.")
     return _of_cells(sample, present), rows[present]
+
+
+def column_of_cells(obs: pd.DataFrame, name: str, record: Record, rows: Rows | None) -> pd.Series[Any]:
+    """Return a column of obs for the recorded cells, whose rows :func:`sample_in` returned.
+
+    Raises
+    ------
+    InputKeyError, InputError
+        If there is no such column, or the rows are not known.
+    """
+    if name not in obs:
+        what = f"There is no column {name!r} in obs."
+        raise InputKeyError(what, f"Its columns are: {', '.join(map(str, obs)) or 'none'}.")
+    return obs[name].iloc[known_rows(obs, record, rows)]
+
+
+def known_rows(obs: pd.DataFrame, record: Record, rows: Rows | None) -> Rows:
+    """Return the rows of the recorded cells in obs. Raise InputError if they are not known."""
+    if rows is not None:
+        return rows
+    if "row" in (record.sample or {}):
+        n_cells = int(record.steps["n_cells"].sum())
+        what = f"{n_cells:,} cells were corrected, but obs has {len(obs):,}."
+        raise InputError(what, "Give the whole result of the correction.")
+    what = f"obs has no column {SAMPLED!r}, by which the record's cells are found."
+    raise InputError(what, "Keep this column, or copy it from the result of the correction.")
 
 
 def _rows_by_number(column: Any, n: int, holder: str) -> Rows:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from mnndask.errors import InputError, InputKeyError
-from mnndask.io.record import SAMPLED, Record
-from mnndask.io.sampled_cells import sample_in
+from mnndask.errors import InputError
+from mnndask.io.record import Record
+from mnndask.io.sampled_cells import column_of_cells, sample_in
 
 
 class ResultCells(NamedTuple):
@@ -40,15 +40,5 @@ def cells_of_result(result: AnnData, label: str | None, n_neighbors: int | None)
         what = f"{holder} has {len(sample['batch'])} cells of the record: too few to measure."
         raise InputError(what, "Give the whole result.")
     batches = pd.Categorical.from_codes(sample["batch"], pd.Index([str(name) for name in record.batches]))
-    labels = None if label is None else _labels(result, label, rows)
+    labels = None if label is None else column_of_cells(result.obs, label, record, rows).array
     return ResultCells(np.asarray(sample["before"]), np.asarray(sample["after"]), batches, labels, k)
-
-
-def _labels(result: AnnData, label: str, rows: Any) -> Any:
-    if label not in result.obs:
-        what = f"There is no column {label!r} in obs."
-        raise InputKeyError(what, f"Its columns are: {', '.join(map(str, result.obs)) or 'none'}.")
-    if rows is None:
-        what = f"The cells on which the correction was measured cannot be found: obs has no {SAMPLED!r}."
-        raise InputError(what, "Keep this column, or copy it from the result of the correction.")
-    return result.obs[label].iloc[rows].array
