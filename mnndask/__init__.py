@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mnndask.api.correct import mnn_correct
     from mnndask.api.corrector import MNNCorrector
     from mnndask.api.write import write_zarr
-    from mnndask.core.model import CorrectionModel, MergeStep
+    from mnndask.core.model import CorrectionModel
+    from mnndask.core.step import MergeStep
 
 __all__ = [
     "RECOMMENDED",
@@ -32,7 +33,7 @@ _MODULE_OF = {
     "RECOMMENDED": "mnndask._choices",
     "CorrectionModel": "mnndask.core.model",
     "MNNCorrector": "mnndask.api.corrector",
-    "MergeStep": "mnndask.core.model",
+    "MergeStep": "mnndask.core.step",
     "mnn_correct": "mnndask.api.correct",
     "write_zarr": "mnndask.api.write",
 }

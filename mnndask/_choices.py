@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-Genes = Literal["all", "subset"]
+Genes = Literal["all", "subset", "none"]
 SketchMethod = Literal["mixed", "geometric", "random"]
 SvdMode = Literal["svd", "rsvd", "irlb"]
 

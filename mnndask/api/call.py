@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from mnndask.core.parameters import Parameters
+from mnndask.engine.apply import Wanted
 from mnndask.engine.run_options import RunOptions
+from mnndask.errors import InputError
 from mnndask.io.opened_inputs import InputOptions
 from mnndask.io.packing import Packing
 
@@ -34,6 +36,27 @@ class Call:
     run: RunOptions
     reading: InputOptions
     packing: Packing
+
+    def __post_init__(self) -> None:
+        if self.reading.genes != "none":
+            return
+        if self.parameters.n_components is None:
+            what = "genes='none' was given without n_components, so that nothing would be left of the result."
+            raise InputError(what, "Give n_components=50, say, or leave genes out to correct all.")
+        for name, value in (("layer_added", self.packing.layer_added), ("save_raw", self.packing.save_raw)):
+            if value:
+                what = f"{name}={value!r} was given, but with genes='none' the result has no genes' values."
+                raise InputError(what, "Leave one of them out.")
+
+    @property
+    def embeds_only(self) -> bool:
+        """Whether no genes are corrected."""
+        return self.reading.genes == "none"
+
+    def wanted(self, kind: str) -> Wanted:
+        """What is computed for results of a kind: matrices are either genes or an embedding."""
+        embedding = self.embeds_only or (kind == "anndata" and self.parameters.n_components is not None)
+        return Wanted(not self.embeds_only, embedding)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Call:

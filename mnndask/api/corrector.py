@@ -22,12 +22,13 @@ from mnndask.api.fitted_inputs import (
     fitted_batches,
     names_of_result,
     of_result,
+    wanted_of_fit,
 )
 from mnndask.api.fitting import fit_inputs
 from mnndask.api.pair_tables import no_pairs
 from mnndask.api.progress_bars import showing
 from mnndask.core.model import CorrectionModel
-from mnndask.engine.apply import check_result_fits, correct_inputs
+from mnndask.engine.apply import Wanted, check_result_fits, correct_inputs
 from mnndask.errors import naming_genes, warn
 from mnndask.io.genes import warn_of_unused_selection
 from mnndask.io.inputs import read_inputs
@@ -215,9 +216,10 @@ show_progress, diagnostics
         inputs = of_result(inputs, call)
         fitted = fitted_batches(inputs, self.batches_)
         inputs = replace(inputs, categories=[self.batch_categories_[b] for b in fitted])
-        inputs = self._with_checked_annotations(inputs, call)
+        wanted = wanted_of_fit(call, inputs.kind, self.model_.spaces, embeds=self._embeds)
+        inputs = self._with_checked_annotations(inputs, call, wanted)
         with showing(self.show_progress):
-            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=False), call, in_fit=False)
+            return self._result(inputs, fitted, call, wanted, in_fit=False)
 
     def fit_transform(self, datas: Any, y: None = None) -> Any:
         """Fit the correction and apply it to the same cells.
@@ -234,20 +236,20 @@ show_progress, diagnostics
         """
         call = Call.of(self.get_params())
         given = self._read_to_fit(datas, call)
-        inputs = of_result(given, call)
+        inputs, wanted = of_result(given, call), call.wanted(given.kind)
         if not inputs.lazy:
-            check_result_fits(inputs, call.run.free)
+            check_result_fits(inputs, call.run.free, wanted, call.parameters.n_components)
         if len(inputs.categories) < 2:
             return self._unchanged(inputs, datas)
-        inputs = self._with_checked_annotations(inputs, call)
+        inputs = self._with_checked_annotations(inputs, call, wanted)
         fitted = list(range(len(inputs.categories)))
         with showing(self.show_progress):
             self._fit(inputs, call)
             self._set_features(given, call)
-            return self._pack(inputs, self._correct(inputs, fitted, call, in_fit=True), call, in_fit=True)
+            return self._result(inputs, fitted, call, wanted, in_fit=True)
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
-        """Return the names of the genes of results.
+        """Return the names of the genes of results; with ``genes="none"``, of the components.
 
         Parameters
         ----------
@@ -262,6 +264,8 @@ show_progress, diagnostics
             If called before :meth:`fit`.
         """
         check_is_fitted(self, "model_")
+        if self.model_.spaces.embeds_only:
+            return np.array([f"mnncorrector{i}" for i in range(self.model_.n_dims)], dtype=object)
         known = getattr(self, "feature_names_in_", None)
         return names_of_result(known, self.n_features_in_, input_features, self._columns)
 
@@ -287,10 +291,10 @@ show_progress, diagnostics
         warn_of_unused_selection(inputs.sources, call.parameters.var_subset)
         return inputs
 
-    def _with_checked_annotations(self, inputs: Inputs, call: Call) -> Inputs:
+    def _with_checked_annotations(self, inputs: Inputs, call: Call, wanted: Wanted) -> Inputs:
         """Warn of annotations that results cannot keep, and release those that can be read again."""
         if inputs.kind == "anndata":
-            check_annotations(inputs, call.packing)
+            check_annotations(inputs, call.packing, wanted)
         return inputs.without_tables()
 
     def _unchanged(self, inputs: Inputs, datas: Any) -> Any:
@@ -305,9 +309,12 @@ show_progress, diagnostics
 
     def _fit(self, inputs: Inputs, call: Call) -> None:
         with naming_genes(inputs.genes):
-            fitted = fit_inputs(inputs, call.parameters, call.run, self.get_params())
+            fitted = fit_inputs(
+                inputs, call.parameters, call.run, self.get_params(), embeds_only=call.embeds_only
+            )
         self.model_: CorrectionModel = fitted.model
         self.mnns_, self.angles_, self._fitted = fitted.mnns, fitted.angles, fitted
+        self._embeds = call.parameters.n_components is not None
         self.sketch_ = fitted.fitted_rows
         self.batches_, self.batch_categories_ = inputs.names, inputs.categories
 
@@ -318,20 +325,20 @@ show_progress, diagnostics
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
 
-    def _correct(self, inputs: Inputs, fitted: list[int], call: Call, *, in_fit: bool) -> list[Any]:
+    def _result(self, inputs: Inputs, fitted: list[int], call: Call, wanted: Wanted, *, in_fit: bool) -> Any:
         with naming_genes(inputs.genes):
-            return correct_inputs(
+            corrected = correct_inputs(
                 self.model_,
                 inputs,
                 fitted,
+                wanted=wanted,
                 in_fit=in_fit,
-                n_threads=call.run.n_threads,
-                scratch=call.run.scratch_location,
+                run=call.run,
             )
-
-    def _pack(self, inputs: Inputs, corrected: list[Any], call: Call, *, in_fit: bool) -> Any:
-        if inputs.kind != "anndata":
-            frames = [source.frame for source in inputs.sources]
-            return pack_matrices(corrected, frames, concatenate=call.packing.do_concatenate)
-        sampled = self._fitted.sampled_rows if in_fit else None
-        return pack_anndata(inputs, corrected, self.uns_, call.packing, sampled)
+        if inputs.kind == "anndata":
+            sampled = self._fitted.sampled_rows if in_fit else None
+            return pack_anndata(inputs, corrected, self.uns_, call.packing, sampled)
+        frames = [source.frame for source in inputs.sources]
+        parts = [part.genes if wanted.genes else part.embedding for part in corrected]
+        concatenate = call.packing.do_concatenate
+        return pack_matrices(parts, frames, concatenate=concatenate, embedded=not wanted.genes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from mnndask._typing import Rows
 from mnndask.api.call import Call
+from mnndask.core.gene_spaces import GeneSpaces
+from mnndask.engine.apply import Wanted
 from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
 from mnndask.io.genes import resolve_subset
 from mnndask.io.opened_inputs import Inputs
@@ -23,7 +26,7 @@ def columns_of_result(inputs: Inputs, call: Call) -> Rows | None:
     InputError, InputKeyError
         If a subset is wanted that is not given, or unknown.
     """
-    if call.reading.genes == "all":
+    if call.reading.genes != "subset":
         return None
     if call.parameters.var_subset is None:
         what = "genes='subset' was given, but no var_subset."
@@ -38,6 +41,23 @@ def of_result(inputs: Inputs, call: Call) -> Inputs:
         raise InputTypeError(what, "Leave layer_added out, or pass AnnData.")
     columns = columns_of_result(inputs, call)
     return inputs if columns is None else inputs.of_genes(columns)
+
+
+def wanted_of_fit(call: Call, kind: str, spaces: GeneSpaces, *, embeds: bool) -> Wanted:
+    """Return what is computed for results of a kind, by a fit that allows embeddings or not.
+
+    Raises
+    ------
+    InputError
+        If the fit does not allow it: parameters have changed since.
+    """
+    wanted = call.wanted(kind)
+    if wanted.genes:
+        spaces.check_genes()
+    elif not embeds:
+        what = "genes='none' was given, but the correction was fitted without n_components."
+        raise InputError(what, "Fit it again with n_components=50, say.")
+    return replace(wanted, embedding=wanted.embedding and embeds)
 
 
 def names_of_result(

@@ -80,7 +80,14 @@ class Fitted:
         return record.to_uns()
 
 
-def fit_inputs(inputs: Inputs, parameters: Parameters, run: RunOptions, given: Mapping[str, Any]) -> Fitted:
+def fit_inputs(
+    inputs: Inputs,
+    parameters: Parameters,
+    run: RunOptions,
+    given: Mapping[str, Any],
+    *,
+    embeds_only: bool = False,
+) -> Fitted:
     """Fit a correction. From lazy inputs, reads the cells used for fitting.
 
     Parameters
@@ -91,10 +98,12 @@ def fit_inputs(inputs: Inputs, parameters: Parameters, run: RunOptions, given: M
         Parameters of the method, and options of the run.
     given
         All parameters as the user gave them, for the record.
+    embeds_only
+        Whether no genes are corrected.
     """
     with exclusive():
         subset = resolve_subset(inputs.genes, parameters.var_subset)
-    fitted = fit_batches(inputs, subset, parameters, run)
+    fitted = fit_batches(inputs, subset, parameters, run, embeds_only=embeds_only)
     history = fitted.history
     diagnostics = None
     if run.diagnostics:

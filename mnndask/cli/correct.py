@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from anndata import AnnData
+
 from mnndask.api.correct import mnn_correct
 from mnndask.api.progress_bars import log_stages, showing
 from mnndask.cli.columns import (
@@ -21,6 +23,7 @@ from mnndask.cli.columns import (
 )
 from mnndask.cli.look import check_report, lines_of_steps, lines_of_verdicts, write_report
 from mnndask.cli.terminal import say
+from mnndask.engine.apply import in_one_pass
 from mnndask.engine.cluster import address_in_file, scheduled_by
 from mnndask.engine.malloc import limit_heaps, return_freed
 from mnndask.engine.memory_budget import Budget
@@ -30,8 +33,9 @@ from mnndask.engine.waiting import patient_for
 from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
 from mnndask.io.anndata_store import open_lazily
-from mnndask.io.anndata_writer import write_annotations, write_matrix
+from mnndask.io.anndata_writer import write_annotations, write_matrices
 from mnndask.io.output import check_output, is_complete, writing
+from mnndask.io.record import EMBEDDING_KEY
 from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
 from mnndask.stores.output_target import target_of
@@ -90,14 +94,17 @@ def correct_files(*, quiet: bool, **options: Any) -> None:
 
 @dataclass(frozen=True)
 class _Done:
-    """What was done: the record of the correction, and the shape of the result."""
+    """What was done: the record of the correction, and the shape of genes, or of components if `embedded`."""
 
     uns: Mapping[str, Any]
     shape: tuple[int, int]
+    embedded: bool
 
     @property
     def size(self) -> str:
         n_batches = len(self.uns["steps"])
+        if self.embedded:
+            return f"{self.shape[0]:,} cells x {self.shape[1]:,} components in {n_batches} batches"
         return f"{self.shape[0]:,} cells x {self.shape[1]:,} genes in {n_batches} batches"
 
     def lines(self) -> list[str]:
@@ -163,23 +170,35 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     if var_names is not None:
         given["var_subset"] = var_names
     space = target.space(record.matrix if files.resume else None)
-    with written_to(Output(space, files.overwrite and target.exists())):
+    with written_to(Output(space, files.overwrite and target.exists())), in_one_pass():
         result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")
     if angles is not None:
         result.obs["mnn_angle"] = angle_column(result, angles)
-    done, layer = _Done(result.uns["mnn"], result.shape), options["layer_added"]
-    X = result.X if layer is None else result.layers.pop(layer)
-    free_memory: Callable[[], None] = return_freed if X.shape[0] >= MANY_CELLS else lambda: None
+    layer = options["layer_added"]
+    matrices = _corrected_matrices(result, record.matrix, layer)
+    done = _Done(result.uns["mnn"], matrices[record.matrix].shape, options["genes"] == "none")
+    free_memory: Callable[[], None] = return_freed if result.n_obs >= MANY_CELLS else lambda: None
     with writing(target, overwrite=files.overwrite, run=record, resume=files.resume) as root:
         free_memory()
         write_annotations(result, root, n_jobs, remote=target.remote, with_X=layer is not None)
         del result  # names of a million cells take memory that the matrix needs
         free_memory()
-        write_matrix(X, root, n_jobs, budget.chunk_bytes, remote=target.remote, name=record.matrix)
+        write_matrices(matrices, root, n_jobs, budget.chunk_bytes, remote=target.remote)
     return done
+
+
+def _corrected_matrices(result: AnnData, name: str, layer: str | None) -> dict[str, Any]:
+    """Return what is written chunk by chunk, by path: the matrix of that `name`, and one that goes with it.
+
+    Layers and embeddings among them are taken out of the result.
+    """
+    embedding = result.obsm.pop(EMBEDDING_KEY, None)
+    genes = result.X if layer is None else result.layers.pop(layer)
+    out = {} if genes is None else {name: genes}
+    return out if embedding is None else out | {f"obsm/{EMBEDDING_KEY}": embedding}
 
 
 def _marked(

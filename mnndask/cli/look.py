@@ -45,6 +45,7 @@ def _lines_of_values(record: Record) -> list[str]:
     about = record.meaning or {}
     return [
         f"corrected values in {about.get('where')}: {about.get('scale')}",
+        *([f"and in {about['embedding']}"] if "embedding" in about else []),
         f"they are for {about.get('for')}",
         f"not for {in_words_of_command(about.get('not_for', ''))}",
     ]

@@ -177,7 +177,7 @@ RESULT: tuple[Decorator, ...] = (  # what is written
         type=click.Choice(GENES),
         default="all",
         show_default=True,
-        help="Write all genes, or only those used for distances.",
+        help="Write all genes, or only those used for distances; or none: the cells in components alone.",
     ),
     click.option(
         "--layer-added",

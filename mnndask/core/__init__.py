@@ -29,7 +29,9 @@ Step What                                                    Where
                                                              tile), :mod:`~mnndask.core.doubt` (what rounding
                                                              would decide)
 9    Cells are corrected, and the reference grows by them    :mod:`~mnndask.core.correction` (the sum),
-                                                             :mod:`~mnndask.core.model` (any cells),
+                                                             :mod:`~mnndask.core.step` (vectors of any
+                                                             cells), :mod:`~mnndask.core.model` (any cells,
+                                                             on genes or embedded),
                                                              :mod:`~mnndask.core.reference_growth`,
                                                              :mod:`~mnndask.core.reference`
 ==== ======================================================= ================================================

@@ -31,7 +31,7 @@ EXACT = replace(SINGLE, doubtful=0, beside=0, share=0)  # ties are ties of singl
 
 
 class StepInSpace(Protocol):
-    """What smoothing and variance adjustment take from a merge step; see :class:`.model.MergeStep`."""
+    """What smoothing and variance adjustment take from a merge step; see :class:`.step.MergeStep`."""
 
     anchors: Points
     log_density: NDArray[np.float64]

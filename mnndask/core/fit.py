@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from mnndask._typing import Matrix, Rows
 from mnndask.core.arrays import Points
 from mnndask.core.distances import Tolerances
 from mnndask.core.history import Merge, MergeHistory
-from mnndask.core.model import MergeStep
 from mnndask.core.normalisation import NormalisedCells
 from mnndask.core.pairs import Pairs, find_pairs, memory_for_distances
 from mnndask.core.parameters import Parameters
@@ -27,6 +27,7 @@ from mnndask.core.refinement import Refinement
 from mnndask.core.shrinkage import Smoothing
 from mnndask.core.smoothing import anchor_vectors, log_densities
 from mnndask.core.span import RemovedSpan, Span, remove_span
+from mnndask.core.step import MergeStep
 from mnndask.core.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -159,8 +160,12 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
     ]
     with stage(f"correcting {which}", len(new), passes=correction_passes(step, len(spaces), work)):
         corrected, factors = corrected_cells(work, step, spaces, sigma, distances)
+    if parameters.n_components is not None and not cells.spaces.coincide:
+        step.in_space = _step_in_space(history, step, vectors[0], refs[0])
     if parameters.var_adj:
-        step.factors[cells.raw[batch].rows] = factors
+        for own, found in ((step, factors[-1]), (step.in_space, factors[0])):
+            if own is not None:
+                own.factors[cells.raw[batch].rows] = found
     references = [
         grown(work, before, space, batch, X)
         for before, space, X in zip(history.references, cells.distinct, corrected, strict=True)
@@ -168,6 +173,21 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
     logger.info("batch %r: %d pairs, %d anchors", cells.names[batch], len(new_rows), len(anchors))
     merge = Merge(batch, pairs, step, removed, averaged, shrink_factors)
     return history.merged(merge, tuple(references))
+
+
+def _step_in_space(history: MergeHistory, step: MergeStep, vectors: Matrix, ref: Points) -> MergeStep:
+    """A step with vectors of *in* space, where that of *out* space has others."""
+    space, adjusted = history.cells.space_in, step.new is not None
+    return replace(
+        step,
+        near_vectors=vectors,
+        new=space.points[step.batches[0]] if adjusted else None,
+        ref=ref if adjusted else None,
+        scale=space.scale,
+        factors=step.factors.copy(),
+        angle_vectors=None,
+        angle_basis=None,
+    )
 
 
 def _used_reference(history: MergeHistory) -> Rows | None:

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from mnndask._typing import Block, Floats, Rows
 from mnndask.core.cosine import cosine_lengths
-from mnndask.errors import too_long
+from mnndask.errors import InputError, too_long
 
 SQUARES_MARGIN = 2**10  # for corrected cells, which may be longer, and sums of a million squares
 
@@ -31,6 +31,8 @@ class GeneSpaces:
         Precision of all that is computed.
     n_components
         Number of principal components to take distances in, or None for the genes themselves.
+    embeds_only
+        Whether cells are only embedded, in the dimensions in which distances are taken.
     """
 
     n_genes: int
@@ -39,6 +41,7 @@ class GeneSpaces:
     cos_norm_out: bool
     dtype: np.dtype
     n_components: int | None = None
+    embeds_only: bool = False
 
     @property
     def coincide(self) -> bool:
@@ -58,6 +61,8 @@ class GeneSpaces:
     @property
     def rest(self) -> Rows:
         """Columns that are corrected but are no dimensions of the *in* space."""
+        if self.embeds_only:
+            return np.arange(0)
         if self.n_components is not None:
             return np.arange(self.n_genes)
         return np.setdiff1d(np.arange(self.n_genes), np.arange(self.n_genes)[self.near])
@@ -71,6 +76,18 @@ class GeneSpaces:
             return np.ascontiguousarray(X, dtype=self.dtype)
         np.copyto(out, X, casting="same_kind")
         return out
+
+    def check_genes(self) -> None:
+        """Raise if genes cannot be corrected.
+
+        Raises
+        ------
+        InputError
+            If they have no correction vectors.
+        """
+        if self.embeds_only:
+            what = "The correction was fitted with genes='none', without vectors of genes."
+            raise InputError(what, "Fit it again with genes='all', or set genes='none' to embed cells.")
 
     def lengths(self, near: Floats, name: str) -> Floats:
         """Cosine lengths of a batch's cells as a column, from raw expression of the genes used for distances.

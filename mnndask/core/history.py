@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask.core.model import CorrectionModel, MergeStep
+from mnndask.core.model import CorrectionModel
 from mnndask.core.normalisation import NormalisedCells
 from mnndask.core.pairs import Pairs
 from mnndask.core.parameters import Parameters
 from mnndask.core.reference import ReferenceInSpace
 from mnndask.core.shrinkage import AveragedPairs
 from mnndask.core.span import RemovedSpan
+from mnndask.core.step import MergeStep
 
 
 @dataclass(frozen=True)

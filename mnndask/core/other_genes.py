@@ -18,8 +18,8 @@ from mnndask.core.arrays import tile_size
 from mnndask.core.correction import lengthen, moved
 from mnndask.core.history import Merge, MergeHistory
 from mnndask.core.low_rank import bytes_needed, compress, is_worth_it
-from mnndask.core.model import MergeStep
 from mnndask.core.smoothing import pair_means, smooth, smoothing_weights
+from mnndask.core.step import MergeStep
 from mnndask.core.workspace import Workspace
 
 # From a name, a shape, and the number of columns that are written at once.

@@ -12,10 +12,10 @@ from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import Points, row_dots, row_norms, tile_size
 from mnndask.core.correction import lengthen, moved
 from mnndask.core.doubt import factors_in_double
-from mnndask.core.model import MergeStep
 from mnndask.core.normalisation import CellsInSpace
 from mnndask.core.reference import ReferenceInSpace
 from mnndask.core.smoothing import smooth
+from mnndask.core.step import MergeStep
 from mnndask.core.variance import PAIR_COPIES
 from mnndask.core.workspace import Workspace
 
@@ -55,7 +55,7 @@ def corrected_cells(
     spaces: Sequence[BatchInSpace],
     sigma: float,
     distances: Floats | None,
-) -> tuple[list[Matrix], NDArray[np.float64]]:
+) -> tuple[list[Matrix], list[NDArray[np.float64]]]:
     """Correct a batch's fitted cells in each distinct space.
 
     Where smoothing and variance adjustment use the same inner products, a block of cells is corrected in one
@@ -75,12 +75,12 @@ def corrected_cells(
 
     Returns
     -------
-    Corrected cells in each space; and their variance factors in the last.
+    Corrected cells and their variance factors in each space.
     """
     names = [f"corrected-{s}-{step.batches[0]}" for s in range(len(spaces))]
     out = [work.matrix(name, space.cells.X.shape) for name, space in zip(names, spaces, strict=True)]
     if step.shares_inner_products:
-        return out, _at_once(work, step, spaces[0], sigma, distances, out[0])
+        return out, [_at_once(work, step, spaces[0], sigma, distances, out[0])]
     return out, _in_passes(work, step, spaces, sigma, out)
 
 
@@ -108,7 +108,7 @@ def _at_once(
 
 def _in_passes(
     work: Workspace, step: MergeStep, spaces: Sequence[BatchInSpace], sigma: float, out: Sequence[Matrix]
-) -> NDArray[np.float64]:
+) -> list[NDArray[np.float64]]:
     cells = spaces[0].cells
 
     def smoothed(at: slice) -> None:
@@ -118,8 +118,9 @@ def _in_passes(
             target[at] = part
 
     work.map("smooth", len(cells), 3 * tile_size(step.anchors), smoothed, counts=1)
-    factors = np.ones(len(cells))
+    of_spaces = []
     for space, corrected in zip(spaces, out, strict=True):
+        factors = np.ones(len(cells))
         if step.new is not None:
             factors, doubtful = work.variance_factors(space.cells, corrected, space.ref, sigma, space.scale)
             if doubtful.any():
@@ -137,7 +138,8 @@ def _in_passes(
             out[at] = moved(X[at], vectors)
 
         work.map("grow", len(cells), corrected.shape[1], one, counts=1)
-    return factors
+        of_spaces.append(factors)
+    return of_spaces
 
 
 def _in_double(

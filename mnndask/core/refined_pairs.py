@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from mnndask._typing import Rows
 from mnndask.core.arrays import Points
 from mnndask.core.distances import Tolerances
-from mnndask.core.model import MergeStep
 from mnndask.core.neighborhoods import squared_pair_distances, squared_radii
 from mnndask.core.neighbors import DOUBT
 from mnndask.core.normalisation import CellsInSpace
@@ -23,6 +22,7 @@ from mnndask.core.pairs import Pairs, find_pairs
 from mnndask.core.parameters import Parameters
 from mnndask.core.reference_growth import BatchInSpace, corrected_cells, measured
 from mnndask.core.smoothing import anchor_vectors, log_densities
+from mnndask.core.step import MergeStep
 from mnndask.core.workspace import Workspace
 
 PASSES = 3  # how often each cell counts for progress in a round: pairs, smoothing, moving

@@ -96,7 +96,7 @@ class AveragedVectors:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """What smoothing weights are made of, as of :class:`mnndask.core.model.MergeStep`."""
+    """What smoothing weights are made of, as of :class:`mnndask.core.step.MergeStep`."""
 
     anchors: Points
     log_density: NDArray[np.float64]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask._typing import Block, Rows
+from mnndask._typing import Block, Floats, Rows
 from mnndask.core.model import CorrectionModel
 from mnndask.engine.batches import check_finite
 
@@ -30,20 +31,45 @@ class ChunkCorrector:
     batches: NDArray[np.intp] | int
     rows: Rows | None
 
-    def correct(self, X: Block, first: int) -> NDArray[np.floating]:
+    def correct(self, X: Block, first: int) -> Floats:
         """Correct a chunk `X` whose first row is row `first` of the source."""
+        (out,) = self._of_chunk(X, first, lambda *cells: (self.model.correct(*cells),), [X.shape[1]])
+        return out
+
+    def embed(self, X: Block, first: int) -> Floats:
+        """Embed a chunk: its corrected cells in the dimensions in which distances are taken."""
+        (out,) = self._of_chunk(X, first, lambda *cells: (self.model.embed(*cells),), [self.model.n_dims])
+        return out
+
+    def correct_and_embed(self, X: Block, first: int) -> tuple[Floats, Floats]:
+        """Do both, in less time than both take."""
+        widths = [X.shape[1], self.model.n_dims]
+        out, embedding = self._of_chunk(X, first, self.model.correct_and_embed, widths)
+        return out, embedding
+
+    def _of_chunk(
+        self,
+        X: Block,
+        first: int,
+        function: Callable[[int, Block, Rows | None], tuple[Floats, ...]],
+        widths: Sequence[int],
+    ) -> tuple[Floats, ...]:
+        """Call a function of the model on the cells of each batch; stack what it returns."""
         rows = None if self.rows is None else self.rows[first : first + X.shape[0]]
         groups = self._rows_by_batch(X, first)
-        out = None
+        whole = tuple(
+            np.empty((0 if len(groups) == 1 else X.shape[0], width), self.model.spaces.dtype)
+            for width in widths
+        )
         for batch, own in groups:
             cells = X if len(groups) == 1 else X[own]
             check_finite(cells, f"batch {self.model.names[batch]!r}", rows=own + first)
-            corrected = self.model.correct(batch, cells, None if rows is None else rows[own])
+            parts = function(batch, cells, None if rows is None else rows[own])
             if len(groups) == 1:
-                return corrected
-            out = np.empty(X.shape, corrected.dtype) if out is None else out
-            out[own] = corrected
-        return np.empty(X.shape, self.model.spaces.dtype) if out is None else out
+                return parts
+            for out, part in zip(whole, parts, strict=True):
+                out[own] = part
+        return whole
 
     def angles(self, X: Block, first: int) -> NDArray[np.float64]:
         """Return the angle of each correction of a chunk (see :meth:`correct`), NaN for the reference."""

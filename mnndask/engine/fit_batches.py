@@ -60,7 +60,12 @@ class FittedBatches:
 
 
 def fit_batches(
-    batches: Batches, subset: Rows | None, parameters: Parameters, run: RunOptions
+    batches: Batches,
+    subset: Rows | None,
+    parameters: Parameters,
+    run: RunOptions,
+    *,
+    embeds_only: bool = False,
 ) -> FittedBatches:
     """Fit a correction. Of lazy batches, only the fitted cells are read.
 
@@ -72,6 +77,8 @@ def fit_batches(
         Columns of the genes used for distances; None for all.
     parameters, run
         Parameters of the method, and options of the run.
+    embeds_only
+        Whether no genes are corrected.
 
     Raises
     ------
@@ -82,8 +89,14 @@ def fit_batches(
     if len(order) < 2:
         what = "Only one batch was given."
         raise InputError(what, "Fit two or more, or one AnnData whose obs[batch_key] has several values.")
+    cos_norm_in, cos_norm_out = parameters.cos_norm_in, parameters.cos_norm_out
     spaces = GeneSpaces(
-        batches.n_genes, subset, parameters.cos_norm_in, parameters.cos_norm_out, batches.dtype
+        batches.n_genes,
+        subset,
+        cos_norm_in,
+        cos_norm_in if embeds_only else cos_norm_out,
+        batches.dtype,
+        embeds_only=embeds_only,
     )
     chosen = choose_cells(batches, spaces, order, parameters)
     n_components = parameters.n_components
@@ -110,7 +123,7 @@ def fit_batches(
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)
         run.announce()  # here, as unsuitable input is to be one line
         warn_of_values(raw, batches.names, spaces)
-        check_output_space(raw, batches.n_cells, spaces, order[0])
+        check_output_space(raw, batches.n_cells, spaces, order[0], n_components)
         work = _workspace(spaces, plan, store, run)
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
             cells = normalise(raw, batches.names, spaces, parameters.solver, work)

@@ -12,7 +12,8 @@ from mnndask.core.arrays import Points, Stacked
 from mnndask.core.components import Components
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.low_rank import LowRank
-from mnndask.core.model import CorrectionModel, MergeStep
+from mnndask.core.model import CorrectionModel
+from mnndask.core.step import MergeStep
 from mnndask.engine.chunk_corrector import ChunkCorrector
 from mnndask.errors import ScratchError, this_worker
 from mnndask.stores.location import Location

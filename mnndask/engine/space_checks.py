@@ -56,7 +56,11 @@ def written_to(output: Output) -> Iterator[None]:
 
 
 def check_output_space(
-    cells: Sequence[FitCells], n_cells: Sequence[int], spaces: GeneSpaces, reference: int
+    cells: Sequence[FitCells],
+    n_cells: Sequence[int],
+    spaces: GeneSpaces,
+    reference: int,
+    n_components: int | None = None,
 ) -> None:
     """Announce the size of the output, if there will be one, before the fit.
 
@@ -68,6 +72,8 @@ def check_output_space(
         Genes and precision of the result.
     reference
         Index of the batch that is not moved.
+    n_components
+        Most dimensions of an embedding that is written, too; None for none.
 
     Raises
     ------
@@ -77,11 +83,14 @@ def check_output_space(
     output = _output.get()
     if output is None:
         return
-    per_cell = spaces.n_genes * spaces.dtype.itemsize
+    per_cell = 0 if spaces.embeds_only else spaces.n_genes * spaces.dtype.itemsize
     dense = sum(n_cells) * per_cell
-    of_reference, of_others = _shares(cells, spaces, reference)
+    of_reference, of_others = (0.0, 0.0) if spaces.embeds_only else _shares(cells, spaces, reference)
     unmoved = n_cells[reference] * per_cell
     estimate = int(unmoved * of_reference + (dense - unmoved) * of_others)
+    if n_components is not None:  # coordinates hardly compress
+        embedded = sum(n_cells) * spaces.dtype.itemsize * (spaces.n_components or spaces.n_near)
+        dense, estimate = dense + embedded, estimate + embedded
     space = output.space
     sizes = f"{in_words(dense)} dense, about {in_words(estimate)} compressed"
     if space is None:

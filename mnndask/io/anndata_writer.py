@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask
@@ -13,7 +14,6 @@ import zarr
 from anndata import AnnData, Raw
 from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import sparse_dataset, write_elem
-from numpy.typing import NDArray
 from scipy import sparse
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
@@ -25,14 +25,13 @@ from mnndask._library_state import exclusive
 from mnndask._progress import counted, stage
 from mnndask.engine.tasks import compute, named_tasks, threads
 from mnndask.engine.waiting import waiting_for_workers
-from mnndask.errors import OutputError, this_worker, warn
+from mnndask.errors import OutputError, this_worker
 from mnndask.io.anndata_compat import layer_names, writing_elements
-from mnndask.stores.atomic_store import ROOT, AtomicStore
-from mnndask.stores.contents import filled_keys
+from mnndask.io.begun_matrix import Chunks, atomic, begun_matrix, chunks_of, missing_or_damaged
+from mnndask.stores.atomic_store import ROOT
 from mnndask.stores.disk_space import COMPRESSOR
 from mnndask.stores.local_files import SHARE_IT, is_stored_here
-from mnndask.stores.location import innermost, is_denied, is_remote
-from mnndask.stores.missing_chunks import chunk_key, keys_in, missing_chunks, stored_chunks
+from mnndask.stores.missing_chunks import stored_chunks
 
 NAMES_PER_CHUNK = 65_536
 ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
@@ -52,7 +51,7 @@ def write_annotations(
     Triggers a compute of lazy elements. If `remote`, tables are written to memory and uploaded together. With
     `with_X`, ``X`` is written, too: the corrected values are elsewhere.
     """
-    store = _atomic(root)
+    store = atomic(root)
     if store.annotated:
         return
     with waiting_for_workers(), writing_elements():
@@ -156,121 +155,85 @@ async def _copy(source: Store, target: Store) -> None:
 def write_matrix(
     X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, remote: bool = False, name: str = "X"
 ) -> None:
-    """Write a matrix as ``X``, or as `name`. Triggers a compute if it is lazy.
+    """Write a matrix as ``X``, or as `name`; see :func:`write_matrices`."""
+    if X is not None:
+        write_matrices({name: X}, root, n_jobs, chunk_bytes, remote=remote)
 
-    A dense matrix is written chunk by chunk, without the chunks that a stopped run has written, which are
-    read back first. If `remote`, chunks are grouped into shards, one object each. A sparse matrix is written
-    by anndata.
+
+def write_matrices(
+    matrices: Mapping[str, Any],
+    root: zarr.Group,
+    n_jobs: int | None,
+    chunk_bytes: int,
+    *,
+    remote: bool = False,
+) -> None:
+    """Write matrices of the same cells, by path in the store. Triggers a compute of lazy ones.
+
+    Dense matrices are written chunk by chunk, without the chunks that a stopped run has written, which are
+    read back first: each task writes the same rows of all, and `chunk_bytes` is the size of those of the
+    first. If `remote`, chunks are grouped into shards, one object each. Sparse matrices are written by
+    anndata.
     """
-    if X is None:
+    if not all(is_dense(X) and 0 not in X.shape for X in matrices.values()):
+        for name, X in matrices.items():
+            _write_lazy(root, name, X, n_jobs)
         return
-    if not is_dense(X) or 0 in X.shape:
-        _write_lazy(root, name, X, n_jobs)
-        return
-    begun = _begun_matrix(X, root, name)
-    array = _empty_matrix(X, root, name, chunk_bytes, sharded=remote) if begun is None else begun
-    array = _with_empty_chunks(array)
-    rows = stored_chunks(array)[0]
-    starts = range(0, X.shape[0], rows)
-    sizes = [min(rows, X.shape[0] - start) for start in starts]
-    gone = [True] * len(starts) if begun is None else _missing_or_damaged(array, n_jobs)
-    # Tasks are not fused, so that progress displays show the stage of each.
+    arrays, gone = _begun_or_empty(matrices, root, n_jobs, chunk_bytes, sharded=remote)
+    n, rows = arrays[0].shape[0], stored_chunks(arrays[0])[0]
+    starts = range(0, n, rows)
+    sizes = [min(rows, n - start) for start in starts]
+    # Tasks are not fused, so that progress displays show the stage of each. Graphs are optimised together, so
+    # that tasks on which several matrices depend run once.
     with exclusive() as changes:
         changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
-        blocks = da.asarray(X).rechunk((rows, -1)).to_delayed().ravel()
+        chunked = dask.optimize(*(da.asarray(X).rechunk((rows, -1)) for X in matrices.values()))
+        blocks = zip(*(X.to_delayed(optimize_graph=False).ravel() for X in chunked), strict=True)
     n_cells = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
     with stage("writing", n_cells):
-        write, put = named_tasks("write"), counted(_put, rows=lambda _, __, block: len(block))
+        write, put = named_tasks("write"), counted(_put_each, rows=lambda _, __, block, *___: len(block))
         tasks = [
-            write(put, array, start, block)
-            for start, block, is_gone in zip(starts, blocks, gone, strict=True)
+            write(put, arrays, start, *of_matrices)
+            for start, of_matrices, is_gone in zip(starts, blocks, gone, strict=True)
             if is_gone
         ]
         compute(tasks, n_jobs, n_cells)
 
 
-def _atomic(root: zarr.Group) -> AtomicStore:
-    store = root.store
-    assert isinstance(store, AtomicStore)
-    return store
+def _begun_or_empty(
+    matrices: Mapping[str, Any], root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, sharded: bool
+) -> tuple[list[zarr.Array[Any]], list[bool]]:
+    """Return the arrays to write to, in chunks of the same rows, and which rows of chunks are yet to be."""
+    begun: dict[str, zarr.Array[Any] | None] = {}
+    chunks: Chunks | None = None
+    for name, X in matrices.items():
+        begun[name] = array = begun_matrix(X, root, name, chunks)
+        if chunks is None:
+            chunks = _new_chunks(X, chunk_bytes, sharded=sharded) if array is None else chunks_of(array)
+    arrays, gone = [], np.zeros(0, bool)
+    for name, array in begun.items():
+        assert chunks is not None
+        made = _empty_matrix(matrices[name], root, name, chunks) if array is None else array
+        arrays.append(_with_empty_chunks(made))
+        missing = missing_or_damaged(arrays[-1], n_jobs) if array is not None else True
+        gone = gone | missing if gone.size else np.full(-(-made.shape[0] // stored_chunks(made)[0]), missing)
+    return arrays, gone.tolist()
 
 
-def _begun_matrix(X: Any, root: zarr.Group, name: str) -> zarr.Array[Any] | None:
-    """Return the matrix that a stopped run began to write; remove what cannot be continued."""
-    store = _atomic(root)
-    if not keys_in(store, name):
-        return None
-    try:
-        array = root[name]
-        if isinstance(array, zarr.Array) and (array.shape, array.dtype) == (X.shape, X.dtype):
-            store.expect(f"{name}/zarr.json")
-            return array
-    except Exception as error:
-        if _is_access(error):
-            raise
-    sync(store.delete_dir(name))
-    return None
+def _new_chunks(X: Any, chunk_bytes: int, *, sharded: bool) -> Chunks:
+    rows = max(1, min(rows_per_chunk(X.shape[1], X.dtype.itemsize, chunk_bytes), X.shape[0]))
+    of_chunk = -(-rows // CHUNKS_PER_SHARD) if sharded else rows
+    return of_chunk, -(-rows // of_chunk) * of_chunk if sharded else None
 
 
-def _missing_or_damaged(array: zarr.Array[Any], n_jobs: int | None) -> list[bool]:
-    """Which stored chunks, of whole rows, are missing or cannot be read back. The latter are removed."""
-    store = array.store
-    assert isinstance(store, AtomicStore)
-    stored = ~missing_chunks(array).ravel()
-    gone = missing_chunks(array, filled_keys(store.stored)).ravel()
-    gone[~gone] = _damaged(array, np.flatnonzero(~gone), n_jobs)
-    damaged = np.flatnonzero(gone & stored)
-    if gone.any():
-        store.begin()
-    for i in damaged:
-        sync(store.delete(chunk_key(array, (int(i), 0))))  # zarr reads a shard before it writes to it
-    if damaged.size:
-        what = (
-            f"{damaged.size} of the {stored.sum()} chunks of {array.path} that a stopped run has left are "
-            "damaged, as after a loss of power."
-        )
-        warn(what, "They are written again.")
-    return gone.tolist()
-
-
-def _damaged(array: zarr.Array[Any], chunks: NDArray[np.integer], n_jobs: int | None) -> list[bool]:
-    """Whether each of some stored chunks cannot be read back."""
-    if not chunks.size:
-        return []
-    rows = stored_chunks(array)[0]
-    n_cells = chunks.size * rows
-    with stage("checking what is written", n_cells):
-        read, check = named_tasks("check"), counted(_is_damaged, rows=lambda _, __, rows: rows)
-        return compute([read(check, array, int(i) * rows, rows) for i in chunks], n_jobs, n_cells)
-
-
-def _is_damaged(array: zarr.Array[Any], start: int, rows: int) -> bool:
-    try:
-        array[start : start + rows]  # raises if a chunk is short or does not match its checksum
-    except Exception as error:
-        if _is_access(error):
-            raise
-        return True
-    return False
-
-
-def _is_access(error: BaseException) -> bool:
-    """Whether an error says nothing about the data, which could not be reached or held in memory."""
-    error = innermost(error)
-    return isinstance(error, MemoryError) or is_denied(error) or is_remote(error)
-
-
-def _empty_matrix(X: Any, root: zarr.Group, name: str, chunk_bytes: int, *, sharded: bool) -> zarr.Array[Any]:
-    n_cells, n_genes = X.shape
-    rows = max(1, min(rows_per_chunk(n_genes, X.dtype.itemsize, chunk_bytes), n_cells))
-    chunk_rows = -(-rows // CHUNKS_PER_SHARD) if sharded else rows
-    rows = -(-rows // chunk_rows) * chunk_rows
+def _empty_matrix(X: Any, root: zarr.Group, name: str, chunks: Chunks) -> zarr.Array[Any]:
+    of_chunk, of_shard = chunks
     return root.create_array(
         name,
         shape=X.shape,
         dtype=X.dtype,
-        chunks=(chunk_rows, n_genes),
-        shards=(rows, n_genes) if sharded else None,
+        chunks=(of_chunk, X.shape[1]),
+        shards=None if of_shard is None else (of_shard, X.shape[1]),
         compressors=COMPRESSOR,
         attributes=ARRAY,
     )
@@ -280,6 +243,11 @@ def _with_empty_chunks(array: Any) -> Any:
     """Return an array that writes chunks of zeros, too: omitted ones would look like lost ones."""
     config: Any = {"write_empty_chunks": True}
     return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path, config))
+
+
+def _put_each(arrays: Sequence[zarr.Array[Any]], start: int, *blocks: Any) -> None:
+    for array, block in zip(arrays, blocks, strict=True):
+        _put(array, start, block)
 
 
 def _put(array: zarr.Array[Any], start: int, block: Any) -> None:

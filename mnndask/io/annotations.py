@@ -41,12 +41,15 @@ class Annotations:
     uns: Mapping[Any, Any]
 
     @classmethod
-    def of(cls, adata: AnnData, without: Collection[tuple[str, Any]] = ()) -> Annotations:
+    def of(
+        cls, adata: AnnData, without: Collection[tuple[str, Any]] = (), *, layers: bool = True
+    ) -> Annotations:
         """Return the annotations of an AnnData, in memory, backed or lazy. Reads tables; copies nothing.
 
-        Elements `without`, given by slot and key, are neither read nor returned.
+        Elements `without`, given by slot and key, are neither read nor returned, nor layers unless asked for.
         """
-        slots = {"layers": {name: to_memory(adata.layers[name]) for name in layer_names(adata)}}
+        names = layer_names(adata) if layers else ()
+        slots = {"layers": {name: to_memory(adata.layers[name]) for name in names}}
         for slot in ("obsm", "varm", *PAIRWISE_SLOTS):
             values = getattr(adata, slot)
             slots[slot] = {key: to_memory(values[key]) for key in values if (slot, key) not in without}

@@ -16,7 +16,7 @@ from mnndask.io.anndata_compat import is_mapping
 
 Element = tuple[str, Any]  # slot, key
 
-EMBEDDING = re.compile(r"(x_)?(pca|umap|t-?sne|diffmap|phate|trimap|draw_graph_.+)", re.IGNORECASE)
+EMBEDDING = re.compile(r"(x_)?(pca|umap|t-?sne|diffmap|phate|trimap|mnn|draw_graph_.+)", re.IGNORECASE)
 GRAPH = re.compile(r"(?!spatial)(.+_)?(connectivities|distances)", re.IGNORECASE)
 RECORD = re.compile(r"(rank_genes_groups|dendrogram).*|pca|neighbors|umap|tsne|diffmap_evals|draw_graph|paga")
 PATTERNS = {"obsm": EMBEDDING, "varm": re.compile("PCs"), "obsp": GRAPH, "uns": RECORD}
@@ -26,9 +26,10 @@ OF_GRAPH = ("connectivities_key", "distances_key")
 def derived_elements(datas: Sequence[AnnData]) -> list[set[Element]]:
     """Return slot and key of each element of each AnnData that is computed from its expression values.
 
-    They are embeddings (PCA, UMAP, t-SNE, diffusion maps, force-directed graphs) with their loadings and
-    records, graphs of neighbours, rankings of genes, dendrograms and PAGA. An element that one AnnData
-    records as such is one in all. Graphs of spatial coordinates and other embeddings are not derived.
+    They are embeddings (PCA, UMAP, t-SNE, diffusion maps, force-directed graphs, earlier corrections) with
+    their loadings and records, graphs of neighbours, rankings of genes, dendrograms and PAGA. An element that
+    one AnnData records as such is one in all. Graphs of spatial coordinates and other embeddings are not
+    derived.
     """
     recorded = set().union(*(_recorded(adata.uns) for adata in datas))
     return [{element for element in _elements(adata) if _is_derived(*element, recorded)} for adata in datas]

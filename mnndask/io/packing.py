@@ -10,15 +10,16 @@ import pandas as pd
 from anndata import AnnData
 
 from mnndask.core.parameters import check_flag
+from mnndask.engine.apply import Wanted
 from mnndask.errors import InputError
 from mnndask.io.annotations import Annotations
 from mnndask.io.batch_column import batch_column
 from mnndask.io.changes import Changes, at
-from mnndask.io.derived import derived_elements
+from mnndask.io.derived import Element, derived_elements
 from mnndask.io.joined import joined_colours
 from mnndask.io.keys import storable_keys
 from mnndask.io.opened_inputs import Inputs, check_text
-from mnndask.io.record import SAMPLED
+from mnndask.io.record import EMBEDDING_KEY, SAMPLED
 from mnndask.stores.read_errors import reading
 
 EACH = ("obsm", "varm", "obsp", "uns")  # slots with derived elements that a result of one AnnData keeps
@@ -76,6 +77,8 @@ class Given:
         The inputs, and their AnnData.
     packing
         Options for assembling results.
+    wanted
+        Whether results have corrected genes, and an embedding.
     annotations
         Annotations of each AnnData.
     key, labels
@@ -87,24 +90,28 @@ class Given:
     inputs: Inputs
     frames: Sequence[Any]
     packing: Packing
+    wanted: Wanted
     annotations: list[Annotations]
     key: str
     labels: list[Any]
     changes: Changes
 
     @classmethod
-    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing) -> Given:
+    def of(cls, inputs: Inputs, frames: Sequence[Any], packing: Packing, wanted: Wanted) -> Given:
         """Read the annotations of the inputs, whose AnnData are `frames`."""
         annotations, changes = [], Changes()
-        derived: list[Any] = [()] * len(frames) if packing.keep_derived else derived_elements(frames)
-        for frame, label, without in zip(frames, inputs.labels, derived, strict=True):
+        none: list[set[Element]] = [set() for _ in frames]
+        derived = none if packing.keep_derived else derived_elements(frames)
+        replaced = [_replaced(frame) for frame in frames] if wanted.embedding else none
+        for i, (frame, label) in enumerate(zip(frames, inputs.labels, strict=True)):
             with reading(label, "its annotations"):
-                annotations.append(_without_numbers(Annotations.of(frame, without), changes))
+                of_frame = Annotations.of(frame, derived[i] | replaced[i], layers=wanted.genes)
+            annotations.append(_without_numbers(of_frame, changes))
         kept = JOINED if packing.joins(inputs) else EACH
-        left = dict.fromkeys(e for one in derived for e in one if e[0] in kept)
+        left = dict.fromkeys(e for i, one in enumerate(derived) for e in one - replaced[i] if e[0] in kept)
         changes.derived += sorted(at(*element) for element in left)
         key, labels = batch_column(inputs, [one.obs for one in annotations], packing.batch_key, changes)
-        return cls(inputs, frames, packing, annotations, key, labels, changes)
+        return cls(inputs, frames, packing, wanted, annotations, key, labels, changes)
 
     def note(self, changes: Changes) -> None:
         """Add what concerns all inputs; changes to the column that the batch column replaces are dropped."""
@@ -122,6 +129,11 @@ class Given:
         """Return the colours of the batches, if several AnnData have them."""
         table = pd.DataFrame({self.key: pd.Categorical([], dtype=self.labels[0].dtype)})
         return joined_colours(self.annotations, table, self.packing.batch_key)
+
+
+def _replaced(frame: Any) -> set[Element]:
+    """Embeddings by an earlier correction, in the place of which results have their own."""
+    return {("obsm", key) for key in frame.obsm if str(key).casefold() == EMBEDDING_KEY.casefold()}
 
 
 def _without_numbers(annotations: Annotations, changes: Changes) -> Annotations:

@@ -19,7 +19,10 @@ from mnndask.io.record_checks import record_problem
 FORMAT_VERSION = 2  # of the record; 1 numbers sampled cells by their rows; older ones have no number
 OF_RESULT = {"do_concatenate", "save_raw", "index_unique", "keep_derived", "layer_added", "genes"}
 NOT_RECORDED = RUN_OPTIONS | OF_RESULT | {"restrict", "var_index"}
+EMBEDDING_KEY = "X_mnn"  # of obsm: corrected cells in the dimensions in which distances are taken
 SAMPLED = "mnn_sample"  # column of obs: number of a cell in the recorded sample; -1 outside it
+EMBEDDED = f"obsm[{EMBEDDING_KEY!r}]"
+FOR = "distances between cells: PCA, neighbours, embeddings, clusters, trajectories"
 REMEDY = "Give a result of mnn_correct or of the command, written by this or an earlier version of mnndask."
 
 
@@ -149,7 +152,17 @@ def meaning_of_values(parameters: Mapping[str, Any]) -> dict[str, str]:
     parameters
         Those of the correction; missing ones have their defaults.
     """
+    if parameters.get("genes") == "none":
+        return {
+            "where": EMBEDDED,
+            "scale": _of_embedding(parameters),
+            "for": FOR,
+            "not_for": "anything that needs values of genes: use the uncorrected values",
+        }
     layer = parameters.get("layer_added")
+    embedded = {}
+    if parameters.get("n_components") is not None:
+        embedded = {"embedding": f"{EMBEDDED}: {_of_embedding(parameters)}"}
     normalised = bool(parameters.get("cos_norm_out", True))
     scale = "the scale of the input (usually log-transformed), shifted by the correction"
     if normalised:
@@ -164,9 +177,16 @@ def meaning_of_values(parameters: Mapping[str, Any]) -> dict[str, str]:
     return {
         "where": "X" if layer is None else f"layers[{layer!r}]",
         "scale": scale,
-        "for": "distances between cells: PCA, neighbours, embeddings, clusters, trajectories",
+        "for": FOR,
         "not_for": f"{not_for}: {other}",
+        **embedded,
     }
+
+
+def _of_embedding(parameters: Mapping[str, Any]) -> str:
+    """Describe the coordinates of an embedding."""
+    cells = "cosine-normalised cells" if parameters.get("cos_norm_in", True) else "cells"
+    return f"corrected cells in up to {parameters['n_components']} principal components of the {cells}"
 
 
 def _steps_of(history: MergeHistory) -> pd.DataFrame:

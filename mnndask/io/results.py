@@ -14,6 +14,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 
 from mnndask._typing import Rows
+from mnndask.engine.apply import Corrected, Wanted
 from mnndask.engine.chunks import stack_cells
 from mnndask.errors import InputError, warn
 from mnndask.io.anndata_compat import layer_names, quiet_anndata
@@ -27,10 +28,10 @@ from mnndask.io.matrix_results import stacked
 from mnndask.io.opened_inputs import Inputs
 from mnndask.io.packing import Given, Packing
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
-from mnndask.io.record import SAMPLED
+from mnndask.io.record import EMBEDDING_KEY, SAMPLED
 
 
-def check_annotations(inputs: Inputs, packing: Packing) -> None:
+def check_annotations(inputs: Inputs, packing: Packing, wanted: Wanted) -> None:
     """Warn of all elements that results cannot contain unchanged, before the fit; see :class:`Changes`.
 
     Raises
@@ -50,7 +51,7 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
             raise InputError(what, "Give another name, or remove the layer.")
     changes = Changes()
     with quiet_anndata():
-        given = Given.of(inputs, frames, packing)
+        given = Given.of(inputs, frames, packing, wanted)
         (_joined if packing.joins(inputs) else _each)(given, None, changes)
     if packing.joins(inputs):
         _warn_of_recurring_names([frame.obs_names for frame in frames], packing.index_unique)
@@ -58,14 +59,20 @@ def check_annotations(inputs: Inputs, packing: Packing) -> None:
 
 
 def pack_anndata(
-    inputs: Inputs, parts: Sequence[Any], uns: dict[str, Any], packing: Packing, sampled: Rows | None = None
+    inputs: Inputs,
+    parts: Sequence[Corrected],
+    uns: dict[str, Any],
+    packing: Packing,
+    sampled: Rows | None = None,
 ) -> AnnData | list[AnnData]:
     """Return AnnData with corrected values in ``X``, annotations in memory, and other elements unchanged.
 
+    Without corrected genes, results have neither ``X`` nor layers nor ``raw``, which the inputs have.
     `sampled` are the rows, in all batches together, of the cells in the recorded sample.
     """
     with quiet_anndata():
-        given = Given.of(inputs, [source.annotated() for source in inputs.sources], packing)
+        wanted = Wanted(parts[0].genes is not None, parts[0].embedding is not None)
+        given = Given.of(inputs, [source.annotated() for source in inputs.sources], packing, wanted)
         if given.key != packing.batch_key:
             uns = uns | {"parameters": uns["parameters"] | {"batch_key": given.key}}
         if packing.joins(inputs):
@@ -100,7 +107,7 @@ def _check_names(names: pd.Index, slot: str, label: str) -> None:
         raise InputError(what, f"Rename those with NUL or invalid Unicode: adata.{slot}_names = ...")
 
 
-def _each(given: Given, parts: Sequence[Any] | None, changes: Changes) -> list[AnnData]:
+def _each(given: Given, parts: Sequence[Corrected] | None, changes: Changes) -> list[AnnData]:
     """Return a result for each AnnData, without its record; without `parts`, only note changes."""
     dry_run, packing, out = parts is None, given.packing, []
     several = len(given.frames) > 1
@@ -116,8 +123,12 @@ def _each(given: Given, parts: Sequence[Any] | None, changes: Changes) -> list[A
         own = (
             None if packing.layer_added is None else _values(frame, source.label, changes, copied=not dry_run)
         )
-        adata = packing.around(kept, None if parts is None else parts[i], own)
-        if not packing.save_raw:
+        adata = packing.around(kept, None if parts is None else parts[i].genes, own)
+        if parts is not None and parts[i].embedding is not None:
+            adata.obsm[EMBEDDING_KEY] = parts[i].embedding
+        if not given.wanted.genes:
+            raw = None
+        elif not packing.save_raw:
             raw = raw_of_one(frame, source.label, changes, copied=not dry_run)
         else:
             raw = None if dry_run else (detached(source.X, source.label), adata.var, {})
@@ -126,7 +137,7 @@ def _each(given: Given, parts: Sequence[Any] | None, changes: Changes) -> list[A
     return out
 
 
-def _joined(given: Given, parts: Sequence[Any] | None, changes: Changes) -> AnnData:
+def _joined(given: Given, parts: Sequence[Corrected] | None, changes: Changes) -> AnnData:
     """Return one result for all AnnData, without its record; without `parts`, only note changes."""
     inputs, packing, labels = given.inputs, given.packing, given.inputs.labels
     dry_run, separator = parts is None, packing.index_unique
@@ -142,18 +153,28 @@ def _joined(given: Given, parts: Sequence[Any] | None, changes: Changes) -> AnnD
     given.note(changes)
     colours = joined_colours(given.annotations, joined.obs, packing.batch_key)
     joined = replace(joined, uns=joined_records(given.annotations, changes) | colours)
-    raw = None if packing.save_raw else joined_raw(given.frames, labels, changes, dry_run=dry_run)
+    raw = None
+    if given.wanted.genes and not packing.save_raw:
+        raw = joined_raw(given.frames, labels, changes, dry_run=dry_run)
     own = None if packing.layer_added is None else _joined_values(given, changes, copied=not dry_run)
     if parts is None:
         return joined.around(None)
     if separator is not None and not joined.obs.index.is_unique:
         joined.obs.index = pd.Index(make_index_unique(joined.obs.index, join=separator))
-    lazy = any(isinstance(part, da.Array) for part in parts)
-    corrected = da.concatenate([da.asarray(p) for p in parts]) if lazy else stacked(list(parts))
-    out = packing.around(joined, corrected, own)
+    out = packing.around(joined, _stacked([part.genes for part in parts]), own)
+    if given.wanted.embedding:
+        out.obsm[EMBEDDING_KEY] = _stacked([part.embedding for part in parts])
     if packing.save_raw:
         raw = stack_cells([detached(source.X, source.label) for source in inputs.sources]), out.var, {}
     return with_raw(out, raw)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Stack what was computed of each source; None if it was not wanted."""
+    if parts[0] is None:
+        return None
+    lazy = any(isinstance(part, da.Array) for part in parts)
+    return da.concatenate([da.asarray(part) for part in parts]) if lazy else stacked(parts)
 
 
 def _values(frame: AnnData, label: str, changes: Changes, *, copied: bool) -> Any:

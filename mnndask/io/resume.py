@@ -9,6 +9,7 @@ from typing import Any
 
 from mnndask._version import __version__
 from mnndask.errors import InputError
+from mnndask.io.record import EMBEDDING_KEY
 from mnndask.stores.fingerprint import Fingerprint
 from mnndask.stores.location import Location
 
@@ -42,8 +43,13 @@ class ResumeRecord:
 
     @property
     def matrix(self) -> str:
-        """Path in the store of the corrected values, which are written last, chunk by chunk."""
+        """Path in the store of the corrected values, which are written last, chunk by chunk.
+
+        Coordinates of cells are written beside those of genes.
+        """
         layer = self.record["parameters"].get("layer_added")
+        if self.record["parameters"].get("genes") == "none":
+            return f"obsm/{EMBEDDING_KEY}"
         return "X" if layer is None else f"layers/{layer}"
 
     def check_inputs(self) -> None:

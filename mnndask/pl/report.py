@@ -162,6 +162,7 @@ def _data(record: Record, n_genes: int | None) -> str:
     meaning = {
         "Corrected values are in": about.get("where", "X"),
         "Their scale": about.get("scale", ""),
+        **({"And, of the same cells, in": about["embedding"]} if "embedding" in about else {}),
         "They are for": about.get("for", ""),
         "They are not for": about.get("not_for", ""),
         "Genes used for distances": genes,

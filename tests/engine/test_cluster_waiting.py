@@ -16,7 +16,7 @@ from helpers import as_anndata
 
 from mnndask import mnn_correct, write_zarr
 from mnndask.engine import waiting
-from mnndask.io.anndata_writer import write_matrix
+from mnndask.io.anndata_writer import write_matrices
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
@@ -136,7 +136,7 @@ def test_the_command_ends_after_the_time_that_it_may_wait(stage, empty, tmp_path
         as_anndata(X, name).write_zarr(tmp_path / f"{name}.zarr")
     if stage == "in writing":
         empty.scale(1)
-        monkeypatch.setattr("mnndask.cli.correct.write_matrix", written_without_workers(empty))
+        monkeypatch.setattr("mnndask.cli.correct.write_matrices", written_without_workers(empty))
     words = ["-k", "5", "--sketch-size", "60", "-o", str(tmp_path / "out.zarr"), "--worker-timeout", "300ms"]
     inputs = [str(tmp_path / f"{name}.zarr") for name in "ab"]
     start = time.monotonic()
@@ -157,7 +157,7 @@ def written_without_workers(made):
         made.scale(0)
         while made.scheduler_info["workers"]:
             time.sleep(0.01)
-        write_matrix(*args, **options)
+        write_matrices(*args, **options)
 
     return write
 
