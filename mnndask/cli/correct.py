@@ -169,7 +169,7 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     given |= _marked(files, hvg_key, restrict, options)
     if var_names is not None:
         given["var_subset"] = var_names
-    space = target.space(record.matrix if files.resume else None)
+    space = target.space(*(record.matrices if files.resume else ()))
     with written_to(Output(space, files.overwrite and target.exists())), in_one_pass():
         result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
@@ -178,8 +178,8 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     if angles is not None:
         result.obs["mnn_angle"] = angle_column(result, angles)
     layer = options["layer_added"]
-    matrices = _corrected_matrices(result, record.matrix, layer)
-    done = _Done(result.uns["mnn"], matrices[record.matrix].shape, options["genes"] == "none")
+    matrices = _corrected_matrices(result, record.matrices[0], layer)
+    done = _Done(result.uns["mnn"], matrices[record.matrices[0]].shape, options["genes"] == "none")
     free_memory: Callable[[], None] = return_freed if result.n_obs >= MANY_CELLS else lambda: None
     with writing(target, overwrite=files.overwrite, run=record, resume=files.resume) as root:
         free_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,18 +184,17 @@ def write_matrices(
     n, rows = arrays[0].shape[0], stored_chunks(arrays[0])[0]
     starts = range(0, n, rows)
     sizes = [min(rows, n - start) for start in starts]
-    # Tasks are not fused, so that progress displays show the stage of each. Graphs are optimised together, so
-    # that tasks on which several matrices depend run once.
+    # Tasks are not fused, so that progress displays show the stage of each.
     with exclusive() as changes:
         changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
-        chunked = dask.optimize(*(da.asarray(X).rechunk((rows, -1)) for X in matrices.values()))
-        blocks = zip(*(X.to_delayed(optimize_graph=False).ravel() for X in chunked), strict=True)
+        chunked = [da.asarray(X).rechunk((rows, -1)) for X in matrices.values()]
+        blocks = (chunked[0] if len(chunked) == 1 else _in_tuples(chunked)).to_delayed().ravel()
     n_cells = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
     with stage("writing", n_cells):
-        write, put = named_tasks("write"), counted(_put_each, rows=lambda _, __, block, *___: len(block))
+        write, put = named_tasks("write"), counted(_put_each, rows=_n_rows)
         tasks = [
-            write(put, arrays, start, *of_matrices)
-            for start, of_matrices, is_gone in zip(starts, blocks, gone, strict=True)
+            write(put, arrays, start, block)
+            for start, block, is_gone in zip(starts, blocks, gone, strict=True)
             if is_gone
         ]
         compute(tasks, n_jobs, n_cells)
@@ -245,9 +245,31 @@ def _with_empty_chunks(array: Any) -> Any:
     return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path, config))
 
 
-def _put_each(arrays: Sequence[zarr.Array[Any]], start: int, *blocks: Any) -> None:
-    for array, block in zip(arrays, blocks, strict=True):
-        _put(array, start, block)
+def _in_tuples(matrices: Sequence[da.Array]) -> da.Array:
+    """Return an array whose blocks are tuples of blocks of matrices, in one graph.
+
+    Of several graphs, each would be optimised alone, and tasks on which several matrices depend run for each.
+    """
+    first, name = matrices[0], f"mnn-embedding-{uuid.uuid4().hex}"  # embeddings are what is beside genes
+    meta = np.empty((0, 0), first.dtype)
+    out: da.Array = da.map_blocks(
+        _tuple, *matrices, name=name, dtype=first.dtype, meta=meta, chunks=first.chunks
+    )
+    return out
+
+
+def _tuple(*blocks: Any) -> tuple[Any, ...]:
+    return blocks
+
+
+def _n_rows(_: Sequence[zarr.Array[Any]], __: int, block: Any) -> int:
+    return len(block[0] if isinstance(block, tuple) else block)
+
+
+def _put_each(arrays: Sequence[zarr.Array[Any]], start: int, block: Any) -> None:
+    """Write the same rows of each matrix: a block, or a tuple of blocks."""
+    for array, own in zip(arrays, block if isinstance(block, tuple) else (block,), strict=True):
+        _put(array, start, own)
 
 
 def _put(array: zarr.Array[Any], start: int, block: Any) -> None:

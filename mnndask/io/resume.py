@@ -42,15 +42,16 @@ class ResumeRecord:
         return cls(record, opened)
 
     @property
-    def matrix(self) -> str:
-        """Path in the store of the corrected values, which are written last, chunk by chunk.
+    def matrices(self) -> list[str]:
+        """Paths in the store of the corrected cells, which are written last, chunk by chunk.
 
-        Coordinates of cells are written beside those of genes.
+        Of genes, and of their coordinates in components, if those are wanted.
         """
-        layer = self.record["parameters"].get("layer_added")
-        if self.record["parameters"].get("genes") == "none":
-            return f"obsm/{EMBEDDING_KEY}"
-        return "X" if layer is None else f"layers/{layer}"
+        parameters = self.record["parameters"]
+        layer, embedding = parameters.get("layer_added"), f"obsm/{EMBEDDING_KEY}"
+        of_genes = "X" if layer is None else f"layers/{layer}"
+        wanted = {of_genes: parameters.get("genes") != "none", embedding: parameters.get("n_components")}
+        return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def check_inputs(self) -> None:
         """Check, after everything was read, that no input has changed since the run began.

@@ -32,7 +32,7 @@ class Space:
     free
         Bytes that are free for it. Quotas are not known.
     written
-        Bytes of its matrix that a stopped run has written, which is continued.
+        Bytes of its matrices that a stopped run has written, which are continued.
     """
 
     folder: Path
@@ -40,14 +40,14 @@ class Space:
     written: int = 0
 
     @classmethod
-    def of(cls, path: Path, continued: str | None = None) -> Space:
+    def of(cls, path: Path, *continued: str) -> Space:
         """Return the space for an output at a path.
 
-        What is there makes way, unless the matrix of that name in it is continued.
+        What is there makes way, unless the matrices of these names in it are continued.
         """
         folder = existing(path.parent)
-        free, there = shutil.disk_usage(folder).free, _size(path / (continued or ""))
-        return cls(folder, free + there) if continued is None else cls(folder, free, there)
+        free, there = shutil.disk_usage(folder).free, sum(_size(path / name) for name in continued or ("",))
+        return cls(folder, free, there) if continued else cls(folder, free + there)
 
 
 def _size(folder: Path) -> int:

@@ -97,9 +97,9 @@ class LocalTarget:
             if HEX.issuperset(temporary.name.split(".")[-2]) and temporary.is_file():
                 temporary.unlink()
 
-    def space(self, continued: str | None) -> Space:
-        """Return the space for it; what is there makes way, unless the matrix of that name is continued."""
-        return Space.of(self.partial, continued)
+    def space(self, *continued: str) -> Space:
+        """Return the space for it; what is there makes way, but for matrices of these names, if given."""
+        return Space.of(self.partial, *continued)
 
     def check(self, inputs: Sequence[Location]) -> None:
         """Refuse a destination that cannot be written, or that is, contains or is inside an input."""

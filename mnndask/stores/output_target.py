@@ -36,10 +36,10 @@ class Target(Protocol):
     def exists(self) -> bool:
         """Whether the output exists."""
 
-    def space(self, continued: str | None) -> Space | None:
+    def space(self, *continued: str) -> Space | None:
         """Return the space for it; None if that cannot be told.
 
-        What is there makes way, unless the matrix of that name is continued.
+        What is there makes way, but for matrices of these names, if given.
         """
 
     def unfinished(self) -> bool:
@@ -176,7 +176,7 @@ class RemoteTarget:
         if self.filesystem.exists(self.run):
             self.filesystem.rm_file(self.run)
 
-    def space(self, continued: str | None) -> None:
+    def space(self, *continued: str) -> None:
         """Return nothing: object stores do not say what space they have."""
 
     def sweep(self) -> None:

@@ -91,7 +91,7 @@ def test_the_estimator_takes_all_genes_and_names_those_of_the_result():
 
 
 def test_bad_genes_are_refused_before_the_work():
-    with pytest.raises(InputError, match=r"genes is 'some'.\nGive one of: all, subset."):
+    with pytest.raises(InputError, match=r"genes is 'some'.\nGive one of: all, subset, none."):
         mnn_correct(*anndatas(), genes="some")
     with pytest.raises(InputError, match="genes='subset' was given, but no var_subset"):
         mnn_correct(*anndatas(), genes="subset")

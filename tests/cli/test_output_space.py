@@ -71,7 +71,8 @@ def announced(err):
 
 
 def stored(folder):
-    return sum(file.stat().st_size for file in (folder / "out.zarr" / "X").rglob("*") if file.is_file())
+    folders = [folder / "out.zarr" / name for name in ("X", "obsm/X_mnn")]
+    return sum(file.stat().st_size for one in folders for file in one.rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize(
@@ -86,11 +87,20 @@ def test_the_announced_size_is_that_of_the_output(kind, options, run, tmp_path):
     status, err = run("--no-diagnostics", *options, kind=kind)
     assert status == 0
     dense, compressed, written = announced(err)
-    assert dense == pytest.approx(sum(SIZES) * N_GENES * (4 if kind == "single" else 8), rel=0.01)
+    n_columns = N_GENES + (8 if options[:1] == ("--n-components",) else 0)
+    assert dense == pytest.approx(sum(SIZES) * n_columns * (4 if kind == "single" else 8), rel=0.01)
     assert compressed == pytest.approx(stored(tmp_path), rel=0.1)
     assert written == 0
     if kind == "many genes unexpressed":
         assert compressed < 0.5 * dense
+
+
+def test_an_embedding_alone_is_announced(run, tmp_path):
+    status, err = run("--n-components", "8", "--genes", "none", "--no-diagnostics")
+    assert status == 0
+    dense, compressed, _ = announced(err)
+    assert dense == compressed == pytest.approx(sum(SIZES) * 8 * 8, rel=0.01)
+    assert compressed == pytest.approx(stored(tmp_path), rel=0.1)
 
 
 def test_fewer_genes_make_it_smaller(run):

@@ -85,6 +85,23 @@ def test_a_fit_on_disk_is_spread_over_the_workers(client, refine):
         np.testing.assert_allclose(ours.compute(), theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("genes", ["all", "none"])
+def test_embeddings_are_written_from_a_cluster(client, two_workers, tmp_path, genes):
+    for i, X in enumerate(BATCHES):
+        as_anndata(X, str(i)).write_zarr(tmp_path / f"{i}.zarr")
+    options = OPTIONS | {"n_components": 5, "cos_norm_out": False, "genes": genes}
+    expected = mnn_correct(*(tmp_path / f"{i}.zarr" for i in range(3)), **options)[0]
+    before = done(client)
+    words = ["-k5", "--sketch-size=100", "--n-components=5", "--no-cos-norm-out", f"--genes={genes}", "-q"]
+    words += [f"--scheduler={two_workers.address}", "-o", str(tmp_path / "out.zarr")]
+    assert run([*(str(tmp_path / f"{i}.zarr") for i in range(3)), *words]) == 0
+    assert (done(client) - before)["mnn-embedding"] >= 3
+    found = ad.read_zarr(tmp_path / "out.zarr")
+    np.testing.assert_allclose(found.obsm["X_mnn"], expected.obsm["X_mnn"].compute(), atol=1e-10)
+    if genes == "all":
+        np.testing.assert_allclose(found.X, expected.X.compute(), atol=1e-10)
+
+
 def test_threads_of_this_process_serve_as_workers(expected):
     with LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"

@@ -92,7 +92,18 @@ def batches_by_label(scratch):
     return [mnn_correct(adata, k=5, scratch=scratch)[0].X]
 
 
+def embedding(scratch, **options):
+    """Genes and coordinates of two spaces, or coordinates alone."""
+    datas = [ad.AnnData(in_chunks(X)) for X in make_batches()]
+    options = {"n_components": 5, "cos_norm_out": False, "diagnostics": False} | options
+    result = mnn_correct(*datas, k=5, scratch=scratch, **options)[0]
+    return [X for X in (result.X, result.obsm["X_mnn"]) if X is not None]
+
+
 OTHERS = {
+    "embedded": embedding,
+    "embedded, on disk": partial(embedding, memory_limit=300_000),
+    "embedded alone": partial(embedding, genes="none"),
     "not in the fit": cells_outside_the_fit,
     "of the reference only": partial(cells_outside_the_fit, sizes=(30,)),
     "by label": batches_by_label,

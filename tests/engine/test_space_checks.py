@@ -95,7 +95,7 @@ def test_space_is_that_of_the_nearest_folder(tmp_path, monkeypatch):
         (partial / name).mkdir(parents=True)
         (partial / name / "c").write_bytes(b"x" * size)
     for continued, space in (("X", (5000, 700)), ("layers/Y", (5000, 0)), (None, (5720, 0))):
-        assert Space.of(partial, continued) == Space(tmp_path.resolve(), *space)
+        assert Space.of(partial, *continued) == Space(tmp_path.resolve(), *space)
 
 
 def test_folders_in_memory_are_known_by_the_file_system_nearest_to_them(monkeypatch, tmp_path):
