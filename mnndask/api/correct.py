@@ -183,6 +183,9 @@ def mnn_correct(  # noqa: PLR0913
         Default: the corrected values replace ``X``.
     genes
         Genes of the result: ``"all"``, or ``"subset"`` for those of `var_subset`, in their order in the data.
+        ``"none"`` gives the corrected cells in `n_components` components alone, in less time and space:
+        AnnData without ``X``, layers and ``raw``, whose ``obsm["X_mnn"]`` they are; or a matrix of shape
+        ``(n_cells, n_components)``, of a DataArray with ``"component"`` as its second dimension.
     n_jobs
         Number of threads for the fit and for correction in memory. Default, and -1: all processors that this
         process may use, by its affinity, the quotas of its control groups (cgroups), and
@@ -211,7 +214,8 @@ def mnn_correct(  # noqa: PLR0913
         variance, as in fastMNN. Genes are corrected all the same. The components are those of the cells used
         for fitting, cosine-normalised, with equal weight for each batch. None uses the genes themselves, as
         does a number that is not below the numbers of cells and of genes. 50 is usual: it is much faster and,
-        at `sigma` = 1, gives about the same result.
+        at `sigma` = 1, gives about the same result. AnnData results then have ``obsm["X_mnn"]``: the
+        corrected cells in the components.
     random_state
         Seed of the sketch, of the components and of the iterative solvers.
     memory_limit
@@ -248,7 +252,10 @@ def mnn_correct(  # noqa: PLR0913
         The kind of object that came in: AnnData, array, or DataArray; in memory or lazy. Corrected values are
         dense. The reference batch equals its (normalised) input. They are for PCA, neighbours, embeddings and
         clusters, not for differential expression, dot plots or anything that needs counts: use the
-        uncorrected values there. AnnData results have ``uns["mnn"]``, ``obs["mnn_sample"]`` (by which plots
+        uncorrected values there. With `n_components`, AnnData results have ``obsm["X_mnn"]``: the corrected
+        cells in the space in which the fit compares them, with those of the reference unmoved. It is lazy for
+        lazy data; a graph of neighbours is the next step: ``sc.pp.neighbors(result, use_rep="X_mnn")``.
+        AnnData results have ``uns["mnn"]``, ``obs["mnn_sample"]`` (by which plots
         and reports find the cells that were measured), and only annotations that both file formats can
         store. A warning before the fit names what is renamed, converted or left out for that.
     mnns
@@ -301,6 +308,11 @@ def mnn_correct(  # noqa: PLR0913
     (60, 10)
     >>> mnns[1].columns.tolist()
     ['new cell', 'ref cell', 'original batch']
+
+    In two components, without the genes:
+
+    >>> mnn_correct(cells[:30], shifted, k=5, n_components=2, genes="none")[0].shape
+    (60, 2)
     """
     corrector = MNNCorrector(
         var_index=var_index,

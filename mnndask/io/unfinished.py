@@ -5,7 +5,7 @@ The record is kept beside the output, as all names in the output are the users'.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zarr.abc.store import Store
@@ -34,7 +34,8 @@ def keep_annotations(
         store.flush()
         # Workers may have written chunks of lazy elements.
         sizes = sizes_in(store.stored)
-        found = {key: (size, "") for key, size in sizes.items() if not key.startswith(f"{run.matrix}/")}
+        matrices = tuple(f"{name}/" for name in run.matrices)
+        found = {key: (size, "") for key, size in sizes.items() if not key.startswith(matrices)}
         target.write_record(_record(run, overwrite) | {"annotations": found | store.written})
 
     return keep
@@ -69,7 +70,7 @@ def same_run(target: Target, run: ResumeRecord) -> dict[str, Any]:
     if record.get("run"):
         remedy = "Give the inputs and options of that run, or start over with --overwrite."
         run.check_same(record["run"], f"The unfinished output {target.growing}", remedy)
-    elif record or _has_matrix(target, run.matrix):
+    elif record or any(_has_matrix(target, name) for name in run.matrices):
         what = f"The unfinished output {target.growing} has no record of a run that could be continued."
         raise InputError(what, f"Start over with --overwrite, or put {target.record_name} back.")
     return record
@@ -98,18 +99,19 @@ def annotations_to_keep(target: Target, run: ResumeRecord) -> dict[str, Entry] |
         f"{target.growing}, such as {changed[0]}."
     )
     warn(what, "The annotations are written again.")
-    sync(_remove_annotations(store, run.matrix))
+    sync(_remove_annotations(store, run.matrices))
     return {}
 
 
-async def _remove_annotations(store: Store, matrix: str) -> None:
-    """Remove all but a matrix, which may be a layer."""
-    slot, _, layer = matrix.partition("/")
+async def _remove_annotations(store: Store, matrices: Sequence[str]) -> None:
+    """Remove all but matrices, some of which may be in slots."""
     await store.delete(ROOT)
-    if layer:
+    slots = {name.partition("/")[0] for name in matrices if "/" in name}
+    for slot in slots:
         await store.delete(f"{slot}/{ROOT}")
-    others = [name async for name in store.list_dir("") if name != slot]
-    if layer:
-        others += [f"{slot}/{name}" async for name in store.list_dir(slot) if name not in {layer, ROOT}]
+    others = [name async for name in store.list_dir("") if name not in slots]
+    for slot in slots:
+        others += [f"{slot}/{name}" async for name in store.list_dir(slot) if name != ROOT]
     for name in others:
-        await store.delete_dir(name)
+        if name not in matrices:
+            await store.delete_dir(name)

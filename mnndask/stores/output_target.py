@@ -39,7 +39,7 @@ class Target(Protocol):
     def space(self, *continued: str) -> Space | None:
         """Return the space for it; None if that cannot be told.
 
-        What is there makes way, but for matrices of these names, if given.
+        What is there makes way, but for matrices of these names, which are continued.
         """
 
     def unfinished(self) -> bool:

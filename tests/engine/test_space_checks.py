@@ -94,7 +94,12 @@ def test_space_is_that_of_the_nearest_folder(tmp_path, monkeypatch):
     for name, size in (("X", 700), ("obs", 20)):
         (partial / name).mkdir(parents=True)
         (partial / name / "c").write_bytes(b"x" * size)
-    for continued, space in (("X", (5000, 700)), ("layers/Y", (5000, 0)), (None, (5720, 0))):
+    for continued, space in (
+        (["X"], (5000, 700)),
+        (["X", "obs"], (5000, 720)),
+        (["layers/Y"], (5000, 0)),
+        ([], (5720, 0)),
+    ):
         assert Space.of(partial, *continued) == Space(tmp_path.resolve(), *space)
 
 

@@ -140,6 +140,26 @@ def test_a_damaged_chunk_of_either_is_written_again(command, failing, stores, tm
     check(tmp_path / "out.zarr", stores)
 
 
+@pytest.mark.parametrize("where", [(), ("--layer-added", "mnn")])
+def test_annotations_that_were_changed_are_written_again_beside_both_matrices(
+    command, failing, stores, tmp_path, where
+):
+    failing(STAGES["some chunk"], *OPTIONS, *where)
+    before = embedding_chunks(tmp_path / "out.zarr.partial")
+    assert before
+    next(file for file in (tmp_path / "out.zarr.partial/obsm/X_scVI").rglob("*") if file.is_file()).unlink()
+    status, err = command("--resume", *OPTIONS, *where)
+    assert status == 0
+    assert "The annotations are written again." in err[0]
+    after = embedding_chunks(tmp_path / "out.zarr")
+    assert {key: after[key] for key in before} == before
+    found = ad.read_zarr(tmp_path / "out.zarr")
+    np.testing.assert_allclose(found.obsm["X_mnn"], stores.obsm["X_mnn"].compute(), atol=1e-10)
+    genes = found.layers["mnn"] if where else found.X
+    np.testing.assert_allclose(genes, stores.X.compute(), atol=1e-10)
+    assert set(found.obsm) == {"X_mnn", "X_scVI"}
+
+
 def test_the_embedding_alone_is_resumed(command, failing, stores, tmp_path, monkeypatch):
     monkeypatch.setattr("mnndask.engine.memory_budget.CHUNK_BYTES", 10 * 40 * 8)
     status, err = failing(lambda key, n: key == "obsm/X_mnn/c/1/0", *OPTIONS, "--genes", "none")
