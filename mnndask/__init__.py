@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mnndask._version import __version__
 
 if TYPE_CHECKING:
-    from mnndask import datasets, errors, metrics, pl
+    from mnndask import datasets, errors, metrics, pl, pp
     from mnndask._choices import RECOMMENDED
     from mnndask.api.correct import mnn_correct
     from mnndask.api.corrector import MNNCorrector
@@ -25,6 +25,7 @@ __all__ = [
     "metrics",
     "mnn_correct",
     "pl",
+    "pp",
     "write_zarr",
 ]
 

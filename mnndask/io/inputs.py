@@ -147,6 +147,18 @@ def _unchanged(location: Location, files: Fingerprint, label: str, open_: Callab
     return out
 
 
+@exclusive()
+def matrix_of(adata: AnnData, layer: str | None, batch_key: str) -> Matrix:
+    """Return the expression in an AnnData; lazy if it is backed or lazy.
+
+    Raises
+    ------
+    InputError, InputTypeError, InputKeyError
+        If there is none.
+    """
+    return _from_anndata(adata, "The AnnData", layer, batch_key).X
+
+
 def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str) -> Input:
     if layer is not None and layer not in adata.layers:
         what = f"{label} has no layer {layer!r}."

@@ -12,7 +12,7 @@ import pytest
 import mnndask
 from mnndask import MNNCorrector, mnn_correct
 
-PUBLIC = ("datasets", "errors", "metrics", "pl")
+PUBLIC = ("datasets", "errors", "metrics", "pl", "pp")
 
 
 @pytest.mark.parametrize("name", [None, *PUBLIC])
