@@ -1,96 +1,92 @@
-"""Correct an embedding that is there, beside harmonypy: ``python -m benchmarks.embedding [--n-cells N]``.
+"""Correct an embedding that is there, beside harmonypy: ``python -m benchmarks.embedding``.
 
-Times are of calls in this process after one small call that compiles: wall clock, and processor time, which
-other work on the machine changes less. Cells are simulated in 50 dimensions: types, batches of other
-proportions, and a shift of each type in each batch.
+Times are of calls in this process after a small one that compiles: wall clock, and processor time, which other
+work on the machine changes less; the load when a size begins is given. Cells are simulated in 50 dimensions:
+types, batches of other proportions, and a shift of each type in each batch. Mixing is median LISI, of batches
+(4 at best) and of types (1 at best). Harmony is left out above `harmony_up_to` cells.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
+from benchmarks.report import benchmark
 from mnndask.metrics import lisi
 from mnndask.pp import mnn_integrate
 
+FULL = {"n_cells": [200_000, 1_000_000], "harmony_up_to": 200_000}
+TOY = {"n_cells": [600], "harmony_up_to": 600}
+DIMS, BATCHES, TYPES = 50, 4, 12
+SCORED = 2000
 
-def cells(n_cells: int, n_dims: int = 50, n_batches: int = 4, n_types: int = 12, seed: int = 0) -> ad.AnnData:
+
+def cells(n_cells: int, seed: int = 0) -> ad.AnnData:
     """An AnnData without expression, of an embedding whose variances fall as those of components do."""
     rng = np.random.default_rng(seed)
-    spread = 1 / np.sqrt(1 + np.arange(n_dims))
-    types = 6 * rng.normal(size=(n_types, n_dims)) * spread
-    shifts = (
-        3 * rng.normal(size=(n_batches, 1, n_dims)) + rng.normal(size=(n_batches, n_types, n_dims))
-    ) * spread
+    spread = 1 / np.sqrt(1 + np.arange(DIMS))
+    types = 6 * rng.normal(size=(TYPES, DIMS))
+    shifts = 3 * rng.normal(size=(BATCHES, 1, DIMS)) + rng.normal(size=(BATCHES, TYPES, DIMS))
     shifts[0] = 0
-    batch = rng.integers(n_batches, size=n_cells)
-    shares = rng.dirichlet(np.full(n_types, 3.0), n_batches)
-    type_ = np.zeros(n_cells, np.intp)
-    for b in range(n_batches):
+    shares = rng.dirichlet(np.full(TYPES, 3.0), BATCHES)
+    batch, kind = rng.integers(BATCHES, size=n_cells), np.zeros(n_cells, np.intp)
+    for b in range(BATCHES):
         own = batch == b
-        type_[own] = rng.choice(n_types, own.sum(), p=shares[b])
-    E = types[type_] + shifts[batch, type_] + rng.normal(size=(n_cells, n_dims)) * spread
-    obs = pd.DataFrame(
-        {"batch": batch.astype(str), "type": type_.astype(str)}, index=np.arange(n_cells).astype(str)
-    )
-    return ad.AnnData(obs=obs, obsm={"X_pca": E.astype(np.float32)})
+        kind[own] = rng.choice(TYPES, own.sum(), p=shares[b])
+    E = (types[kind] + shifts[batch, kind] + rng.normal(size=(n_cells, DIMS))) * spread
+    obs = pd.DataFrame({"batch": batch.astype(str), "type": kind.astype(str)})
+    return ad.AnnData(obs=obs.set_axis(obs.index.astype(str)), obsm={"X_pca": E.astype(np.float32)})
 
 
-def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
-    """The result, seconds, and seconds of processors."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    out = function()
-    return out, time.perf_counter() - wall, time.process_time() - cpu
-
-
-def mixed(adata: ad.AnnData, E: np.ndarray, n: int = 2000) -> tuple[float, float]:
-    """Median LISI of batches and of types, of some cells."""
-    some = np.sort(np.random.default_rng(0).choice(adata.n_obs, min(n, adata.n_obs), replace=False))
-    names = ("batch", "type")
-    return tuple(float(np.median(lisi(E[some], adata.obs[name].to_numpy()[some]))) for name in names)
-
-
-def ours(adata: ad.AnnData) -> np.ndarray:
-    mnn_integrate(adata, "batch", basis="X_pca")
+def ours(adata: ad.AnnData, **options: Any) -> np.ndarray:
+    mnn_integrate(adata, "batch", basis="X_pca", **options)
     return adata.obsm["X_mnn"]
+
+
+def measured(adata: ad.AnnData) -> np.ndarray:
+    return ours(adata, diagnostics=True)
 
 
 def harmony(adata: ad.AnnData) -> np.ndarray:
     import harmonypy
 
-    out = harmonypy.run_harmony(adata.obsm["X_pca"], adata.obs, "batch", verbose=False).Z_corr
-    return np.asarray(out if out.shape[0] == adata.n_obs else out.T)
+    out = np.asarray(harmonypy.run_harmony(adata.obsm["X_pca"], adata.obs, "batch", verbose=False).Z_corr)
+    return out if out.shape[0] == adata.n_obs else out.T
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n-cells", type=int, default=200_000)
-    parser.add_argument("--without-harmony", action="store_true")
-    given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")  # that a sketch is used
+def figures(adata: ad.AnnData, call: Callable[[ad.AnnData], np.ndarray]) -> dict[str, float]:
+    """Time of a call, and how well batches and types are mixed after it."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    E = call(adata)
+    times = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    n = min(SCORED, adata.n_obs)
+    some = np.random.default_rng(0).choice(adata.n_obs, n, replace=False)
+    mixed = {
+        f"lisi_{name}": np.median(lisi(E[some], adata.obs[name].iloc[some])) for name in ("batch", "type")
+    }
+    return {name: round(float(value), 2) for name, value in (times | mixed).items()}
+
+
+def run(options: Any) -> list[dict[str, Any]]:
+    calls = {"mnn_integrate": ours, "mnn_integrate, measured": measured, "harmonypy": harmony}
+    rows = []
     ours(cells(2000))
-    adata = cells(given.n_cells)
-    print(
-        f"{given.n_cells:,} x 50 in 4 batches; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
-    )
-    print("uncorrected: iLISI {:.2f}, cLISI {:.2f}".format(*mixed(adata, adata.obsm["X_pca"])))
-    for name, function in {"mnn_integrate": ours, "harmonypy": harmony}.items():
-        if name == "harmonypy" and given.without_harmony:
-            continue
-        E, wall, cpu = timed(lambda function=function: function(adata))
-        i_lisi, c_lisi = mixed(adata, E)
-        print(
-            f"{name}: {wall:.1f} s, processors {cpu:.1f} s; iLISI {i_lisi:.2f}, cLISI {c_lisi:.2f}",
-            flush=True,
-        )
+    for n in options.n_cells:
+        adata, load = cells(n), os.getloadavg()[0]
+        for name, call in calls.items():
+            if call is not harmony or n <= options.harmony_up_to:
+                rows.append({"n_cells": n, "call": name, "load": round(load, 1), **figures(adata, call)})
+    return rows
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    benchmark("embedding", __doc__, run, FULL, TOY, given)
 
 
 if __name__ == "__main__":

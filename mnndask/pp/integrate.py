@@ -70,15 +70,16 @@ def mnn_integrate(  # noqa: PLR0913
         Whether to return a copy rather than to change `adata`.
     **options
         Other options of :func:`mnndask.mnn_correct`, such as `k`, `sigma`, `mnn_order`, `sketch_size` and
-        `layer`.
+        `layer`. With ``diagnostics=True``, which takes seconds more, the correction is measured, for plots
+        and reports.
 
     Returns
     -------
     None, or the copy. It has ``obsm[key_added]``, of shape ``(n_cells, n_components)``;
-    ``layers[layer_added]``, if asked for; ``uns["mnn"]``, the record of the correction; and
-    ``obs["mnn_sample"]``, by which plots find the cells that were measured. Of backed and lazy data, obsm and
-    layers are dask arrays, which read the data when they are computed. A `basis` is read and corrected at
-    once.
+    ``layers[layer_added]``, if asked for; and ``uns["mnn"]``, the record of the correction (if it was
+    measured, also ``obs["mnn_sample"]``, by which plots find the measured cells). Of backed and lazy data,
+    obsm and layers are dask arrays, which read the data when they are computed. A `basis` is read and
+    corrected at once.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def mnn_integrate(  # noqa: PLR0913
     )
     _check_options(options, basis, n_components, layer_added)
     labels = labels_of(adata, key)
-    given = {**RECOMMENDED, "n_components": n_components, **options}
+    given = {**RECOMMENDED, "n_components": n_components, "diagnostics": False, **options}
     if basis is not None:
         given = {name: value for name, value in given.items() if name != "n_components"}
         found, layer, uns = _basis_corrected(adata, basis, labels, given)

@@ -17,7 +17,7 @@ from mnndask.errors import InputError, InputKeyError, InputTypeError, NonFiniteE
 from mnndask.pp import mnn_integrate
 
 LABELS = np.repeat(["x", "y", "z"], [60, 70, 50])
-FEW = {"n_components": 8, "diagnostics": False}
+FEW = {"n_components": 8}
 
 
 def dense(X):
@@ -48,7 +48,7 @@ def alone(X, adata):
 
 
 def expected(adata, **options):
-    settings = {**RECOMMENDED, **FEW, **options}
+    settings = {**RECOMMENDED, **FEW, "diagnostics": False, **options}
     return mnn_correct(alone(adata.X, adata), batch_key="sample", **settings)[0]
 
 
@@ -60,7 +60,7 @@ def test_cells_are_corrected_in_components_and_x_is_not_touched(kind, tmp_path):
     adata = one(kind, tmp_path)
     before, X = dense(adata.X if kind != "backed-csr" else adata.to_memory().X), adata.X
     assert mnn_integrate(adata, "sample", **FEW) is None
-    settings = {**RECOMMENDED, **FEW}
+    settings = {**RECOMMENDED, **FEW, "diagnostics": False}
     wanted = mnn_correct(alone(before, adata), batch_key="sample", **settings)[0].obsm["X_mnn"]
     np.testing.assert_allclose(dense(adata.obsm["X_mnn"]), wanted, atol=1e-10)
     assert isinstance(adata.obsm["X_mnn"], da.Array) == (kind not in {"anndata", "anndata-csr"})
@@ -107,6 +107,8 @@ def test_the_record_serves_plots_and_is_written(tmp_path):
     adata = embedded()
     for options in ({"n_components": 8, "layer_added": "mnn"}, {"basis": "X_pca"}):
         mnn_integrate(adata, "sample", **options)
+        assert "mnn_sample" not in adata.obs
+        mnn_integrate(adata, "sample", **options, diagnostics=True)
         assert adata.obs["mnn_sample"].max() == 179
         mnndask.pl.embedding(adata, "after", color="sample")
         adata.write_h5ad(tmp_path / "out.h5ad")
@@ -121,7 +123,7 @@ def test_the_record_serves_plots_and_is_written(tmp_path):
 def test_an_embedding_is_corrected_at_the_size_of_normalised_cells(dtype):
     adata = embedded(dtype)
     E = adata.obsm["X_pca"].copy()
-    mnn_integrate(adata, "sample", basis="X_pca", diagnostics=False)
+    mnn_integrate(adata, "sample", basis="X_pca")
     assert adata.obsm["X_mnn"].dtype == dtype
     np.testing.assert_array_equal(adata.obsm["X_pca"], E)
     moved = E.astype(float) - E.mean(axis=0, dtype=float)
@@ -143,7 +145,7 @@ def test_an_embedding_is_corrected_at_the_size_of_normalised_cells(dtype):
 def test_ten_times_the_embedding_gives_ten_times_the_result(scale):
     small, large = embedded(), embedded(scale=scale)
     for adata in (small, large):
-        mnn_integrate(adata, "sample", basis="X_pca", diagnostics=False)
+        mnn_integrate(adata, "sample", basis="X_pca")
     wanted = scale * small.obsm["X_mnn"]
     np.testing.assert_allclose(large.obsm["X_mnn"], wanted, rtol=0, atol=1e-9 * np.abs(wanted).max())
 
@@ -153,7 +155,7 @@ def test_rotated_and_shifted_embeddings_give_rotated_and_shifted_results():
     turn, shift = ortho_group.rvs(6, random_state=0), np.arange(6) * 5.0
     turned.obsm["X_pca"] = turned.obsm["X_pca"] @ turn + shift
     for adata in (plain, turned):
-        mnn_integrate(adata, "sample", basis="X_pca", diagnostics=False)
+        mnn_integrate(adata, "sample", basis="X_pca")
     np.testing.assert_allclose(turned.obsm["X_mnn"], plain.obsm["X_mnn"] @ turn + shift, atol=1e-8)
 
 
@@ -163,7 +165,7 @@ def test_embeddings_of_any_kind(kind):
     E = other.obsm["X_pca"]
     other.obsm["X_pca"] = kind(E, index=other.obs_names) if kind is pd.DataFrame else kind(E)
     for adata in (plain, other):
-        mnn_integrate(adata, "sample", basis="X_pca", diagnostics=False)
+        mnn_integrate(adata, "sample", basis="X_pca")
     np.testing.assert_array_equal(other.obsm["X_mnn"], plain.obsm["X_mnn"])
 
 

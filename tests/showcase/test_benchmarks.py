@@ -18,6 +18,7 @@ from benchmarks import (
     components,
     data,
     drawing,
+    embedding,
     fuzz,
     growth,
     kills,
@@ -64,6 +65,13 @@ def test_whole_call_prints_its_figures():
     assert figures["n_cells"] == 120
     assert figures["in_memory_s"] > 0
     assert figures["through_files_s"] > 0
+
+
+def test_an_embedding_is_corrected_beside_harmony(toy):
+    pytest.importorskip("harmonypy")
+    rows, _ = toy(embedding)
+    assert [row["call"] for row in rows] == ["mnn_integrate", "mnn_integrate, measured", "harmonypy"]
+    assert all(row["wall_s"] > 0 and 1 <= row["lisi_batch"] <= 4 for row in rows)
 
 
 def test_million_measures_the_command_and_a_plain_pass(toy, tmp_path):
