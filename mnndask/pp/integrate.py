@@ -125,6 +125,8 @@ def mnn_integrate(  # noqa: PLR0913
     target.uns["mnn"] = uns
     if sample is not None:
         target.obs[SAMPLED] = sample
+    elif SAMPLED in target.obs:  # of an earlier correction, whose record is gone
+        del target.obs[SAMPLED]
     return target if copy else None
 
 
