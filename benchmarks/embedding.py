@@ -1,9 +1,9 @@
 """Correct an embedding that is there, beside harmonypy: ``python -m benchmarks.embedding``.
 
 Times are of calls in this process after a small one that compiles: wall clock, and processor time, which
-other work on the machine changes less; the load when a size begins is given. Cells are simulated in 50 dimensions:
-types, batches of other proportions, and a shift of each type in each batch. Mixing is median LISI, of batches
-(4 at best) and of types (1 at best). Harmony is left out above `harmony_up_to` cells.
+other work on the machine changes less; the load when a size begins is given. Cells are simulated in 50
+dimensions: types, batches of other proportions, and a shift of each type in each batch. Mixing is median
+LISI, of batches (4 at best) and of types (1 at best). Harmony is left out above `harmony_up_to` cells.
 """
 
 from __future__ import annotations

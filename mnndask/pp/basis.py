@@ -80,4 +80,5 @@ def _dense(value: Any, name: str) -> Floats:
     if X.ndim != 2 or X.dtype.kind not in "fiub" or not X.shape[1]:
         what = f"obsm[{name!r}] is of shape {X.shape} and type {X.dtype}."
         raise InputTypeError(what, "Give coordinates of cells: numbers, of shape (n_cells, n_dims).")
-    return X.astype(np.float64 if X.dtype.itemsize > 4 else np.float32, copy=False)
+    # In rows, so that sums do not depend on the layout.
+    return np.ascontiguousarray(X, dtype=np.float64 if X.dtype.itemsize > 4 else np.float32)
