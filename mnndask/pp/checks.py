@@ -58,7 +58,7 @@ def labels_of(adata: AnnData, key: Any) -> pd.Series:
     obs = to_memory(adata.obs)
     if key not in obs:
         what = f"There is no column obs[{key!r}], which key names."
-        raise InputKeyError(what, f"Name one of: {', '.join(map(str, obs.columns)) or 'none is there'}.")
+        raise InputKeyError(what, f"Columns of obs: {', '.join(map(str, obs.columns)) or 'none'}.")
     labels: Any = obs[key]
     if labels.isna().any():
         what = f"{int(labels.isna().sum())} cell(s) have no batch: obs[{key!r}] is missing there."
@@ -80,14 +80,16 @@ def masked_genes(adata: AnnData, mask: Any) -> list[Any] | None:
     """
     if mask is None:
         return None
-    what = f"mask_var is an object of type {type(mask).__name__}"
+    what = "mask_var"
     if isinstance(mask, str):
         var = to_memory(adata.var)
         if mask not in var:
             if mask == DEFAULT_MASK:
                 return None
             what = f"There is no column var[{mask!r}], which mask_var names."
-            raise InputKeyError(what, f"Name one of: {', '.join(map(str, var.columns)) or 'none is there'}.")
+            raise InputKeyError(
+                what, f"Columns of var: {', '.join(map(str, var.columns)) or 'none'}. None uses all genes."
+            )
         mask, what = var[mask], f"var[{mask!r}]"
     values = np.asarray(mask)
     if values.dtype != bool or values.shape != (adata.n_vars,):

@@ -209,7 +209,7 @@ BAD = {
     "option": (keep, {"batch_key": "x"}, InputTypeError, "no option batch_key", "mnn_correct"),
     "misspelt": (keep, {"sgima": 1}, InputTypeError, "no option sgima", "mnn_correct"),
     "k": (keep, {"k": 0}, InputError, "k is 0", "at least 1"),
-    "mask": (keep, {"mask_var": "nope"}, InputKeyError, "no column var['nope']", "none is there"),
+    "mask": (keep, {"mask_var": "nope"}, InputKeyError, "no column var['nope']", "Columns of var: none."),
     "mask of wrong size": (keep, {"mask_var": [True]}, InputTypeError, "not a mask of 40 genes", "boolean"),
     "empty mask": (keep, {"mask_var": np.zeros(40, bool)}, InputError, "selects no genes", "None"),
     "slash": (keep, {"key_added": "a/b"}, InputError, "key_added is 'a/b'", "slashes"),
