@@ -151,7 +151,8 @@ def mnn_correct(  # noqa: PLR0913
         Whether to find pairs again after the batch has moved by them, to average both sides of a pair over
         their nearest cells, and to shrink vectors by their own noise. Batches then mix better, and two random
         halves of one batch stay as they are. Results no longer equal the published method's. See
-        :data:`mnndask.RECOMMENDED` for the settings that go with it.
+        :data:`mnndask.RECOMMENDED` for the settings that go with it. AnnData results then have
+        ``obs["mnn_support"]``, which shows cells whose type the reference may lack; see Returns.
     pair_averaging
         With `refine`, number of nearest cells of its own side, itself included, whose mean stands for a cell
         of a pair; all, if the side has fewer. 1 averages nothing. Default: a hundredth of the smaller side's
@@ -257,7 +258,12 @@ def mnn_correct(  # noqa: PLR0913
         lazy data; a graph of neighbours is the next step: ``sc.pp.neighbors(result, use_rep="X_mnn")``.
         AnnData results have ``uns["mnn"]``, ``obs["mnn_sample"]`` (by which plots
         and reports find the cells that were measured), and only annotations that both file formats can
-        store. A warning before the fit names what is renamed, converted or left out for that.
+        store. A warning before the fit names what is renamed, converted or left out for that. With `refine`,
+        ``obs["mnn_support"]`` is the share of cells with a pair among the 20 nearest fitted cells of a cell's
+        own batch, from 0 to 1. Below 0.5, its type may be absent from the reference: a hint only, as types
+        that are shifted far, or of which the reference has far fewer cells, have little support, too. It is
+        NaN in the reference, and in lazy results for cells that the fit did not use (those that
+        ``mnndask correct`` writes all have a value).
     mnns
         One table of pairs per batch in input order, with columns ``"new cell"`` (row of the batch),
         ``"ref cell"`` (row of the accumulated reference: the batches before it in merge order, stacked) and

@@ -191,6 +191,8 @@ show_progress, diagnostics
     def transform(self, datas: Any, batches: Sequence[Hashable] | None = None) -> Any:
         """Correct cells of fitted batches. The cells count as outside the sketch.
 
+        Results have no ``obs["mnn_support"]``, which is of cells that :meth:`fit_transform` corrects.
+
         Parameters
         ----------
         datas
@@ -244,7 +246,7 @@ show_progress, diagnostics
         inputs = self._with_checked_annotations(inputs, call, wanted)
         fitted = list(range(len(inputs.categories)))
         with showing(self.show_progress):
-            self._fit(inputs, call)
+            self._fit(inputs, call, with_columns=inputs.kind == "anndata")
             self._set_features(given, call)
             return self._result(inputs, fitted, call, wanted, in_fit=True)
 
@@ -307,10 +309,15 @@ show_progress, diagnostics
         data = inputs.sources[0].annotated() if inputs.kind == "anndata" else datas[0]
         return data if self.do_concatenate else [data]
 
-    def _fit(self, inputs: Inputs, call: Call) -> None:
+    def _fit(self, inputs: Inputs, call: Call, *, with_columns: bool = False) -> None:
         with naming_genes(inputs.genes):
             fitted = fit_inputs(
-                inputs, call.parameters, call.run, self.get_params(), embeds_only=call.embeds_only
+                inputs,
+                call.parameters,
+                call.run,
+                self.get_params(),
+                embeds_only=call.embeds_only,
+                with_columns=with_columns,
             )
         self.model_: CorrectionModel = fitted.model
         self.mnns_, self.angles_, self._fitted = fitted.mnns, fitted.angles, fitted
@@ -336,8 +343,8 @@ show_progress, diagnostics
                 run=call.run,
             )
         if inputs.kind == "anndata":
-            sampled = self._fitted.sampled_rows if in_fit else None
-            return pack_anndata(inputs, corrected, self.uns_, call.packing, sampled)
+            columns = self._fitted.columns if in_fit else {}
+            return pack_anndata(inputs, corrected, self.uns_, call.packing, columns)
         frames = [source.frame for source in inputs.sources]
         parts = [part.genes if wanted.genes else part.embedding for part in corrected]
         concatenate = call.packing.do_concatenate

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mnndask._library_state import exclusive
 from mnndask._progress import stage
@@ -22,10 +23,11 @@ from mnndask.diagnostics.measures import Diagnostics
 from mnndask.diagnostics.verdict import verdict_lines
 from mnndask.engine.fit_batches import fit_batches
 from mnndask.engine.run_options import RunOptions
+from mnndask.engine.support import support_of_cells
 from mnndask.errors import warn
 from mnndask.io.genes import resolve_subset
 from mnndask.io.opened_inputs import Inputs
-from mnndask.io.record import Record
+from mnndask.io.record import SAMPLED, SUPPORT, Record
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class Fitted:
         The parameters, and what the merge steps did.
     diagnostics
         Measures of the correction, or None if they are not wanted.
+    support
+        Support of each row of the result; None unless pairs are refined and the result has columns.
     """
 
     model: CorrectionModel
@@ -54,6 +58,7 @@ class Fitted:
     fitted_rows: list[Rows]
     record: Record
     diagnostics: Diagnostics | None
+    support: NDArray[np.float32] | None
     _uns: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -65,9 +70,15 @@ class Fitted:
         return cast("dict[str, Any]", self._uns)
 
     @property
-    def sampled_rows(self) -> Rows | None:
-        """Rows of the result that are in the recorded sample, in its order; None if there is none."""
-        return None if self.diagnostics is None else self.diagnostics.rows
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Columns of obs that results have: numbers of the cells in the recorded sample, and support."""
+        out: dict[str, NDArray[Any]] = {}
+        if self.diagnostics is not None:
+            out[SAMPLED] = np.full(int(self.record.steps["n_cells"].sum()), -1, np.int32)
+            out[SAMPLED][self.diagnostics.rows] = np.arange(len(self.diagnostics.rows))
+        if self.support is not None:
+            out[SUPPORT] = self.support
+        return out
 
     def _measured(self) -> dict[str, Any]:
         if self.diagnostics is None:
@@ -87,6 +98,7 @@ def fit_inputs(
     given: Mapping[str, Any],
     *,
     embeds_only: bool = False,
+    with_columns: bool = False,
 ) -> Fitted:
     """Fit a correction. From lazy inputs, reads the cells used for fitting.
 
@@ -100,17 +112,23 @@ def fit_inputs(
         All parameters as the user gave them, for the record.
     embeds_only
         Whether no genes are corrected.
+    with_columns
+        Whether the inputs' result is wanted, and has columns of obs.
     """
     with exclusive():
         subset = resolve_subset(inputs.genes, parameters.var_subset)
     fitted = fit_batches(inputs, subset, parameters, run, embeds_only=embeds_only)
     history = fitted.history
-    diagnostics = None
+    diagnostics = support = None
     if run.diagnostics:
         with single_threaded_blas():
             diagnostics = Diagnostics.of(history, _rows_of_result(inputs, history))
         for what, remedy in diagnostics.warnings():
             warn(what, remedy)
+    if with_columns and parameters.refine:
+        support = np.empty(sum(inputs.n_cells), np.float32)
+        for b, values in enumerate(support_of_cells(inputs, history, run)):
+            support[_rows_of_batch(inputs, b)] = values
     with exclusive():
         return Fitted(
             fitted.model,
@@ -119,15 +137,17 @@ def fit_inputs(
             [cells.rows for cells in history.cells.raw],
             Record.of(given, history, sketch_size=fitted.sketch_size),
             diagnostics,
+            support,
         )
 
 
 def _rows_of_result(inputs: Inputs, history: MergeHistory) -> list[Rows]:
-    """Rows of the fitted cells in the result, whose batches are stacked or in their original order."""
-    raw = history.cells.raw
-    starts = np.cumsum([0] + [cells.n_cells for cells in raw])
-    out = []
-    for b, (start, cells) in enumerate(zip(starts[:-1], raw, strict=True)):
-        _, own = inputs.rows(b)
-        out.append(cells.rows + start if own is None else own[cells.rows])
-    return out
+    """Rows of the fitted cells of each batch in the result."""
+    return [_rows_of_batch(inputs, b)[cells.rows] for b, cells in enumerate(history.cells.raw)]
+
+
+def _rows_of_batch(inputs: Inputs, batch: int) -> Rows:
+    """Rows of a batch in the result, whose batches are stacked or in their original order."""
+    _, own = inputs.rows(batch)
+    n_cells = inputs.n_cells
+    return sum(n_cells[:batch]) + np.arange(n_cells[batch]) if own is None else own

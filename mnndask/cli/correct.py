@@ -29,6 +29,7 @@ from mnndask.engine.malloc import limit_heaps, return_freed
 from mnndask.engine.memory_budget import Budget
 from mnndask.engine.run_options import RUN_OPTIONS, RunOptions
 from mnndask.engine.space_checks import Output, written_to
+from mnndask.engine.support import reading_all_cells
 from mnndask.engine.waiting import patient_for
 from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
@@ -170,7 +171,7 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     if var_names is not None:
         given["var_subset"] = var_names
     space = target.space(*(record.matrices if files.resume else ()))
-    with written_to(Output(space, files.overwrite and target.exists())), in_one_pass():
+    with written_to(Output(space, files.overwrite and target.exists())), reading_all_cells(), in_one_pass():
         result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."

@@ -15,7 +15,7 @@ from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import verdict_lines, verdicts
 from mnndask.errors import OutputError, OutputExistsError
 from mnndask.io.anndata_store import read_colors, read_record
-from mnndask.io.record import SAMPLED, Record
+from mnndask.io.record import SAMPLED, SUPPORT, Record
 from mnndask.pl.drawing import check_matplotlib
 from mnndask.pl.report import report as report_of
 from mnndask.stores.location import Location
@@ -68,6 +68,7 @@ def lines_of_steps(steps: pd.DataFrame) -> list[str]:
     """Return one line per merge step."""
     return [
         f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells paired"
+        + (f", support {row.support:.2f}" if "support" in steps else "")
         for row in steps.iloc[1:].itertuples()
     ]
 
@@ -112,7 +113,7 @@ def write_report(
     uns, _, shape = read_record(corrected)
     record = Record.from_uns(uns, str(corrected))
     shown = [*([label] if label else []), str(record.parameters.get("batch_key", "batch"))]
-    _, obs, _ = read_record(corrected, shown[:-1], optional=[SAMPLED, shown[-1]])
+    _, obs, _ = read_record(corrected, shown[:-1], optional=[SAMPLED, SUPPORT, shown[-1]])
     cells = RecordedCells.found_in(obs, record, str(corrected), read_colors(corrected, shown))
     html, attention = report_of(cells, corrected.pure.name, label=label, n_genes=shape[1], seconds=seconds)
     partial = _partial(output)

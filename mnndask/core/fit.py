@@ -121,11 +121,12 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
     # 4: anchors and their vectors; refined, between means of both sides (4'), shrunk by their noise (4'').
     anchors = work.gather(f"anchors-{batch}", new, pairs.anchors)
     log_density, averaged, shrink_factors = log_densities(work, anchors, sigma), None, None
+    support = None
     if refinement is None:
         vectors = [_anchor_vectors(history, s, batch, pairs, work) for s in range(len(cells.distinct))]
     else:
         shortest = [_rounding(history, s, batch, pairs) for s in range(len(cells.distinct))]
-        averaged = refinement.averaged(work, pairs)
+        averaged, support = refinement.averaged(work, pairs)
         smoothing = Smoothing(anchors, log_density, sigma)
         vectors, shrink_factors = refinement.vectors(work, averaged, smoothing, shortest)
     step = MergeStep(
@@ -171,7 +172,7 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
         for before, space, X in zip(history.references, cells.distinct, corrected, strict=True)
     ]
     logger.info("batch %r: %d pairs, %d anchors", cells.names[batch], len(new_rows), len(anchors))
-    merge = Merge(batch, pairs, step, removed, averaged, shrink_factors)
+    merge = Merge(batch, pairs, step, removed, averaged, shrink_factors, support)
     return history.merged(merge, tuple(references))
 
 

@@ -36,6 +36,9 @@ class Merge:
     shrink_factors
         Factor of each anchor's vector, from 0 (no more than noise) to 1, shape ``(n_anchors,)``; None unless
         refined.
+    support
+        Support of each fitted cell of the batch (see :mod:`mnndask.core.support`), shape ``(n_cells,)``; None
+        unless refined.
     """
 
     batch: int
@@ -44,6 +47,7 @@ class Merge:
     removed: list[RemovedSpan]
     averaged: AveragedPairs | None = None
     shrink_factors: NDArray[np.float64] | None = None
+    support: NDArray[np.float32] | None = None
 
     @property
     def effect(self) -> float:

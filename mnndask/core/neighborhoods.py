@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from mnndask.core.arrays import DoublePoints, Points, row_dots, tile_size
 from mnndask.core.distances import squared_distances
 from mnndask.core.kernels.refinement import add_members
 from mnndask.core.neighbors import (
+    Smallest,
     every_pair,
     nearest_in_double,
     nearest_values,
@@ -63,16 +64,37 @@ class Neighborhoods:
         tolerance
             For ties, of all cells.
         """
+        return cls.of_sizes(work, points, rows, [n], tolerance)[0]
+
+    @classmethod
+    def of_sizes(
+        cls,
+        work: Workspace,
+        points: Points,
+        rows: Rows,
+        sizes: Sequence[int],
+        tolerance: NDArray[np.float64],
+    ) -> list[Neighborhoods]:
+        """The same for several numbers of neighbours, found in one search."""
         landmarks = points[rows[:: -(-len(rows) // LANDMARKS)]]
 
-        def one(at: slice) -> tuple[NDArray[np.integer], Rows]:
+        def one(at: slice) -> tuple[list[NDArray[np.integer]], Rows]:
             own = points[rows[at]]
             nearest_landmark = squared_distances(own, landmarks).argmin(axis=1)
-            return _members(own, points, n, tolerance[rows[at]]), nearest_landmark
+            return nearest_members(own, points, sizes, tolerance[rows[at]]), nearest_landmark
 
         found = work.map("refine", len(rows), 3 * tile_size(points), one)
-        members, regions = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return cls(rows, members, np.argsort(regions, kind="stable"))
+        order = np.argsort(np.concatenate([regions for _, regions in found]), kind="stable")
+        members = (np.concatenate(parts) for parts in zip(*(own for own, _ in found), strict=True))
+        return [cls(rows, own, order) for own in members]
+
+    def some(self, rows: Rows) -> Neighborhoods:
+        """Those of some of the cells, ascending."""
+        at = np.searchsorted(self.rows, rows)
+        numbers = np.full(len(self.rows), -1)
+        numbers[at] = np.arange(len(at))
+        order = numbers[self.order]
+        return Neighborhoods(rows, self.members[at], order[order >= 0])
 
     def among(self, numbers: Rows) -> Neighborhoods:
         """The same cells, counted among others: their numbers there."""
@@ -120,12 +142,33 @@ def _means(
     return total
 
 
-def _members(queries: Points, others: Points, n: int, tolerance: NDArray[np.float64]) -> NDArray[np.integer]:
-    """The `n` nearest of all cells to some of them, ascending, shape ``(n_queries, n)``."""
+def nearest_members(
+    queries: Points, others: Points, sizes: Sequence[int], tolerance: NDArray[np.float64]
+) -> list[NDArray[np.integer]]:
+    """The nearest cells to some, ascending, one matrix of shape ``(n_queries, n)`` for each number of them.
+
+    Parameters
+    ----------
+    queries
+        In memory.
+    others
+        The cells to choose from; visited tile by tile.
+    sizes
+        Numbers of nearest cells; at most all.
+    tolerance
+        For ties, shape ``(n_queries,)``.
+    """
+    smallest = nearest_values(queries, others, min(max(sizes) + 1, len(others)))
+    return [_members(queries, others, n, tolerance, smallest) for n in sizes]
+
+
+def _members(
+    queries: Points, others: Points, n: int, tolerance: NDArray[np.float64], smallest: Smallest
+) -> NDArray[np.integer]:
+    """The `n` nearest, of which `smallest` has one more at least, if there are so many."""
     if n >= len(others):
         rows, cols = every_pair(len(queries), len(others))
     else:
-        smallest = nearest_values(queries, others, n + 1)
         (rows, cols), doubtful = without_doubt(n, tolerance, smallest.values, smallest.cells)
         if len(doubtful):
             more, more_cols = nearest_in_double(queries[doubtful], others, n, tolerance[doubtful])

@@ -16,6 +16,7 @@ from mnndask.core.neighborhoods import Neighborhoods
 from mnndask.core.pairs import Pairs
 from mnndask.core.refined_pairs import PASSES, Repairing, Sizes
 from mnndask.core.shrinkage import AveragedPairs, AveragedVectors, Smoothing, shrink, shrink_factors
+from mnndask.core.support import N_NEAREST, marked, shares
 from mnndask.core.workspace import Workspace
 
 
@@ -63,13 +64,17 @@ class Refinement:
             k = self.history.parameters.k
             return Repairing(work, space, self.batch, self.ref, self.tolerances, k).found_again(found, sizes)
 
-    def averaged(self, work: Workspace, pairs: Pairs) -> AveragedPairs:
-        """Pairs of neighbourhoods in the place of pairs of cells."""
+    def averaged(self, work: Workspace, pairs: Pairs) -> tuple[AveragedPairs, NDArray[np.float32]]:
+        """Pairs of neighbourhoods in the place of pairs of cells; and the support of the batch's cells."""
         n, used = self.sizes.n_averaged, self.used
         partners = np.unique(pairs.ref_rows if used is None else np.searchsorted(used, pairs.ref_rows))
         of_ref = Neighborhoods.of(work, self.ref, partners, n, self.tolerances[1])
-        of_new = Neighborhoods.of(work, self.new, pairs.anchors, n, self.tolerances[0])
-        return AveragedPairs.of(pairs, of_ref if used is None else of_ref.among(used), of_new)
+        every, sizes = np.arange(len(self.new)), [n, N_NEAREST]
+        of_new, near = Neighborhoods.of_sizes(work, self.new, every, sizes, self.tolerances[0])
+        averaged = AveragedPairs.of(
+            pairs, of_ref if used is None else of_ref.among(used), of_new.some(pairs.anchors)
+        )
+        return averaged, shares(near.members, marked(pairs.anchors, len(self.new)))
 
     def vectors(
         self,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mnndask.core.support import LITTLE
 from mnndask.diagnostics.measures import FEWEST_PAIRED
 from mnndask.io.record import Record
 
@@ -16,6 +17,11 @@ LEAST_CONTRACTION = 0.8
 FEWEST_NEIGHBORS_KEPT = 0.5
 LARGEST_DROP = 0.05  # of the agreement of labels
 LARGEST_DROP_OF_LABEL = 0.1  # of the agreement of one label
+LITTLE_SUPPORT = (
+    f"support below {LITTLE} (most cells nearest to them found no pair): their type may be absent from the "
+    "reference. This is a hint only: cells that were shifted far, or of which the reference has far fewer, "
+    "have little support, too."
+)
 SMALLEST_ANGLE = 45  # degrees between corrections and the reference's leading directions
 
 
@@ -97,6 +103,16 @@ def _of_all(record: Record) -> Iterator[Finding]:
             + (" A batch that was contracted can look mixed when it is not." if contracted else ""),
             bool(contracted),
         )
+
+
+def findings_of_support(support: pd.DataFrame) -> list[Finding]:
+    """Say which labels have little support, in which batches; see ``RecordedCells.support_by_label``."""
+    return [
+        Finding(f"Cells labelled {label} of {batch} ({mean:.2f} on average) have {LITTLE_SUPPORT}")
+        for label, row in zip(support.index, support.to_numpy(), strict=True)
+        for batch, mean in zip(support.columns, row, strict=True)
+        if mean < LITTLE
+    ]
 
 
 def findings_of_labels(overall: pd.DataFrame, by_label: pd.DataFrame) -> list[Finding]:

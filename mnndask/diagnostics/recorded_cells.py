@@ -12,8 +12,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from mnndask._typing import Rows
+from mnndask.diagnostics.measures import FEW_CELLS
 from mnndask.errors import InputError
-from mnndask.io.record import Record
+from mnndask.io.record import SUPPORT, Record
 from mnndask.io.sampled_cells import column_of_cells, known_rows, sample_in
 from mnndask.metrics import agreement_by_label, summarize
 from mnndask.metrics.mixing import mixing_by_batch
@@ -147,6 +148,22 @@ class RecordedCells:
         for measure in ("agreement", "transfer"):
             out[f"{measure}_before"], out[f"{measure}_after"] = before[measure], after[measure]
         return overall, out
+
+    def support_by_label(self, name: str) -> pd.DataFrame:
+        """Return mean support by label and batch, in merge order, without the reference.
+
+        NaN where there are fewer than ``FEW_CELLS`` cells, and everywhere if support is not recorded.
+        """
+        labels, batches = self.column(name), self.batches
+        names, known = pd.Index(labels.categories), np.full(len(labels), np.nan)
+        if SUPPORT in self.obs:
+            known = pd.to_numeric(self._given(SUPPORT), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        shape, own = (len(names), len(batches.categories)), np.isfinite(known)
+        groups = labels.codes[own].astype(np.intp) * shape[1] + batches.codes[own]
+        counts = np.bincount(groups, minlength=shape[0] * shape[1])
+        sums = np.bincount(groups, known[own], len(counts))
+        means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts >= FEW_CELLS)
+        return pd.DataFrame(means.reshape(shape), names, batches.categories).iloc[:, 1:]
 
     def mixing(self, label: str | None = None) -> pd.DataFrame:
         """Return the share of same-batch neighbours by batch in merge order: expected, before and after."""

@@ -9,7 +9,7 @@ another batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ import pandas as pd
 
 from mnndask._library_state import exclusive
 from mnndask._text import printable
-from mnndask.diagnostics.findings import percent
+from mnndask.diagnostics.findings import LITTLE_SUPPORT, percent
 from mnndask.diagnostics.measures import FEWEST_PAIRED
 from mnndask.io.record_checks import OF_VERDICTS
 
@@ -29,6 +29,7 @@ LEAST_SCALE = 0.3  # of the distances within a batch; a batch drawn together mor
 SMALL_SIGMA, USUAL_SIGMA = 0.1, 1.0
 USUAL_K, MANY_NEIGHBORS = 20, 0.05  # of the cells of a batch
 USUAL_COMPONENTS = 50
+MANY_UNSUPPORTED = 0.05  # share of a batch's cells with little support; 0.02 without any type that is absent
 
 Outcome = Literal["mixed as expected", "still apart", "over-corrected", "not judged"]
 NO_VERDICT = (
@@ -53,6 +54,8 @@ class Verdict:
         Parameters to try next, with their values.
     advice
         What else to try or check, as a sentence; may be empty.
+    hint
+        What cells with little support may mean; empty if there are few.
     """
 
     batch: str
@@ -60,6 +63,7 @@ class Verdict:
     figure: str
     change: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
+    hint: str = ""
 
     @property
     def attention(self) -> bool:
@@ -74,7 +78,7 @@ class Verdict:
 
     def line(self, words: Callable[[str], str] = str) -> str:
         """Return the verdict as one line; `words` translates the names of parameters."""
-        said = f"{printable(self.batch)}: {self.outcome}.", self.figure, words(self.next_step)
+        said = f"{printable(self.batch)}: {self.outcome}.", self.figure, words(self.next_step), self.hint
         return " ".join(filter(None, said))
 
 
@@ -98,7 +102,8 @@ def verdicts(
     scales = {} if mixing is None else dict(zip(mixing.index.astype(str), mixing["contraction"], strict=True))
     rows = steps.iloc[1:].to_dict("records")
     smallest = int(steps["n_used"].min())
-    return [_of_batch(row, scales.get(str(row["batch"]), np.nan), parameters, smallest) for row in rows]
+    found = [_of_batch(row, scales.get(str(row["batch"]), np.nan), parameters, smallest) for row in rows]
+    return [replace(one, hint=_hint(row)) for one, row in zip(found, rows, strict=True)]
 
 
 def verdict_lines(
@@ -110,6 +115,12 @@ def verdict_lines(
     """Return one line per verdict, with what to try next, or the reason why there is none."""
     lines = [verdict.line(words) for verdict in verdicts(steps, mixing, parameters)]
     return lines if lines or len(steps) < 2 else [NO_VERDICT]
+
+
+def _hint(row: Mapping[Any, Any]) -> str:
+    """Say that some cells have little support, if they are many; records of other fits have none."""
+    share = row.get("unsupported", 0.0)
+    return f"{percent(share)} of its cells have {LITTLE_SUPPORT}" if share >= MANY_UNSUPPORTED else ""
 
 
 def _of_batch(row: Mapping[Any, Any], scale: float, parameters: Mapping[str, Any], smallest: int) -> Verdict:

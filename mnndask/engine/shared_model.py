@@ -14,7 +14,9 @@ from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.low_rank import LowRank
 from mnndask.core.model import CorrectionModel
 from mnndask.core.step import MergeStep
+from mnndask.core.support import BatchSupport
 from mnndask.engine.chunk_corrector import ChunkCorrector
+from mnndask.engine.chunk_support import ChunkSupport
 from mnndask.errors import ScratchError, this_worker
 from mnndask.stores.location import Location
 from mnndask.stores.object_tree import read_tree, write_tree
@@ -32,6 +34,8 @@ KINDS = {
         MergeStep,
         Points,
         Stacked,
+        BatchSupport,
+        ChunkSupport,
     )
 }
 

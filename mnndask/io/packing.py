@@ -19,7 +19,7 @@ from mnndask.io.derived import Element, derived_elements
 from mnndask.io.joined import joined_colours
 from mnndask.io.keys import storable_keys
 from mnndask.io.opened_inputs import Inputs, check_text
-from mnndask.io.record import EMBEDDING_KEY, SAMPLED
+from mnndask.io.record import COLUMNS, EMBEDDING_KEY, SAMPLED
 from mnndask.stores.read_errors import reading
 
 EACH = ("obsm", "varm", "obsp", "uns")  # slots with derived elements that a result of one AnnData keeps
@@ -47,10 +47,11 @@ class Packing:
         if self.layer_added is not None and storable_keys([[self.layer_added]]) != [[self.layer_added]]:
             what = f"layer_added is {self.layer_added!r}, a name that stores do not allow."
             raise InputError(what, "Give a name without slashes.")
-        if self.batch_key.casefold() == SAMPLED:
-            what = (
-                f"batch_key is {self.batch_key!r}, a column in which mnndask numbers the cells of its sample."
-            )
+        if self.batch_key.casefold() in COLUMNS:
+            about = "numbers the cells of its sample"
+            if self.batch_key.casefold() != SAMPLED:
+                about = "writes the support of cells"
+            what = f"batch_key is {self.batch_key!r}, a column in which mnndask {about}."
             raise InputError(what, "Name another column.")
 
     def around(self, annotations: Annotations, corrected: Any, own: Any) -> AnnData:
@@ -137,11 +138,11 @@ def _replaced(frame: Any) -> set[Element]:
 
 
 def _without_numbers(annotations: Annotations, changes: Changes) -> Annotations:
-    """Drop the column in which an earlier result numbers its sample; the new result writes its own."""
-    taken = [str(name).casefold() == SAMPLED for name in annotations.obs]
+    """Drop the columns that an earlier correction added; the new result has its own."""
+    taken = [str(name).casefold() in COLUMNS for name in annotations.obs]
     if not any(taken):
         return annotations
     for name, column in annotations.obs.loc[:, taken].items():
-        if name != SAMPLED or column.dtype.kind != "i":
+        if column.dtype.kind != COLUMNS.get(str(name)):
             changes.left_out[at("obs", name)] = "mnndask writes a column of this name"
     return replace(annotations, obs=annotations.obs.loc[:, [not is_taken for is_taken in taken]])

@@ -12,6 +12,7 @@ import pandas as pd
 from mnndask._library_state import exclusive
 from mnndask._version import __version__
 from mnndask.core.history import MergeHistory
+from mnndask.core.support import LITTLE
 from mnndask.engine.run_options import RUN_OPTIONS
 from mnndask.errors import InputError, InputReadError
 from mnndask.io.record_checks import record_problem
@@ -23,6 +24,8 @@ EMBEDDING_KEY = "X_mnn"  # of obsm: corrected cells in the dimensions in which d
 SAMPLED = "mnn_sample"  # column of obs: number of a cell in the recorded sample; -1 outside it
 EMBEDDED = f"obsm[{EMBEDDING_KEY!r}]"
 FOR = "distances between cells: PCA, neighbours, embeddings, clusters, trajectories"
+SUPPORT = "mnn_support"  # column of obs, if refined: see :mod:`mnndask.core.support`
+COLUMNS = {SAMPLED: "i", SUPPORT: "f"}  # that a correction adds to obs, and their kinds
 REMEDY = "Give a result of mnn_correct or of the command, written by this or an earlier version of mnndask."
 
 
@@ -207,9 +210,21 @@ def _steps_of(history: MergeHistory) -> pd.DataFrame:
             "n_paired_cells": [len(p.anchors) if p else 0 for p in pairs],
             "n_paired_reference": [len(np.unique(p.ref_rows)) if p else 0 for p in pairs],
             **effects,
+            **_support_of(history),
         },
         index=pd.Index([str(i) for i in range(len(order))], name="step"),
     )
+
+
+def _support_of(history: MergeHistory) -> dict[str, list[float]]:
+    """Columns of the steps, if refined: mean support, and the share of cells with little of it."""
+    if not history.parameters.refine:
+        return {}
+    found = [merge.support for merge in history.merges if merge.support is not None]
+    return {
+        "support": [np.nan, *(float(own.mean()) for own in found)],
+        "unsupported": [np.nan, *(float((own < LITTLE).mean()) for own in found)],
+    }
 
 
 def _storable(value: Any) -> Any:

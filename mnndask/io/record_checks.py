@@ -14,6 +14,7 @@ MEASURES = (
     *("mixing_before", "mixing_after"),
 )
 OF_VERDICTS = ("own_share", "matched_share", "separation_low", "merged")  # of steps; older records have none
+OF_REFINED = ("support", "unsupported")  # of steps whose pairs are refined
 OVERALL = ("same_batch", "neighbors_kept", "contraction"), ("before", "after", "ideal", "worst")
 MIXING = ("cells", "expected", "before", "after", "excess_after", "neighbors_kept", "contraction")
 
@@ -45,8 +46,8 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
 
 
 def _are_steps(steps: Any, *, measured: bool) -> bool:
-    of_verdicts = set(OF_VERDICTS) & set(getattr(steps, "columns", ()))
-    if not _is_table(steps, {"batch"}, {*COUNTS, *(MEASURES if measured else ()), *of_verdicts}):
+    optional = {*OF_VERDICTS, *OF_REFINED} & set(getattr(steps, "columns", ()))
+    if not _is_table(steps, {"batch"}, {*COUNTS, *(MEASURES if measured else ()), *optional}):
         return False
     return all(steps[name].dtype.kind in "iu" and (steps[name] >= 0).all() for name in COUNTS)
 

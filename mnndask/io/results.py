@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
+from numpy.typing import NDArray
 
-from mnndask._typing import Rows
 from mnndask.engine.apply import Corrected, Wanted
 from mnndask.engine.chunks import stack_cells
 from mnndask.errors import InputError, warn
@@ -28,7 +28,7 @@ from mnndask.io.matrix_results import stacked
 from mnndask.io.opened_inputs import Inputs
 from mnndask.io.packing import Given, Packing
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
-from mnndask.io.record import EMBEDDING_KEY, SAMPLED
+from mnndask.io.record import EMBEDDING_KEY
 
 
 def check_annotations(inputs: Inputs, packing: Packing, wanted: Wanted) -> None:
@@ -63,12 +63,12 @@ def pack_anndata(
     parts: Sequence[Corrected],
     uns: dict[str, Any],
     packing: Packing,
-    sampled: Rows | None = None,
+    columns: Mapping[str, NDArray[Any]],
 ) -> AnnData | list[AnnData]:
     """Return AnnData with corrected values in ``X``, annotations in memory, and other elements unchanged.
 
     Without corrected genes, results have neither ``X`` nor layers nor ``raw``, which the inputs have.
-    `sampled` are the rows, in all batches together, of the cells in the recorded sample.
+    `columns` are those of obs that the correction adds, for all rows of the result, or of its list.
     """
     with quiet_anndata():
         wanted = Wanted(parts[0].genes is not None, parts[0].embedding is not None)
@@ -76,8 +76,8 @@ def pack_anndata(
         if given.key != packing.batch_key:
             uns = uns | {"parameters": uns["parameters"] | {"batch_key": given.key}}
         if packing.joins(inputs):
-            return _recorded([_joined(given, parts, Changes())], uns, sampled)[0]
-        each = _recorded(_each(given, parts, Changes()), uns, sampled)
+            return _recorded([_joined(given, parts, Changes())], uns, columns)[0]
+        each = _recorded(_each(given, parts, Changes()), uns, columns)
         if inputs.codes is None:
             return each
         if packing.do_concatenate:
@@ -85,16 +85,16 @@ def pack_anndata(
         return [each[0][inputs.codes == b].copy() for b in range(len(inputs.categories))]
 
 
-def _recorded(results: list[AnnData], uns: dict[str, Any], sampled: Rows | None) -> list[AnnData]:
-    """Add the record of the correction, and the column that looks up each cell in its sample."""
-    ends = np.cumsum([adata.n_obs for adata in results])
-    numbers = np.full(ends[-1], -1, np.int32)
-    if sampled is not None:
-        numbers[sampled] = np.arange(len(sampled))
-    for adata, own in zip(results, np.split(numbers, ends[:-1]), strict=True):
+def _recorded(
+    results: list[AnnData], uns: dict[str, Any], columns: Mapping[str, NDArray[Any]]
+) -> list[AnnData]:
+    """Add the record of the correction, and the columns that it has for each cell."""
+    ends = np.cumsum([adata.n_obs for adata in results])[:-1]
+    for adata in results:
         adata.uns["mnn"] = uns if len(results) == 1 else copy.deepcopy(uns)
-        if sampled is not None:
-            adata.obs[SAMPLED] = own
+    for name, values in columns.items():
+        for adata, own in zip(results, np.split(values, ends), strict=True):
+            adata.obs[name] = own
     return results
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from mnndask._library_state import exclusive
 from mnndask.diagnostics import html as markup
-from mnndask.diagnostics.findings import Finding, findings, findings_of_labels
+from mnndask.diagnostics.findings import Finding, findings, findings_of_labels, findings_of_support
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import NO_VERDICT, Verdict, verdicts
 from mnndask.io.record import Record
@@ -36,6 +36,7 @@ from mnndask.pl.report_terms import (
     STATES,
     STATES_MEAN,
     STEPS_MEAN,
+    SUPPORT_MEANS,
 )
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def report(
         of_labels = ""
         if label is not None:
             overall, by_label = cells.by_label(label)
-            found += findings_of_labels(overall, by_label)
-            of_labels = _by_label(by_label, label)
+            support = cells.support_by_label(label)
+            found += findings_of_labels(overall, by_label) + findings_of_support(support)
+            of_labels = _by_label(by_label, support, label)
         sections += [
             _mixing(cells, record.mixing, label),
             _section("Measures of all batches", _measures(overall)),
@@ -135,7 +137,7 @@ def _verdict(record: Record) -> str:
     found = _verdicts(record)
     items = [
         f"<li{_attention(one.attention)}><strong>{markup.text(f'{one.batch}: {one.outcome}.')}</strong> "
-        f"{markup.text(one.figure)} {markup.text(one.next_step)}</li>"
+        f"{markup.text(one.figure)} {markup.text(one.next_step)} {markup.text(one.hint)}</li>"
         for one in found
     ]
     words = (
@@ -239,10 +241,14 @@ def _measures(overall: Any) -> str:
     return markup.html_table(named, STATES, "measure") + markup.definitions(STATES_MEAN)
 
 
-def _by_label(by_label: Any, label: str) -> str:
+def _by_label(by_label: Any, support: pd.DataFrame, label: str) -> str:
     shares = "agreement_before agreement_after transfer_before transfer_after"
     table = markup.html_table(by_label, OF_LABELS, label, shares)
-    return _section(f"Cell types, by {label}", table, markup.definitions(LABELS_MEAN))
+    parts = [table, markup.definitions(LABELS_MEAN)]
+    if support.notna().any(axis=None):
+        headings = {name: f"support in {name}" for name in support.columns}
+        parts += [markup.html_table(support, headings, label), markup.definitions(SUPPORT_MEANS)]
+    return _section(f"Cell types, by {label}", *parts)
 
 
 def _steps(cells: RecordedCells) -> str:
@@ -267,8 +273,10 @@ def _steps(cells: RecordedCells) -> str:
     names = list(cells.batches.categories)[1 : 1 + MOST_STEPS_DRAWN]
     pictures += [(partial(pairs, cells, name), caption) for name in names]
     shares = "paired paired_reference lengthened lost_variance"
-    table = markup.html_table(cells.steps, OF_STEPS, percent=shares)
-    return _pictures("Merge steps", pictures, table, markup.definitions(STEPS_MEAN))
+    columns = {name: heading for name, heading in OF_STEPS.items() if name in cells.steps}
+    table = markup.html_table(cells.steps, columns, percent=shares)
+    terms = STEPS_MEAN | (SUPPORT_MEANS if "support" in columns else {})
+    return _pictures("Merge steps", pictures, table, markup.definitions(terms))
 
 
 def _parameters(record: Record, seconds: Mapping[str, float] | None) -> str:

@@ -9,6 +9,7 @@ OF_STEPS = {
     "n_pairs": "pairs",
     "paired": "cells with a pair",
     "paired_reference": "of batches merged before",
+    "support": "support",
     "length_median": "correction length, median",
     "length_95": "95 %",
     "lengthened": "variance factor > 1",
@@ -47,6 +48,13 @@ STEPS_MEAN = {
         "Share of the neighbours of the batch's cells that are from batches merged before it, relative to "
         "chance: 1 if mixed at random, 0 if apart. It is below 1, too, where the batch has cell types of "
         "its own."
+    ),
+}
+SUPPORT_MEANS = {
+    "support": (
+        "Share of cells with a pair among the 20 nearest cells used of the batch, on average. Below 0.5, a "
+        "cell type may be absent from the reference. It is a hint only: cells that were shifted far, or of "
+        "which the reference has far fewer, have little support, too."
     ),
 }
 

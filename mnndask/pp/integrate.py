@@ -13,7 +13,7 @@ from mnndask.api.correct import mnn_correct
 from mnndask.api.options import Options
 from mnndask.errors import InputError, InputTypeError
 from mnndask.io.inputs import matrix_of
-from mnndask.io.record import EMBEDDING_KEY, SAMPLED, meaning_of_values
+from mnndask.io.record import COLUMNS, EMBEDDING_KEY, meaning_of_values
 from mnndask.pp.basis import Basis
 from mnndask.pp.checks import check_arguments, labels_of, masked_genes
 
@@ -116,45 +116,47 @@ def mnn_integrate(  # noqa: PLR0913
     else:
         genes = masked_genes(adata, mask_var)
         found, layer, uns = _genes_corrected(adata, labels, given | {"var_subset": genes}, layer_added)
-    embedding, sample = found
+    embedding, columns = found
     target = adata.copy() if copy else adata
     target.obsm[key_added] = embedding
     if layer_added is not None:
         target.layers[layer_added] = layer
     uns["values"] = _meaning(uns, basis, key_added, layer_added)
     target.uns["mnn"] = uns
-    if sample is not None:
-        target.obs[SAMPLED] = sample
-    elif SAMPLED in target.obs:  # of an earlier correction, whose record is gone
-        del target.obs[SAMPLED]
+    for name in COLUMNS:
+        if name in columns:
+            target.obs[name] = columns[name]
+        elif name in target.obs:  # of an earlier correction, whose record is gone
+            del target.obs[name]
     return target if copy else None
 
 
 def _genes_corrected(
     adata: AnnData, labels: pd.Series, options: Mapping[str, Any], layer_added: str | None
-) -> tuple[tuple[Any, Any], Any, dict[str, Any]]:
+) -> tuple[tuple[Any, dict[str, Any]], Any, dict[str, Any]]:
     X = matrix_of(adata, options.get("layer"), str(labels.name))
     cells = AnnData(X, obs=labels.to_frame(), var=pd.DataFrame(index=adata.var_names))
     genes = "none" if layer_added is None else "all"
     others = {name: value for name, value in options.items() if name != "layer"}
     result = _corrected(cells, batch_key=str(labels.name), genes=genes, **others)
-    sample = result.obs.get(SAMPLED)
-    uns = result.uns["mnn"]
-    return (result.obsm[EMBEDDING_KEY], None if sample is None else sample.to_numpy()), result.X, uns
+    return (result.obsm[EMBEDDING_KEY], _columns(result)), result.X, result.uns["mnn"]
 
 
 def _basis_corrected(
     adata: AnnData, basis: str, labels: pd.Series, options: Mapping[str, Any]
-) -> tuple[tuple[Any, Any], None, dict[str, Any]]:
+) -> tuple[tuple[Any, dict[str, Any]], None, dict[str, Any]]:
     of_basis = Basis.of(adata, basis)
     cells = AnnData(of_basis.scaled(), obs=labels.to_frame())
     plain = {"cos_norm_in": False, "cos_norm_out": False}
     result = _corrected(cells, batch_key=str(labels.name), **plain, **options)
-    sample = result.obs.get(SAMPLED)
     uns = result.uns["mnn"]
     uns["parameters"] = uns["parameters"] | {"basis": basis, "basis_factor": of_basis.factor}
     out = of_basis.moved(result.X - cells.X)
-    return (out, None if sample is None else sample.to_numpy()), None, uns
+    return (out, _columns(result)), None, uns
+
+
+def _columns(result: AnnData) -> dict[str, Any]:
+    return {name: result.obs[name].to_numpy() for name in COLUMNS if name in result.obs}
 
 
 def _corrected(cells: AnnData, **options: Any) -> AnnData:
