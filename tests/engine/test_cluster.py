@@ -21,6 +21,7 @@ from helpers import as_anndata
 from scipy import sparse
 
 from mnndask import mnn_correct
+from mnndask.engine.support import reading_all_cells
 from mnndask.errors import InputError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.usefixtures("short_record")]
@@ -67,6 +68,16 @@ def test_an_active_client_is_used_for_the_fit_and_the_result(client, expected):
     result = mnn_correct(*lazily(), **OPTIONS)[0]
     assert (done(client) - before)["mnn-sketch"] > 0
     np.testing.assert_allclose(result.compute(), expected, atol=1e-10)
+
+
+def test_workers_find_the_support_of_cells_outside_the_fit(client):
+    options = {"k": 5, "sketch_size": 60, "refine": True, "diagnostics": False}
+    expected = mnn_correct(*map(as_anndata, BATCHES), **options)[0].obs["mnn_support"]
+    before = done(client)
+    with reading_all_cells():
+        result = mnn_correct(*map(as_anndata, lazily()), **options)[0]
+    assert (done(client) - before)["mnn-support"] == 17  # chunks of the batches that move
+    np.testing.assert_array_equal(result.obs["mnn_support"], expected)
 
 
 @pytest.mark.parametrize("refine", [False, True])

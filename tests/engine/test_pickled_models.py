@@ -167,4 +167,5 @@ def test_another_process_computes_the_same(name, computed):
 
 
 def test_these_are_all_kinds(computed):
-    assert computed[2] == {*STORED_KINDS, "stored"}
+    of_support = {"BatchSupport", "ChunkSupport"}  # while a call runs: see test_cluster
+    assert computed[2] == {*STORED_KINDS, "stored"} - of_support

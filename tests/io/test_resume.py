@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+import anndata as ad
+import numpy as np
 import pytest
 from clusters import cluster
 from distributed import Client
@@ -76,6 +78,16 @@ def test_what_a_run_takes_may_change(command, failing):
     """Memory, threads and scratch do not change the result; the size of chunks stays."""
     failing(lambda key, n: n > 4)
     assert command("--resume", "--memory-limit", "1GB", "--n-jobs", "2", "--scratch", ".") == (0, [])
+
+
+def test_continued_outputs_have_the_support_of_all_cells(command, failing, tmp_path):
+    options = ["--refine", "--sketch-size", "30"]
+    assert failing(lambda key, n: n > 4, *options)[0] == 2
+    assert command("--resume", *options)[0] == 0
+    assert command(*options, output="whole.zarr")[0] == 0
+    found, whole = (ad.read_zarr(tmp_path / name).obs["mnn_support"] for name in ("out.zarr", "whole.zarr"))
+    assert found.notna().sum() == 50
+    np.testing.assert_array_equal(found, whole)
 
 
 def touch(tmp_path):
