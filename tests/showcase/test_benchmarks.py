@@ -28,6 +28,7 @@ from benchmarks import (
     plain_pass,
     quality,
     soak,
+    refined,
     threads,
     tiled,
     verdicts,
@@ -114,6 +115,12 @@ def test_tiled_equals_in_memory(toy):
     figures, _ = toy(tiled)
     assert figures["largest_difference"] < 1e-4
     assert figures["times_in_memory"] > 0
+
+
+def test_refined_compares_fits_with_and_without(toy):
+    figures, _ = toy(refined)
+    assert set(figures) == {"components", "genes"}
+    assert all(len(of["ratios"]) == 2 and of["ratio"] > 0 for of in figures.values())
 
 
 def test_threads_compares_with_a_matrix_product(toy):
