@@ -76,10 +76,11 @@ def mnn_integrate(  # noqa: PLR0913
     Returns
     -------
     None, or the copy. It has ``obsm[key_added]``, of shape ``(n_cells, n_components)``;
-    ``layers[layer_added]``, if asked for; and ``uns["mnn"]``, the record of the correction (if it was
-    measured, also ``obs["mnn_sample"]``, by which plots find the measured cells). Of backed and lazy data,
-    obsm and layers are dask arrays, which read the data when they are computed. A `basis` is read and
-    corrected at once.
+    ``layers[layer_added]``, if asked for; ``uns["mnn"]``, the record of the correction (if it was
+    measured, also ``obs["mnn_sample"]``, by which plots find the measured cells); and
+    ``obs["mnn_support"]``, low for cells whose type the reference may lack (see
+    :func:`mnndask.mnn_correct`). Of backed and lazy data, obsm and layers are dask arrays, which read the
+    data when they are computed. A `basis` is read and corrected at once.
 
     Raises
     ------

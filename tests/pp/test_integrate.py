@@ -103,6 +103,16 @@ def test_a_copy_leaves_the_data_alone():
     assert not adata.uns
 
 
+def test_columns_of_an_earlier_correction_are_replaced_or_go():
+    adata = embedded()
+    adata.obs["mnn_sample"], adata.obs["mnn_support"] = 1, 2.0
+    mnn_integrate(adata, "sample", basis="X_pca")
+    assert "mnn_sample" not in adata.obs
+    assert adata.obs["mnn_support"][60:].between(0, 1).all()
+    mnn_integrate(adata, "sample", basis="X_pca", refine=False)
+    assert "mnn_support" not in adata.obs
+
+
 def test_the_record_serves_plots_and_is_written(tmp_path):
     adata = embedded()
     for options in ({"n_components": 8, "layer_added": "mnn"}, {"basis": "X_pca"}):
