@@ -25,6 +25,7 @@ from typing import Any
 import anndata as ad
 
 from benchmarks import killed_runs
+from benchmarks.data import EFFECT
 from benchmarks.report import benchmark
 from mnndask.datasets.simulated import simulate
 
@@ -104,7 +105,7 @@ class Kills:
         self.folder, self.numbers = folder, itertools.count()
         self.templates = folder / "templates"
         self.templates.mkdir()
-        for name, adata in zip("ab", simulate([60, 50], 40, 2), strict=True):
+        for name, adata in zip("ab", simulate([60, 50], 40, 2, batch_effect=EFFECT), strict=True):
             adata = ad.AnnData(adata.X.toarray(), adata.obs, adata.var)
             adata.obs_names = [f"{name}{i}" for i in range(adata.n_obs)]
             adata.layers["twice"] = adata.X * 2

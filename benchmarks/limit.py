@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.data import EFFECT
 from benchmarks.report import benchmark, seconds
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.datasets.simulated import simulate
@@ -63,7 +64,7 @@ def against_products(
 
 def exact(n: int, n_genes: int, rounds: int) -> dict[str, Any]:
     """Fit on and correct all cells of two batches."""
-    ref, new = (b.X.toarray() for b in simulate([n, n], n_genes, 2))
+    ref, new = (b.X.toarray() for b in simulate([n, n], n_genes, 2, batch_effect=EFFECT))
     call = lambda: mnn_correct(ref, new, sketch_size=None)  # noqa: E731
     n_anchors = call()[1][1]["new cell"].nunique()
     alone = products(new, new, ref, np.ones((n_anchors, n_genes), np.float32))
@@ -74,7 +75,7 @@ def exact(n: int, n_genes: int, rounds: int) -> dict[str, Any]:
 def application(given: Any, n_components: int | None) -> dict[str, Any]:
     """Correct cells outside the sketch, of the second of two batches."""
     n, s = given.applied, given.sketch
-    ref, new = (b.X.toarray() for b in simulate([s, n + s], given.n_genes, 2))
+    ref, new = (b.X.toarray() for b in simulate([s, n + s], given.n_genes, 2, batch_effect=EFFECT))
     rest = new[s:]
     fitted = MNNCorrector(restrict=[range(s), range(s)], n_components=n_components).fit([ref, new])
     step = fitted.model_.steps[0]
@@ -96,7 +97,7 @@ def application(given: Any, n_components: int | None) -> dict[str, Any]:
 
 
 def run(given: Any) -> dict[str, Any]:
-    mnn_correct(*(b.X.toarray() for b in simulate([60, 60], 30, 2)))  # compiles
+    mnn_correct(*(b.X.toarray() for b in simulate([60, 60], 30, 2, batch_effect=EFFECT)))  # compiles
     return {
         "n_genes": given.n_genes,
         "exact": [exact(n, given.n_genes, given.rounds) for n in given.exact],

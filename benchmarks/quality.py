@@ -17,6 +17,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
+from benchmarks.data import EFFECT
 from benchmarks.report import benchmark
 from mnndask import mnn_correct
 from mnndask.core.cosine import cosine_lengths
@@ -144,7 +145,7 @@ def rows_of(
 
 def cases(given: Any) -> Iterator[Case]:
     of = {"n_types": given.n_types, "counts_per_gene": given.counts_per_gene, "seed": given.seed}
-    simulated = simulate(given.sizes, given.n_genes, len(given.sizes), **of)
+    simulated = simulate(given.sizes, given.n_genes, len(given.sizes), batch_effect=EFFECT, **of)
     yield Case("simulated", simulated, "cell_type", given.sketch_sizes)
     if given.real.is_dir():
         real = [ad.read_h5ad(given.real / f"{name}.h5ad") for name in ORDER]

@@ -17,6 +17,7 @@ import dask.array as da
 import psutil
 from distributed import Client
 
+from benchmarks.data import EFFECT
 from benchmarks.report import benchmark
 from mnndask import mnn_correct
 from mnndask.datasets.simulated import simulate
@@ -27,7 +28,9 @@ TOY = {"runs": 3, "sizes": [120, 100], "n_genes": 30, "sketch_size": 60}
 
 
 def run(given: Any) -> dict[str, Any]:
-    batches = [b.X.toarray() for b in simulate(given.sizes, given.n_genes, len(given.sizes))]
+    batches = [
+        b.X.toarray() for b in simulate(given.sizes, given.n_genes, len(given.sizes), batch_effect=EFFECT)
+    ]
     lazy = [da.from_array(X, chunks=(-(-len(X) // 6), -1)) for X in batches]
     memory: dict[str, list[float]] = {name: [] for name in ("scheduler", "workers", "client")}
     with (

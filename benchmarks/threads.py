@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.data import EFFECT
 from benchmarks.report import benchmark, seconds
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.datasets.simulated import simulate
@@ -27,7 +28,9 @@ def product(X: np.ndarray, threads: int) -> None:
 
 
 def run(given: Any) -> dict[str, Any]:
-    batches = [b.X.toarray() for b in simulate(given.sizes, given.n_genes, len(given.sizes))]
+    batches = [
+        b.X.toarray() for b in simulate(given.sizes, given.n_genes, len(given.sizes), batch_effect=EFFECT)
+    ]
     X = np.concatenate(batches)
     half = [range(len(batch) // 2) for batch in batches]
     fitted = MNNCorrector(restrict=half).fit(batches)

@@ -15,6 +15,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
+from benchmarks.data import EFFECT
 from benchmarks.quality import table_of
 from benchmarks.report import benchmark
 from mnndask import mnn_correct
@@ -57,7 +58,9 @@ def data_of(n_genes: int, scale: float) -> dict[str, Callable[[int], Batches]]:
 
     def simulated(sizes: Sequence[int], n_types: int = 6) -> Callable[[int], Batches]:
         cells = [max(30, int(n * scale)) for n in sizes]
-        return lambda seed: simulate(cells, n_genes, len(cells), n_types=n_types, seed=seed)
+        return lambda seed: simulate(
+            cells, n_genes, len(cells), n_types=n_types, batch_effect=EFFECT, seed=seed
+        )
 
     two, four = simulated([700, 500]), simulated([500, 450, 400, 350], 10)
     return {

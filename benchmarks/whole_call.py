@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.data import EFFECT
 from benchmarks.report import seconds
 from mnndask import mnn_correct
 from mnndask.api.write import write_zarr
@@ -35,7 +36,7 @@ def through_files(paths: list[Path], output: Path) -> None:
 
 def run(n_cells: int = 8000, n_genes: int = 1000, rounds: int = 3) -> dict[str, Any]:
     """Time two batches with `n_cells` in all: in memory, through files, and the bare products."""
-    batches = simulate([n_cells - n_cells // 2, n_cells // 2], n_genes, 2)
+    batches = simulate([n_cells - n_cells // 2, n_cells // 2], n_genes, 2, batch_effect=EFFECT)
     dense = [b.X.toarray() for b in batches]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.zarr" for i in range(2)]

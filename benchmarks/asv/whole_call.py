@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ class Call:
 
     def setup(self, n_components: int | None) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        batches = simulate([self.n_cells, self.n_cells], self.n_genes, 2)
+        # Older commits know no other effect.
+        effect = {"batch_effect": 0.45} if "batch_effect" in signature(simulate).parameters else {}
+        batches = simulate([self.n_cells, self.n_cells], self.n_genes, 2, **effect)
         self.genes = list(batches[0].var_names)
         self.dense = [batch.X.toarray() for batch in batches]
         self.paths = [Path(self.folder.name) / f"{i}.zarr" for i in range(2)]

@@ -145,6 +145,13 @@ def demo(output: Path, n_cells: int, seed: int) -> None:
     help="Mean counts per cell and gene; with fewer, types are harder to distinguish.",
 )
 @click.option(
+    "--batch-effect",
+    type=float,
+    default=0.15,
+    show_default=True,
+    help="Spread of the batch effect, in natural logarithms of expression; 0 is none, 0.45 very strong.",
+)
+@click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed; equal seeds give equal data."
 )
 @click.option("--n-jobs", type=int, help="Number of threads.  [default: all processors]")

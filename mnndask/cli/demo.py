@@ -24,7 +24,7 @@ def run_demo(folder: Path, *, n_cells: int, seed: int) -> list[str]:
     """
     draw_to_files("The demo draws a plot")
     folder.mkdir(parents=True, exist_ok=True)
-    batches = simulate(n_cells=n_cells, n_genes=1000, n_batches=3, seed=seed)
+    batches = simulate(n_cells=n_cells, n_genes=1000, n_batches=3, batch_effect=0.45, seed=seed)
     paths = []
     for batch in batches:
         paths.append(folder / f"{batch.obs['batch'].iloc[0]}.h5ad")

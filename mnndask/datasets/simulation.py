@@ -28,7 +28,8 @@ LINEAGE, LINEAGE_MARKERS = 1.0, 0.3
 FAMILY, FAMILY_MARKERS = 0.8, 0.2
 SUBTYPE, SUBTYPE_MARKERS = 1.1, 0.11
 PROGRAM, PROGRAM_MARKERS, N_PROGRAMS = 0.3, 0.15, 4
-BATCH, BATCH_BY_LINEAGE = 0.45, 0.12
+BATCH_EFFECT = 0.15  # default: batches partly mix before correction, as real ones do
+BATCH, BATCH_BY_LINEAGE = 0.45, 0.12  # any other effect is a multiple of this one
 CELL_DEPTH, BATCH_DEPTH = 0.35, 0.25
 PROPORTION = 0.4
 
@@ -135,13 +136,20 @@ def _changes(
 
 
 def simulated_batch(
-    tissue: Tissue, number: int, sizes: Sequence[int], *, counts_per_gene: float, seed: int
+    tissue: Tissue,
+    number: int,
+    sizes: Sequence[int],
+    *,
+    counts_per_gene: float,
+    batch_effect: float,
+    seed: int,
 ) -> SimulatedBatch:
     """Simulate one batch of a tissue: its batch effect, type proportions and depth."""
     rng = stream(seed, "batch", number)
     n_types, n_genes = tissue.log_profiles.shape
-    on_all = rng.normal(0, BATCH, n_genes)
-    on_lineages = rng.normal(0, BATCH_BY_LINEAGE, (tissue.lineages.max() + 1, n_genes))
+    strength = batch_effect / BATCH
+    on_all = rng.normal(0, BATCH * strength, n_genes)
+    on_lineages = rng.normal(0, BATCH_BY_LINEAGE * strength, (tissue.lineages.max() + 1, n_genes))
     profiles = np.exp(tissue.log_profiles + on_all + on_lineages[tissue.lineages]).astype(np.float32)
     shares = DECREASE ** np.arange(n_types) * rng.lognormal(0, PROPORTION, n_types)
     shares[_absent(n_types, number, len(sizes))] = 0

@@ -98,7 +98,9 @@ def test_options_of_the_command(inputs, tmp_path, capsys, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"a.h5ad", "b.h5ad"}
 
 
-@pytest.mark.parametrize("name", ["n_cells", "n_genes", "n_batches", "n_types", "counts_per_gene", "seed"])
+@pytest.mark.parametrize(
+    "name", ["n_cells", "n_genes", "n_batches", "n_types", "counts_per_gene", "batch_effect", "seed"]
+)
 @pytest.mark.parametrize("value", HUGE[1:])
 def test_simulated_data(name, value, tmp_path, capsys):
     for call in (
@@ -107,7 +109,7 @@ def test_simulated_data(name, value, tmp_path, capsys):
     ):
         with pytest.raises(InputError, match=name):
             call(**{name: value})
-    if name == "counts_per_gene":
+    if name in {"counts_per_gene", "batch_effect"}:
         return
     option = f"--{name.replace('_', '-')}"
     assert option in {p.opts[0] for p in simulate_command.params}

@@ -250,10 +250,14 @@ def test_demo_prints_mixing_and_draws(tmp_path, capsys):
 def test_simulated_batches_are_what_correct_takes(tmp_path, capsys, short_record):
     big = tmp_path / "big"
     asked = ["--n-cells", 300, "--n-genes", 60, "--n-batches", 2, "--n-types", 3, "--counts-per-gene", 2]
-    assert run("simulate", "-o", big, *asked, "--seed", 3) == 0
+    assert run("simulate", "-o", big, *asked, "--seed", 3, "--batch-effect", 0.3) == 0
     assert "simulated 300 cells x 60 genes in 2 batches" in capsys.readouterr().out
     stored = [ad.read_zarr(big / f"batch{b}.zarr") for b in range(2)]
-    for a, b in zip(stored, simulate([171, 129], 60, 2, n_types=3, counts_per_gene=2, seed=3), strict=True):
+    for a, b in zip(
+        stored,
+        simulate([171, 129], 60, 2, n_types=3, counts_per_gene=2, batch_effect=0.3, seed=3),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a.X.toarray(), b.X.toarray())
     assert run("correct", *sorted(big.glob("*.zarr")), "-o", tmp_path / "out.zarr") == 0
     assert list(ad.read_zarr(tmp_path / "out.zarr").obs["batch"].cat.categories) == ["batch0", "batch1"]
@@ -268,6 +272,9 @@ def test_simulate_leaves_what_is_there_unless_told(tmp_path, capsys):
     assert run(*asked, "--overwrite") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["batch0.zarr", "batch1.zarr"]
     assert run("simulate", "-o", tmp_path / "none", "--n-cells", 1) == 2
+    capsys.readouterr()
+    assert run("simulate", "-o", tmp_path / "none", "--batch-effect", "nan") == 2
+    assert capsys.readouterr().err.startswith("mnndask: Cannot simulate with batch_effect=nan. Give a number")
     assert not (tmp_path / "none").exists()
 
 

@@ -12,7 +12,7 @@ from mnndask.datasets.simulated import simulate
 
 @pytest.fixture(scope="module")
 def batches():
-    return [b.X.toarray() for b in simulate([600, 500], 300, 2)]
+    return [b.X.toarray() for b in simulate([600, 500], 300, 2, batch_effect=0.45)]
 
 
 def corrected(batches, monkeypatch, *, thin, **options):

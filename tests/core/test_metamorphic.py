@@ -112,7 +112,7 @@ def test_restricted_fit_equals_fitting_those_cells_alone(seed):
 
 
 def test_mixing_improves_and_types_stay_together():
-    batches = simulate(600, 400, 3)
+    batches = simulate(600, 400, 3, batch_effect=0.45)
     raw = np.concatenate([b.X.toarray() for b in batches])
     result, _, _ = mnn_correct(*batches, var_subset=batches[0].var_names)
     before, after = embed(raw / cosine_lengths(raw)[:, None]), embed(result.X)

@@ -13,9 +13,9 @@ from mnndask.datasets import simulation
 from mnndask.datasets import streamed as stream
 from mnndask.datasets.simulated import simulate, simulate_to_zarr
 from mnndask.errors import InputError, OutputExistsError
-from mnndask.metrics import embed, label_transfer, same_batch_fraction
+from mnndask.metrics import embed, label_transfer, lisi, same_batch_fraction
 
-SMALL = {"n_genes": 60, "n_batches": 3, "n_types": 9, "counts_per_gene": 0.5, "seed": 4}
+SMALL = {"n_genes": 60, "n_batches": 3, "n_types": 9, "counts_per_gene": 0.5, "batch_effect": 0.45, "seed": 4}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,8 @@ def types_of_batches():
     """Types of a larger data set, whose values need not be made."""
     tissue = simulation.simulated_tissue(20, 18, 0)
     sizes = simulation.batch_sizes(200_000, 4)
-    batches = [simulation.simulated_batch(tissue, b, sizes, counts_per_gene=1, seed=0) for b in range(4)]
+    levels = {"counts_per_gene": 1, "batch_effect": 0.15}
+    batches = [simulation.simulated_batch(tissue, b, sizes, **levels, seed=0) for b in range(4)]
     return [np.bincount(batch.types, minlength=18) for batch in batches]
 
 
@@ -31,6 +32,49 @@ def test_same_seed_same_data():
     for a, b in zip(simulate(90, 30, 3, seed=4), simulate(90, 30, 3, seed=4), strict=True):
         np.testing.assert_array_equal(a.X.toarray(), b.X.toarray())
     assert not np.array_equal(simulate(90, 30, 3, seed=5)[0].X.toarray(), a.X.toarray())
+
+
+def test_the_effect_of_published_figures_is_what_it_was_bit_for_bit():
+    """0.45 for all cells and 0.12 by lineage, the constants before there was an option."""
+    tissue, sizes = simulation.simulated_tissue(70, 9, 4), [50, 40, 30]
+    rates = []
+    for effect in (0.45, 0.15):
+        batch = simulation.simulated_batch(tissue, 1, sizes, counts_per_gene=0.5, batch_effect=effect, seed=4)
+        rng = simulation.stream(4, "batch", 1)
+        effects = rng.normal(0, 0.45, 70) + rng.normal(0, 0.12, (3, 70))[tissue.lineages]
+        before = np.exp(tissue.log_profiles + effects).astype(np.float32)
+        rates.append(np.array_equal(batch.profiles, before))
+    assert rates == [True, False]
+    stronger = simulate(90, 70, 3, n_types=9, seed=4, batch_effect=0.45)
+    for a, b in zip(stronger, simulate(90, 70, 3, n_types=9, seed=4), strict=True):
+        assert a.obs.equals(b.obs)  # nothing but the effect depends on it
+        assert (a.X != b.X).nnz
+
+
+def test_no_effect_leaves_composition_and_depth():
+    a, b = (
+        simulation.simulated_batch(
+            simulation.simulated_tissue(30, 4, 0), number, [20, 20], counts_per_gene=1, batch_effect=0, seed=0
+        )
+        for number in (0, 1)
+    )
+    np.testing.assert_array_equal(a.profiles, b.profiles)
+    assert a.depth != b.depth
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [([220, 180], {}), ([220, 180], {"n_types": 18, "counts_per_gene": 0.25})],
+    ids=["many counts", "few counts"],
+)
+def test_two_batches_partly_mix_before_correction_as_real_ones_do(sizes, options):
+    def mixing(**effect):
+        batches = simulate(sizes, 300, 2, **options, **effect)
+        raw = np.concatenate([b.X.toarray() for b in batches])
+        return lisi(embed(raw / cosine_lengths(raw)[:, None]), np.repeat([0, 1], sizes)).mean()
+
+    assert 1.1 < mixing() < mixing(batch_effect=0) < 2.0
+    assert mixing(batch_effect=1.0) < 1.05
 
 
 def test_batches_share_genes_and_lack_the_rarest_type_at_the_end():
@@ -167,10 +211,21 @@ def test_impossible_sizes_are_refused(sizes, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"seed": -1}, {"counts_per_gene": 0}, {"counts_per_gene": np.nan}])
-def test_impossible_numbers_are_refused(wrong):
-    with pytest.raises(InputError, match="Cannot simulate"):
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf, 10**400, "0.2", None, True, [0.1]])
+@pytest.mark.parametrize("name", ["counts_per_gene", "batch_effect", "seed"])
+def test_impossible_numbers_are_refused(name, value):
+    wrong = {name: -1 if name == "seed" else value}
+    with pytest.raises(InputError, match=rf"^Cannot simulate with {name}=.*\n") as caught:
         simulate(10, 10, 2, **wrong)
+    assert len(str(caught.value)) < 150
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_levels_that_are_just_possible_are_taken():
+    assert len(simulate(10, 10, 2, batch_effect=np.float32(5))) == 2
+    assert len(simulate(10, 10, 2, batch_effect=0, counts_per_gene=1)) == 2
+    with pytest.raises(InputError, match=r"counts_per_gene=0\.0"):
+        simulate(10, 10, 2, counts_per_gene=0)
 
 
 def test_urls_are_refused():
@@ -180,7 +235,7 @@ def test_urls_are_refused():
 
 def test_sparse_data_of_many_types_is_neither_easy_nor_hopeless():
     """What a comparison of methods needs: types that mix up, and batches apart, but not beyond correction."""
-    batches = simulate([800] * 3, 800, 3, n_types=18, counts_per_gene=0.5)
+    batches = simulate([800] * 3, 800, 3, n_types=18, counts_per_gene=0.5, batch_effect=0.45)
     raw = np.concatenate([b.X.toarray() for b in batches])
     result, _, _ = mnn_correct(*batches, var_subset=batches[0].var_names)
     before, after = embed(raw / cosine_lengths(raw)[:, None]), embed(result.X)

@@ -31,7 +31,7 @@ def with_effects_by_type(batches):
 
 
 def two(seed, sizes=(260, 220), n_genes=120):
-    return simulate(list(sizes), n_genes, 2, n_types=4, seed=seed)
+    return simulate(list(sizes), n_genes, 2, n_types=4, batch_effect=0.45, seed=seed)
 
 
 def outcomes(batches, **options):

@@ -1,5 +1,6 @@
 """Benchmarks run, at toy size, so that they never rot."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -227,6 +228,18 @@ def test_the_plain_pass_normalises_into_the_same_layout(tmp_path):
     out = zarr.open_array(tmp_path / "out.zarr", mode="r")
     assert out.chunks == (32, 40)
     np.testing.assert_allclose(out[:], X / np.maximum(np.linalg.norm(X, axis=1), 1e-8)[:, None], rtol=1e-5)
+
+
+def test_every_benchmark_names_the_batch_effect_of_its_figures():
+    calls = [
+        node
+        for path in sorted((HERE / "benchmarks").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"simulate", "simulate_to_zarr"}
+    ]
+    assert len(calls) >= 8
+    assert all("batch_effect" in {k.arg for k in call.keywords} for call in calls)
+    assert data.EFFECT == 0.45
 
 
 def test_stored_data_of_other_sizes_is_not_taken_for_what_was_asked(tmp_path):
