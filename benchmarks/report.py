@@ -32,14 +32,15 @@ def benchmark(
     """Run a benchmark with the options of the command line; print its figures, and write them if requested.
 
     `run` gets an object with an attribute for each entry of `full`. Each entry is an option, whose default is
-    that of `toy` with --toy. The option of a list takes several values, that of None a path.
+    that of `toy` with --toy. The option of a list takes several values, that of None a path,
+    that of an empty list paths.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true", help="run sizes that take seconds")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     for option, value in full.items():
         several = isinstance(value, list)
-        kind = Path if value is None else type(value[0] if several else value)
+        kind = Path if value in (None, []) else type(value[0] if several else value)
         flag = "--" + option.replace("_", "-")
         parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default: {value}")
     small = parser.parse_args(given).toy
@@ -48,11 +49,18 @@ def benchmark(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figures = run(asked)
-    options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(asked).items() if key != "json"}
+    options = {key: _plain(v) for key, v in vars(asked).items() if key != "json"}
     text = json.dumps({"benchmark": name, **machine(), "options": options, "figures": figures}, indent=1)
     print(show(figures) if show else text)
     if asked.json:
         asked.json.write_text(text + "\n")
+
+
+def _plain(option: Any) -> Any:
+    """An option as JSON knows it."""
+    if isinstance(option, list):
+        return [_plain(value) for value in option]
+    return str(option) if isinstance(option, Path) else option
 
 
 def seconds(function: Callable[[], Any]) -> float:
