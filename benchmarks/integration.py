@@ -74,7 +74,9 @@ def scored(data: Labelled, seed: int, given: Any, skipped: dict[str, str]) -> It
         measured = ours(after, before, batch, labels) | taken
         if SCIB not in skipped:
             measured |= scib(after, data.uncorrected[rows], batch, labels)
-        print(f"{data.name}, seed {seed}: {name} {taken['seconds']:.1f} s", file=sys.stderr, flush=True)
+        # All figures, so that those of a run that is stopped are not lost.
+        shown = ", ".join(f"{key} {value:.3f}" for key, value in measured.items())
+        print(f"{data.name}, seed {seed}: {name}: {shown}", file=sys.stderr, flush=True)
         yield {"set": data.name, "seed": seed, "method": name, "gives": method.gives} | measured
 
 
