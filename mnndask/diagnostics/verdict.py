@@ -17,6 +17,7 @@ import pandas as pd
 
 from mnndask._library_state import exclusive
 from mnndask._text import printable
+from mnndask.diagnostics.effect import LEAST_EFFECT, effect_line
 from mnndask.diagnostics.findings import LITTLE_SUPPORT, percent
 from mnndask.diagnostics.measures import FEWEST_PAIRED
 from mnndask.io.record_checks import OF_VERDICTS
@@ -103,7 +104,7 @@ def verdicts(
     rows = steps.iloc[1:].to_dict("records")
     smallest = int(steps["n_used"].min())
     found = [_of_batch(row, scales.get(str(row["batch"]), np.nan), parameters, smallest) for row in rows]
-    return [replace(one, hint=_hint(row)) for one, row in zip(found, rows, strict=True)]
+    return [replace(_with_effect(one, row), hint=_hint(row)) for one, row in zip(found, rows, strict=True)]
 
 
 def verdict_lines(
@@ -115,6 +116,13 @@ def verdict_lines(
     """Return one line per verdict, with what to try next, or the reason why there is none."""
     lines = [verdict.line(words) for verdict in verdicts(steps, mixing, parameters)]
     return lines if lines or len(steps) < 2 else [NO_VERDICT]
+
+
+def _with_effect(verdict: Verdict, row: Mapping[Any, Any]) -> Verdict:
+    """Add whether there is an effect. That there is none would contradict a verdict that needs attention."""
+    contradicts = verdict.attention and row.get("effect", np.nan) < LEAST_EFFECT
+    said = "" if contradicts else effect_line(row)
+    return replace(verdict, figure=f"{verdict.figure} {said}".rstrip())
 
 
 def _hint(row: Mapping[Any, Any]) -> str:

@@ -167,3 +167,41 @@ def test_verdicts_are_logged(caplog):
     with caplog.at_level(logging.INFO, "mnndask"):
         outcomes(two(1), **MIXED)
     assert [r.message for r in caplog.records if r.message.startswith("batch1: mixed as expected. ")]
+
+
+@pytest.mark.parametrize("shares", [(1, 1), (4, 1), (1, 1, 1)])
+def test_random_parts_of_a_batch_have_no_effect_and_batches_have_one(shares):
+    options = {"k": 10, "sigma": 0.15, "var_adj": False, "refine": True, "n_components": 20}
+    [whole, other] = simulate([600, 300], 120, 2, n_types=4, seed=1)
+    part = np.random.default_rng(0).choice(len(shares), whole.n_obs, p=np.divide(shares, sum(shares)))
+    del whole.obs["batch"], other.obs["batch"], whole.var["highly_variable"], other.var["highly_variable"]
+    for batches, said in (
+        ([whole[part == i].copy() for i in range(len(shares))], "no effect beyond noise"),
+        ([whole, other], "it differs"),
+    ):
+        uns = mnn_correct(*batches, **options)[0].uns["mnn"]
+        lines = verdict_lines(uns["steps"], uns["mixing"], uns["parameters"])
+        assert all(f"Batch effect: {said}" in line for line in lines), lines
+        lines = verdict_lines(uns["steps"].drop(columns="effect"), uns["mixing"], uns["parameters"])
+        assert not any("Batch effect" in line for line in lines)
+
+
+@pytest.mark.parametrize("measures", [APART, {"merged": 0.3}], ids=["apart", "over-corrected"])
+def test_no_effect_does_not_contradict_a_verdict_that_needs_attention(measures):
+    [said] = verdict_lines(steps_with(**measures, effect=0.0), None, {})
+    assert "no effect" not in said
+    [said] = verdict_lines(steps_with(**measures, effect=0.9), None, {})
+    assert "Batch effect: it differs" in said
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (0.0, "no effect beyond noise: cells left as they are (vectors were multiplied by 0.00 on average)."),
+        (0.4, "no effect beyond noise: cells moved by a part of what pairs suggest (vectors were multiplied"),
+        (0.6, "it differs from the batches before it beyond noise (vectors were multiplied by 0.60"),
+    ],
+)
+def test_only_cells_that_stay_are_said_to_be_left(factor, said):
+    [line] = verdict_lines(steps_with(effect=factor), None, {})
+    assert said in line
