@@ -1,9 +1,17 @@
 """Examples that are the same in every run, stores to spoil."""
 
+import asyncio
 import gc
 import os
 import shutil
 import tempfile
+import types
+
+# Before numpy and scikit-learn are loaded, and for workers, which inherit it: they share the cores, so that
+# loops have one thread each, and threads that wait do not spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -12,12 +20,8 @@ from hypothesis import settings
 from s3_fixtures import inputs_on_s3, s3, s3_command, s3_server, s3_write  # noqa: F401
 from spoiling import A, B, stored
 
-from mnndask.core.kernels.ahead import compile_ahead
-from mnndask.core.kernels.few_dims import MOST_DIMS
+from mnndask.core.kernels import ahead
 
-# Workers inherit this. They share the cores: threads that wait must not spin.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 FOLDER = pytest.StashKey[str]()
 
 # HYPOTHESIS_PROFILE=explore looks for new examples.
@@ -37,10 +41,25 @@ def pytest_configure(config):
 
 
 def _compile():
-    """Compile once, not in each worker, and not in a command whose stages a test looks at."""
+    """Compile once, not in each worker, and not in a command whose stages a test looks at.
+
+    A process of its own takes half of the functions, as each function has its own index of what is compiled.
+    """
+    signatures = {}
     for dtype in (np.float32, np.float64):
-        for n_dims in (1, MOST_DIMS + 1):
-            compile_ahead(np.dtype(dtype), n_dims, var_adj=True, sparse=True, refine=True)
+        for loop, signature in ahead._needed(
+            np.dtype(dtype), few=True, var_adj=True, sparse=True, refine=True
+        ):
+            signatures.setdefault(loop, {})[signature] = None
+    child = os.fork() if hasattr(os, "fork") else None
+    for i, (loop, own) in enumerate(signatures.items()):
+        if child is None or i % 2 == (child == 0):
+            for signature in own:
+                loop.compile(signature)
+    if child == 0:
+        os._exit(0)
+    if child is not None:
+        os.waitpid(child, 0)
 
 
 def _keep_files_in_memory(config):
@@ -62,6 +81,25 @@ def pytest_sessionfinish(session, exitstatus):
     """Free it, unless there are failures to look into."""
     if FOLDER in session.config.stash and exitstatus == 0:
         shutil.rmtree(session.config.stash[FOLDER], ignore_errors=True)
+
+
+class _Inline(types.ModuleType):
+    """asyncio, with no threads: a small file is read sooner than it is handed over to one."""
+
+    def __getattr__(self, name):
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def to_thread(function, /, *args, **kwargs):
+        return function(*args, **kwargs)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_stores():
+    """Local stores read and write in the thread of zarr's event loop, rather than in threads of its pool."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zarr.storage._local.asyncio", _Inline("asyncio"))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,18 +92,19 @@ def mnn_integrate(  # noqa: PLR0913
     Examples
     --------
     >>> import anndata as ad
-    >>> import mnndask, scanpy as sc
+    >>> import mnndask
+    >>> import scanpy as sc  # doctest: +SKIP
     >>> adata = ad.concat(mnndask.datasets.simulate(600, 200, 2), label="batch", index_unique="-")
     >>> mnndask.pp.mnn_integrate(adata, "batch", n_components=20)
     >>> adata.obsm["X_mnn"].shape
     (600, 20)
-    >>> sc.pp.neighbors(adata, use_rep="X_mnn")
+    >>> sc.pp.neighbors(adata, use_rep="X_mnn")  # doctest: +SKIP
 
-    Principal components that are there already:
+    Coordinates of cells that are there already, such as scanpy's ``X_pca``:
 
-    >>> sc.pp.pca(adata, n_comps=20)
+    >>> adata.obsm["X_pca"] = adata.obsm["X_mnn"] * 10
     >>> mnndask.pp.mnn_integrate(adata, "batch", basis="X_pca")
-    >>> sc.pp.neighbors(adata, use_rep="X_mnn")
+    >>> sc.pp.neighbors(adata, use_rep="X_mnn")  # doctest: +SKIP
     """
     check_arguments(
         adata, key_added=key_added, layer_added=layer_added, copy=copy, layer=options.get("layer")

@@ -102,7 +102,7 @@ def test_smoothing_weights_over_two_tiles(dtype, allowed):
     total, top = np.zeros(len(X)), np.full(len(X), -np.inf, dtype)
     sums, tiles = np.zeros((len(X), 2)), [slice(0, 30), slice(30, len(Y))]
     for at in tiles:
-        weights, shrink = X @ Y[at].T, np.empty(len(X), dtype)
+        weights, shrink = X @ Y[at].T, np.empty(len(X))
         sides = squared(X), squared(Y[at])
         weigh_by_distance(weights, *sides, dtype(0.5), log_density[at], top, total, shrink, bits_of(weights))
         sums = sums * shrink[:, None] + weights.astype(float) @ Y[at, :2]
@@ -205,7 +205,7 @@ def test_a_share_of_nothing_is_reached_by_the_smallest_value_whatever_it_weighs(
     values = np.linspace(-1, 5, n, dtype=dtype)[None]
     weights = (values > 3).astype(dtype)
     for least, expected in [(-np.inf, -1), (-2, -1), (2, 2), (6, 6)]:
-        found = np.array([least])
+        found = np.array([least], float)
         weighted_quantiles_of(values, weights, np.array([-1e-12]), 0.0, found, np.zeros(1, np.bool_))
         assert found.tolist() == [expected]
 

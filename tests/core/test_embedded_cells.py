@@ -65,7 +65,7 @@ def test_the_reference_is_projected_and_not_moved():
 
 
 def test_low_rank_vectors_embed_as_accurately_as_genes(monkeypatch):
-    batches = [b.X.toarray() for b in simulate([600, 500], 300, 2)]
+    batches = [b.X.toarray() for b in simulate([600, 500], 300, 2, batch_effect=0.45)]
     options = {"n_components": 20, "sketch_size": 200}
     whole = MNNCorrector(**options, genes="none").fit(batches).model_
     monkeypatch.setattr("mnndask.core.other_genes.is_worth_it", lambda *_: True)

@@ -8,7 +8,7 @@ import pytest
 from helpers import make_batches
 
 from mnndask import mnn_correct
-from mnndask.core import model, pairs, reference_growth, smoothing, workspace
+from mnndask.core import pairs, reference_growth, smoothing, step, workspace
 from mnndask.core.fit_cells import FitCellsInMemory
 from mnndask.core.gene_spaces import GeneSpaces
 
@@ -21,7 +21,7 @@ def calls(monkeypatch):
         (pairs, "smallest_both_ways"),
         (smoothing, "density"),
         (reference_growth, "smooth"),
-        (model, "variance_factors"),  # where spaces coincide, and of cells that were not fitted
+        (step, "variance_factors"),  # where spaces coincide, and of cells that were not fitted
         (workspace, "variance_factors"),  # where they differ
     ):
         kernel = getattr(module, name)
@@ -56,11 +56,11 @@ def test_spaces_that_differ_share_pairs_and_weights(calls, flags):
 def test_distances_that_are_kept_change_nothing(monkeypatch, n_components):
     given = []
 
-    def noting(*args, kernel=model.variance_factors):
+    def noting(*args, kernel=step.variance_factors):
         given.append(args[-1])
         return kernel(*args)
 
-    monkeypatch.setattr(model, "variance_factors", noting)
+    monkeypatch.setattr(step, "variance_factors", noting)
     options = {"k": 5, "n_components": n_components}
     kept = mnn_correct(*make_batches(), **options)[0]
     assert all(distances is not None for distances in given)

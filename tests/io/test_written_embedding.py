@@ -110,14 +110,25 @@ STAGES = {
     "matrix": lambda key, n: key == "X/zarr.json",
     "embedding": lambda key, n: key == "obsm/X_mnn/zarr.json",
     "first chunk": lambda key, n: key == "obsm/X_mnn/c/0/0",
-    "some chunk": lambda key, n: key == "obsm/X_mnn/c/6/0",
     "root": lambda key, n: key == "zarr.json",
 }
 
 
-@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def fifth_chunk():
+    """Stage at which a few chunks of the embedding, whichever they are, have been written."""
+    begun = set()
+
+    def stage(key, n):
+        if key.startswith("obsm/X_mnn/c/"):
+            begun.add(key)
+        return len(begun) >= 5
+
+    return stage
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "fifth chunk"])
 def test_a_run_is_resumed_whatever_stopped_it(command, failing, stores, tmp_path, stage):
-    status, err = failing(stage, *OPTIONS)
+    status, err = failing(STAGES.get(stage) or fifth_chunk(), *OPTIONS)
     assert status == 2
     check_kept(tmp_path, err[0])
     before = embedding_chunks(tmp_path / "out.zarr.partial")
@@ -130,7 +141,7 @@ def test_a_run_is_resumed_whatever_stopped_it(command, failing, stores, tmp_path
 
 @pytest.mark.parametrize("matrix", PATHS.values())
 def test_a_damaged_chunk_of_either_is_written_again(command, failing, stores, tmp_path, matrix):
-    failing(STAGES["some chunk"], *OPTIONS)
+    failing(fifth_chunk(), *OPTIONS)
     damaged = next((tmp_path / "out.zarr.partial" / matrix / "c").glob("*/0"))
     damaged.write_bytes(damaged.read_bytes()[:20])
     status, err = command("--resume", *OPTIONS)
@@ -144,7 +155,7 @@ def test_a_damaged_chunk_of_either_is_written_again(command, failing, stores, tm
 def test_annotations_that_were_changed_are_written_again_beside_both_matrices(
     command, failing, stores, tmp_path, where
 ):
-    failing(STAGES["some chunk"], *OPTIONS, *where)
+    failing(fifth_chunk(), *OPTIONS, *where)
     before = embedding_chunks(tmp_path / "out.zarr.partial")
     assert before
     next(file for file in (tmp_path / "out.zarr.partial/obsm/X_scVI").rglob("*") if file.is_file()).unlink()
