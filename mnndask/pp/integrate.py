@@ -102,7 +102,8 @@ def mnn_integrate(  # noqa: PLR0913
 
     Coordinates of cells that are there already, such as scanpy's ``X_pca``:
 
-    >>> adata.obsm["X_pca"] = adata.obsm["X_mnn"] * 10
+    >>> from sklearn.decomposition import PCA
+    >>> adata.obsm["X_pca"] = PCA(20).fit_transform(adata.X.toarray())
     >>> mnndask.pp.mnn_integrate(adata, "batch", basis="X_pca")
     >>> sc.pp.neighbors(adata, use_rep="X_mnn")  # doctest: +SKIP
     """
