@@ -17,6 +17,7 @@ from mnndask.metrics import embed
 
 N_COMPONENTS = 50
 LARGE = "large"  # for sketches
+GIVEN = "given"
 Batches = list[ad.AnnData]
 
 
@@ -107,4 +108,4 @@ def given_set(paths: Sequence[Path], label: str) -> Labelled:
             sys.exit(f"{path} has no column {label} in obs; name that of the cells' types with --label")
         if not batch.var_names.equals(batches[0].var_names):
             sys.exit(f"{path} does not have the genes of {paths[0]} in their order")
-    return labelled("given", batches, label)
+    return labelled(GIVEN, batches, label)

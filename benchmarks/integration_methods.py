@@ -145,19 +145,14 @@ class Runs:
         self._done: dict[Any, tuple[Any, dict[str, float]]] = {}
 
     def of(self, method: Method) -> tuple[Coordinates, dict[str, float]]:
-        """Coordinates, and what the call took: seconds, and megabytes above those before it."""
+        """Coordinates, and what the call took: processor time, and megabytes above those before it."""
         if method.run not in self._done:
             before = tree_bytes(os.getpid())
             with Sampler(os.getpid()) as sampler, redirect_stdout(sys.stderr):
-                start = time.perf_counter()
+                start = time.process_time()
                 result = method.run(self.data, self.seed)
-                seconds = time.perf_counter() - start
-            self._done[method.run] = (
-                result,
-                {
-                    "seconds": seconds,
-                    "mb": max(0.0, (sampler.peak - before) / 1e6),
-                },
-            )
+                taken = {"cpu_seconds": time.process_time() - start}
+            taken["mb"] = max(0.0, (sampler.peak - before) / 1e6)
+            self._done[method.run] = result, taken
         result, taken = self._done[method.run]
         return method.coordinates(self.data, result), taken

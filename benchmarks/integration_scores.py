@@ -36,7 +36,7 @@ def batches_among(X: np.ndarray, batch: np.ndarray, k: int) -> np.ndarray:
 
 
 def scib(X: np.ndarray, before: np.ndarray, batch: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What scib-metrics' Benchmarker computes by default, and its means; and the iLISI of the graph.
+    """What scib-metrics' Benchmarker computes by default, and its means; and both LISI of the graph.
 
     Neighbours are exact rather than approximate. Those of the graph are diffusion_nn's.
     """
@@ -58,6 +58,7 @@ def scib(X: np.ndarray, before: np.ndarray, batch: np.ndarray, labels: np.ndarra
         "bras": scib_metrics.bras(X, labels, batch),
         "ilisi": scib_metrics.ilisi_knn(near, batch),
         "graph_ilisi": scib_metrics.ilisi_knn(of_graph, batch),
+        "graph_clisi": scib_metrics.clisi_knn(of_graph, labels),
         "kbet": scib_metrics.kbet_per_label(some, batch, labels),
         "connectivity": scib_metrics.graph_connectivity(few, labels),
         "pcr": scib_metrics.pcr_comparison(before, X, batch, categorical=True),

@@ -63,7 +63,7 @@ def test_every_method_is_measured_on_every_set_and_what_is_missing_is_said(absen
     own = [rows[name, "recommended, genes"]["transfer"] for name in ("2 batches", "5 batches")]
     assert overall["transfer"] == pytest.approx(np.mean(own))
     assert rows["2 batches", "uncorrected"]["kept"] == 1
-    assert rows["2 batches", "recommended, embedding"]["seconds"] > 0
+    assert rows["2 batches", "recommended, embedding"]["cpu_seconds"] > 0
     assert said.count("| recommended, genes | genes | ") == 3
     assert "\nmean of simulated:\n" in said
 
@@ -73,17 +73,30 @@ def test_given_files_are_a_set_of_their_own(absent, compare, tmp_path):
     batches = simulate([60, 50], 120, 2)
     batches[0].write_h5ad(paths[0])
     batches[1].write_zarr(paths[1])
-    asked = ["--sets", "2 batches", "--seeds", 0, "--methods", "uncorrected", "--data", *paths]
-    figures, said = compare(*asked)
+    asked = ["--seeds", 0, "--methods", "uncorrected", "--data", *paths]
+    figures, said = compare("--sets", "given", "2 batches", *asked)
     assert [row["set"] for row in figures["rows"]] == ["given", "2 batches"]
     assert "\ngiven:\n" in said
     assert integration.OVERALL not in said  # of one set
+    asked = ["--sets", "given", *asked]
     with pytest.raises(SystemExit, match=r"a\.h5ad has no column line in obs; name that"):
         compare(*asked, "--label", "line")
     with pytest.raises(SystemExit, match="--data names 1 file; give one for each batch"):
         compare(*asked[:-1])
+    with pytest.raises(SystemExit, match="--sets given: no files; name them with --data"):
+        compare("--sets", "given")
     with pytest.raises(SystemExit, match="unknown methods: seurat; known: uncorrected, "):
         compare("--methods", "seurat")
+
+
+def test_a_run_adds_its_rows_to_those_of_earlier_ones(absent, compare, tmp_path):
+    asked = ["--sets", "2 batches", "--methods", "uncorrected"]
+    first, _ = compare(*asked, "--seeds", 0)
+    (tmp_path / "earlier.json").write_text(json.dumps({"figures": first}))
+    both, _ = compare(*asked, "--seeds", 1, "--earlier", tmp_path / "earlier.json")
+    assert both["rows"][0] == first["rows"][0]
+    assert [row["seed"] for row in both["rows"]] == [0, 1]
+    assert len(both["summary"]) == 1
 
 
 def test_simulated_sets_are_what_they_are_called():
