@@ -22,7 +22,8 @@ def refined_pairs(ref, ref_size, new, new_size, found, k, sigmas, precision):
         density = [sum(np.exp(-np.sum((a - o) ** 2) / sigma) for o in near) for a in near]
         moved = np.array([c + smooth(c, near, density, v, sigma) for c in new])
         size = np.maximum(new_size, np.linalg.norm(moved, axis=1))
-        found, unsure = mutual_pairs(ref, ref_size, moved, size, k, precision)
+        numbers = k * len(new) // n, k * len(ref) // n  # as far apart on both sides
+        found, unsure = mutual_pairs(ref, ref_size, moved, size, numbers, precision)
         doubt |= unsure
 
         kept = []
@@ -61,10 +62,13 @@ def neighborhoods(cells, sizes, rows, n, precision):
 def averaged(ref, ref_size, new, new_size, found, n_averaged, precision):
     """Sparse U and T as dense matrices: vectors are U R - T P in any genes."""
     n = min(len(new), len(ref))
-    n_averaged = min(50, max(10, n // 100)) if n_averaged is None else n_averaged
+    few = min(50, max(10, n // 100))
+    n_new, n_ref = (
+        min(50, few * len(side) // n) if n_averaged is None else n_averaged for side in (new, ref)
+    )
     anchors, partners = partners_of(found)
-    of_ref, unsure_ref = neighborhoods(ref, ref_size, {r for r, _ in found}, n_averaged, precision)
-    of_new, unsure_new = neighborhoods(new, new_size, anchors, n_averaged, precision)
+    of_ref, unsure_ref = neighborhoods(ref, ref_size, {r for r, _ in found}, n_ref, precision)
+    of_new, unsure_new = neighborhoods(new, new_size, anchors, n_new, precision)
     U, T = np.zeros((len(anchors), len(ref))), np.zeros((len(anchors), len(new)))
     for a, t in enumerate(anchors):
         for i in of_new[t]:

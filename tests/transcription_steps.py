@@ -16,13 +16,16 @@ def nearest(query, others, k, tie, rounding):
 
 
 def mutual_pairs(ref, ref_size, new, new_size, k, precision):
-    def neighbours(queries, sizes, others):
+    """`k` is a number for both sides, or that among new cells and that among the reference's."""
+    among_new, among_ref = (k, k) if isinstance(k, int) else k
+
+    def neighbours(queries, sizes, others, k):
         return [
             nearest(q, others, k, precision.pair_tie * size**2, precision.rounding * size**2)
             for q, size in zip(queries, sizes, strict=True)
         ]
 
-    of_new, of_ref = neighbours(new, new_size, ref), neighbours(ref, ref_size, new)
+    of_new, of_ref = neighbours(new, new_size, ref, among_ref), neighbours(ref, ref_size, new, among_new)
     found = [(r, t) for t in range(len(new)) for r in sorted(of_new[t][0]) if t in of_ref[r][0]]
     return found, any(in_doubt for _, in_doubt in of_new + of_ref)
 

@@ -129,7 +129,8 @@ def mnn_correct(  # noqa: PLR0913
     batch_categories
         Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
     k
-        Number of neighbours, among the cells used for fitting. A larger `k` gives more pairs.
+        Number of neighbours, among the cells used for fitting. A larger `k` gives more pairs. With `refine`,
+        pairs are found again with as many more among the cells of the larger side as it has more cells.
     sigma
         Divisor of the squared distance in the Gaussian weights that smooth corrections, in units of squared
         distance. With `cos_norm_in`, distances are between cells of length 1. A smaller `sigma` is more
@@ -156,7 +157,7 @@ def mnn_correct(  # noqa: PLR0913
     pair_averaging
         With `refine`, number of nearest cells of its own side, itself included, whose mean stands for a cell
         of a pair; all, if the side has fewer. 1 averages nothing. Default: a hundredth of the smaller side's
-        cells, at least 10 and at most 50.
+        cells, at least 10, and of the larger side as many more as it has more cells; at most 50.
     repair_sigmas
         With `refine`, values of `sigma`, from wide to narrow, with which the batch is moved and pairs are
         found again, one after the other; for cells of length 1, as `sigma` is. Default: 1.0, 0.3, and 0.15 if
@@ -213,10 +214,10 @@ def mnn_correct(  # noqa: PLR0913
     n_components
         Number of principal components in which to compute distances, find pairs, smooth and adjust the
         variance, as in fastMNN. Genes are corrected all the same. The components are those of the cells used
-        for fitting, cosine-normalised, with equal weight for each batch. None uses the genes themselves, as
-        does a number that is not below the numbers of cells and of genes. 50 is usual: it is much faster and,
-        at `sigma` = 1, gives about the same result. AnnData results then have ``obsm["X_mnn"]``: the
-        corrected cells in the components.
+        for fitting, cosine-normalised, with equal weight for each batch, or for each cell with `refine`. None
+        uses the genes themselves, as does a number that is not below the numbers of cells and of genes. 50 is
+        usual: it is much faster and, at `sigma` = 1, gives about the same result. AnnData results then have
+        ``obsm["X_mnn"]``: the corrected cells in the components.
     random_state
         Seed of the sketch, of the components and of the iterative solvers.
     memory_limit

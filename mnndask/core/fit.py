@@ -111,7 +111,8 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
     distances = memory_for_distances(work, new, refs[0], parameters.k) if variance_in_same_space else None
     with stage(f"finding pairs of {which}", len(new)):
         tolerances = _tie_tolerances(history, batch, used)
-        ref_rows, new_rows = find_pairs(work, new, refs[0], parameters.k, tolerances, distances)
+        both = parameters.k, parameters.k
+        ref_rows, new_rows = find_pairs(work, new, refs[0], both, tolerances, distances)
     refinement = None
     if parameters.refine:  # 3': pairs are found again after the batch has moved by them.
         refinement = Refinement(history, batch, refs[0], used, tolerances, which)

@@ -89,11 +89,18 @@ class NormalisedCells:
 
 
 def normalise(
-    raw: Sequence[FitCells], names: Sequence[str], spaces: GeneSpaces, solver: SvdSolver, work: Workspace
+    raw: Sequence[FitCells],
+    names: Sequence[str],
+    spaces: GeneSpaces,
+    solver: SvdSolver,
+    work: Workspace,
+    *,
+    pooled: bool = False,
 ) -> NormalisedCells:
     """Divide cells by their lengths, project them on components if asked for, and subtract their centre.
 
-    Once for each distinct space. For progress, each cell counts :func:`normalisation_passes` times.
+    Once for each distinct space. Components are those of `pooled` cells, or of batches that weigh the same.
+    For progress, each cell counts :func:`normalisation_passes` times.
 
     Raises
     ------
@@ -118,7 +125,7 @@ def normalise(
         components = None
         if spaces.n_components is not None:
             largest = max(float(n.max()) for n in sizes)
-            components = Components.of(own, spaces.n_components, solver, largest, work.tile)
+            components = Components.of(own, spaces.n_components, solver, largest, work.tile, pooled=pooled)
             own = [_projected(components, X, f"components-{s}-{b}", work) for b, X in enumerate(own)]
         distinct.append(_centred(own, sizes, components, work))
     return NormalisedCells(list(raw), list(names), spaces, tuple(distinct), lengths)

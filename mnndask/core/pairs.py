@@ -51,19 +51,21 @@ def find_pairs(
     work: Workspace,
     new: Points,
     ref: Points,
-    k: int,
+    n_neighbors: tuple[int, int],
     tolerances: Sequence[NDArray[np.float64]],
     distances: Floats | None = None,
 ) -> tuple[Rows, Rows]:
-    """Pairs of cells of two sides that are among each other's `k` nearest.
+    """Pairs of cells of two sides that are among each other's nearest.
 
     A squared distance within a cell's tolerance of its k-th smallest counts as tied with it. Ties go to the
-    lowest rows, so that each cell has exactly `k` neighbours. For progress, each new cell counts once.
+    lowest rows, so that each cell has exactly k neighbours. For progress, each new cell counts once.
 
     Parameters
     ----------
     new, ref
         Cells of both sides in *in* space.
+    n_neighbors
+        Number k of neighbours among the new cells, and among the reference's.
     tolerances
         For ties: of the new cells, and of the reference's.
     distances
@@ -74,23 +76,27 @@ def find_pairs(
     Reference rows and new rows of the pairs, ordered by new row, then by reference row.
     """
     sides = (new, ref, tolerances[0]), (ref, new, tolerances[1])
-    if _both_at_once(new, ref, k):
-        smallest = _smallest_of_both(work, new, ref, k + 1, distances)
-        found = [_neighbours(work, side, k, own, 0) for side, own in zip(sides, smallest, strict=True)]
+    numbers = n_neighbors[::-1]  # of each new cell, among the reference's, first
+    if _both_at_once(new, ref, n_neighbors):
+        smallest = _smallest_of_both(work, new, ref, numbers, distances)
+        found = [_neighbours(work, *of, 0) for of in zip(sides, numbers, smallest, strict=True)]
     else:  # both directions take the same time
-        found = [_neighbours(work, side, k, None, len(new) / len(side[0]) / 2) for side in sides]
+        shares = [len(new) / len(queries) / 2 for queries, _, _ in sides]
+        found = [
+            _neighbours(work, side, k, None, n) for side, k, n in zip(sides, numbers, shares, strict=True)
+        ]
     return mutual(found[0], found[1], (len(new), len(ref)))
 
 
 def memory_for_distances(work: Workspace, new: Points, ref: Points, k: int) -> Floats | None:
     """Memory for all squared distances, if :func:`find_pairs` computes them at once and they fit."""
     fit = len(new) * len(ref) * work.dtype.itemsize <= work.distance_bytes
-    return np.empty((len(new), len(ref)), work.dtype) if fit and _both_at_once(new, ref, k) else None
+    return np.empty((len(new), len(ref)), work.dtype) if fit and _both_at_once(new, ref, (k, k)) else None
 
 
-def _both_at_once(new: Points, ref: Points, k: int) -> bool:
+def _both_at_once(new: Points, ref: Points, n_neighbors: tuple[int, int]) -> bool:
     """Whether one product of all cells gives the neighbours in both directions."""
-    return new.whole and ref.whole and k < min(len(new), len(ref))
+    return new.whole and ref.whole and n_neighbors[0] < len(new) and n_neighbors[1] < len(ref)
 
 
 def _neighbours(
@@ -126,14 +132,14 @@ def _neighbours(
 
 
 def _smallest_of_both(
-    work: Workspace, new: Points, ref: Points, n_kept: int, distances: Floats | None
+    work: Workspace, new: Points, ref: Points, numbers: tuple[int, int], distances: Floats | None
 ) -> tuple[Smallest, Smallest]:
-    """Smallest distances of both sides; each thread keeps the reference's for a share of new cells."""
-    of_new = Smallest.empty(len(new), n_kept, work.dtype)
+    """One smallest distance more than neighbours of either side; each thread keeps a share's of new cells."""
+    of_new = Smallest.empty(len(new), numbers[0] + 1, work.dtype)
     rows, line = block_rows(len(ref), work.dtype.itemsize, work.block_bytes), current_line()
 
     def one(share: slice) -> Smallest:
-        of_ref = Smallest.empty(len(ref), n_kept, work.dtype)
+        of_ref = Smallest.empty(len(ref), numbers[1] + 1, work.dtype)
         blocks = [
             slice(b.start + share.start, b.stop + share.start)
             for b in row_blocks(share.stop - share.start, rows)

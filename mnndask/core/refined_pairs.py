@@ -3,6 +3,10 @@
 Pairs found at once join the near faces of two clouds, and pair cells whose type the other side lacks. So the
 batch is moved by wide kernels first, narrow ones later, to find pairs again; of the last ones, those that are
 far apart for the density around them are left out. The moved cells serve to find pairs only.
+
+Of a side that has r times the cells of the other, r times as many neighbours are taken, so that they lie as
+far apart. Equal numbers would reach farther on the smaller side, whose means then lie nearer the middle of
+its clouds: a difference between two samples of one cloud that no noise explains.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from mnndask.core.workspace import Workspace
 PASSES = 3  # how often each cell counts for progress in a round: pairs, smoothing, moving
 SPREAD = 1.2  # radii of a cell beyond which its partner is far
 MOST_DROPPED = 0.9  # share of pairs; if more are far, none is left out
+MOST_AVERAGED = 50  # cells of a side, by the rule
 
 
 @dataclass(frozen=True)
@@ -38,26 +43,30 @@ class Sizes:
     ----------
     sigmas
         Bandwidths with which the batch is moved, one after the other.
+    n_neighbors
+        Nearest cells of the batch, and of the reference, among which a cell of the other side seeks partners.
     n_averaged
-        Cells of each side whose mean stands for a cell in its pairs.
+        Cells of the batch, and of the reference, whose mean stands for a cell in its pairs.
     n_radius
         A cell's radius is its distance to the so-manieth nearest other cell of its side.
     """
 
     sigmas: tuple[float, ...]
-    n_averaged: int
+    n_neighbors: tuple[int, int]
+    n_averaged: tuple[int, int]
     n_radius: int
 
     @classmethod
     def of(cls, parameters: Parameters, n_new: int, n_ref: int) -> Sizes:
         """Those that are asked for, or else the rules'."""
-        n = min(n_new, n_ref)
+        n, sides = min(n_new, n_ref), (n_new, n_ref)
         sigmas, averaged = parameters.repair_sigmas, parameters.pair_averaging
         if sigmas is None:
             sigmas = (1.0, 0.3, 0.15) if n >= 2000 else (1.0, 0.3)
-        if averaged is None:
-            averaged = min(50, max(10, n // 100))
-        return cls(tuple(sigmas), averaged, min(25, max(5, n // 200)))
+        near = [parameters.k * side // n for side in sides]
+        few = min(MOST_AVERAGED, max(10, n // 100))
+        means = [min(MOST_AVERAGED, few * side // n) if averaged is None else averaged for side in sides]
+        return cls(tuple(sigmas), (near[0], near[1]), (means[0], means[1]), min(25, max(5, n // 200)))
 
 
 @dataclass
@@ -76,8 +85,6 @@ class Repairing:
         Cells of the reference that the merge uses.
     tolerances
         Of squared distances: of the new cells, and of the reference's.
-    k
-        Number of nearest neighbours.
     """
 
     work: Workspace
@@ -85,7 +92,6 @@ class Repairing:
     batch: int
     ref: Points
     tolerances: tuple[NDArray[np.float64], NDArray[np.float64]]
-    k: int
 
     def found_again(self, found: tuple[Rows, Rows], sizes: Sizes) -> tuple[Rows, Rows]:
         """Reference rows and new rows of the refined pairs, from those of the first ones."""
@@ -94,7 +100,7 @@ class Repairing:
             moved, norms = self._moved(found, sigma)
             squared = Tolerances.of(self.work.dtype).squared_distance * norms**2
             tolerances = (np.maximum(self.tolerances[0], squared), self.tolerances[1])
-            found = find_pairs(self.work, moved, self.ref, self.k, tolerances)
+            found = find_pairs(self.work, moved, self.ref, sizes.n_neighbors, tolerances)
             near = self._near(moved, found, tolerances, radii, sizes.n_radius)
             if near.sum() >= (1 - MOST_DROPPED) * len(near):
                 found = found[0][near], found[1][near]

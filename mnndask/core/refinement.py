@@ -61,15 +61,14 @@ class Refinement:
         """Refined pairs, from those found at first: rows of the used reference, and of the batch."""
         sizes, space = self.sizes, self.history.cells.space_in
         with stage(f"refining pairs of {self.which}", len(self.new), passes=PASSES * len(sizes.sigmas)):
-            k = self.history.parameters.k
-            return Repairing(work, space, self.batch, self.ref, self.tolerances, k).found_again(found, sizes)
+            return Repairing(work, space, self.batch, self.ref, self.tolerances).found_again(found, sizes)
 
     def averaged(self, work: Workspace, pairs: Pairs) -> tuple[AveragedPairs, NDArray[np.float32]]:
         """Pairs of neighbourhoods in the place of pairs of cells; and the support of the batch's cells."""
-        n, used = self.sizes.n_averaged, self.used
+        (n_new, n_ref), used = self.sizes.n_averaged, self.used
         partners = np.unique(pairs.ref_rows if used is None else np.searchsorted(used, pairs.ref_rows))
-        of_ref = Neighborhoods.of(work, self.ref, partners, n, self.tolerances[1])
-        every, sizes = np.arange(len(self.new)), [n, N_NEAREST]
+        of_ref = Neighborhoods.of(work, self.ref, partners, n_ref, self.tolerances[1])
+        every, sizes = np.arange(len(self.new)), [n_new, N_NEAREST]
         of_new, near = Neighborhoods.of_sizes(work, self.new, every, sizes, self.tolerances[0])
         averaged = AveragedPairs.of(
             pairs, of_ref if used is None else of_ref.among(used), of_new.some(pairs.anchors)

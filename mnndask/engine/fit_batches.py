@@ -126,7 +126,7 @@ def fit_batches(
         check_output_space(raw, batches.n_cells, spaces, order[0], n_components)
         work = _workspace(spaces, plan, store, run)
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
-            cells = normalise(raw, batches.names, spaces, parameters.solver, work)
+            cells = normalise(raw, batches.names, spaces, parameters.solver, work, pooled=parameters.refine)
         warn_of_empty_cells(cells)
         history = fit(cells, order, parameters, work, max_reference=max_reference)
         new_matrix = _new_matrix(spaces.dtype, store if plan.stored_rest else None)

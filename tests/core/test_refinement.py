@@ -254,14 +254,26 @@ def test_a_batch_that_is_left_as_it_is_gives_no_warning(recwarn):
 @pytest.mark.parametrize(
     ("n", "expected"),
     [
-        (60, Sizes((1.0, 0.3), 10, 5)),
-        (1999, Sizes((1.0, 0.3), 19, 9)),
-        (2000, Sizes((1.0, 0.3, 0.15), 20, 10)),
-        (100_000, Sizes((1.0, 0.3, 0.15), 50, 25)),
+        (60, Sizes((1.0, 0.3), (5, 5), (10, 10), 5)),
+        (1999, Sizes((1.0, 0.3), (5, 5), (19, 19), 9)),
+        (2000, Sizes((1.0, 0.3, 0.15), (5, 5), (20, 20), 10)),
+        (100_000, Sizes((1.0, 0.3, 0.15), (5, 5), (50, 50), 25)),
     ],
 )
 def test_rules_are_of_the_smaller_side(n, expected):
-    assert Sizes.of(Parameters(refine=True), n, 10**6) == Sizes.of(Parameters(refine=True), 10**6, n)
-    assert Sizes.of(Parameters(refine=True), n, 10**6) == expected
+    parameters = Parameters(k=5, refine=True)
+    assert Sizes.of(parameters, n, n) == expected
+    twice = Sizes.of(parameters, n, 2 * n)
+    assert (twice.sigmas, twice.n_radius) == (expected.sigmas, expected.n_radius)
+    assert twice.n_neighbors == (5, 10)
+    assert twice.n_averaged == (expected.n_averaged[0], min(50, 2 * expected.n_averaged[0]))
+    turned = Sizes.of(parameters, 2 * n, n)
+    assert turned.n_neighbors == twice.n_neighbors[::-1]
+    assert turned.n_averaged == twice.n_averaged[::-1]
+
+
+def test_numbers_that_are_given_hold_for_both_sides():
     given_ = Parameters(refine=True, pair_averaging=7, repair_sigmas=np.array([2, 0.5]))
-    assert Sizes.of(given_, n, n) == Sizes((2.0, 0.5), 7, expected.n_radius)
+    sizes = Sizes.of(given_, 300, 100)
+    assert sizes.sigmas == (2.0, 0.5)
+    assert sizes.n_averaged == (7, 7)
