@@ -23,6 +23,7 @@ from mnndask.core.pairs import Pairs, find_pairs, memory_for_distances
 from mnndask.core.parameters import Parameters
 from mnndask.core.reference import ReferenceInSpace
 from mnndask.core.reference_growth import BatchInSpace, corrected_cells, correction_passes, grown
+from mnndask.core.refined_pairs import n_compared
 from mnndask.core.refinement import Refinement
 from mnndask.core.shrinkage import Smoothing
 from mnndask.core.smoothing import anchor_vectors, log_densities
@@ -102,7 +103,7 @@ def extend(history: MergeHistory, batch: int, work: Workspace) -> MergeHistory:
     """
     cells, parameters, sigma = history.cells, history.parameters, history.parameters.sigma
     new = cells.space_in.points[batch]
-    used = _used_reference(history)
+    used = _used_reference(history, len(new))
     refs = [_reference(history, s, used, batch, work) for s in range(len(cells.distinct))]
     which = f"batch {len(history.order) + 1} of {len(cells.names)}"
 
@@ -192,10 +193,13 @@ def _step_in_space(history: MergeHistory, step: MergeStep, vectors: Matrix, ref:
     )
 
 
-def _used_reference(history: MergeHistory) -> Rows | None:
+def _used_reference(history: MergeHistory, n_new: int) -> Rows | None:
     """Rows of the reference that a merge uses; None for all. A sample keeps the cost of merges constant."""
-    n, most = history.n_reference, history.max_reference
-    if most is None or n <= most:
+    n = history.n_reference
+    most = n if history.max_reference is None else history.max_reference
+    if history.parameters.refine:
+        most = min(most, n_compared(n_new))
+    if n <= most:
         return None
     rng = np.random.default_rng([history.parameters.random_state, n])
     return np.sort(rng.choice(n, most, replace=False))

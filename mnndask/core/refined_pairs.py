@@ -33,6 +33,16 @@ PASSES = 3  # how often each cell counts for progress in a round: pairs, smoothi
 SPREAD = 1.2  # radii of a cell beyond which its partner is far
 MOST_DROPPED = 0.9  # share of pairs; if more are far, none is left out
 MOST_AVERAGED = 50  # cells of a side, by the rule
+MOST_COMPARED = 10, 2000  # reference cells: times as many as a batch has, or so many if that is more
+
+
+def n_compared(n_new: int) -> int:
+    """Most cells of the reference with which a merge compares a batch: more would hardly lessen the noise.
+
+    As numbers of neighbours grow with the reference, all of it would pair with a batch of few cells.
+    """
+    times, least = MOST_COMPARED
+    return max(least, times * n_new)
 
 
 @dataclass(frozen=True)

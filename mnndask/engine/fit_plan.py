@@ -14,6 +14,7 @@ from mnndask._threads import single_threaded_blas
 from mnndask.core.arrays import Points
 from mnndask.core.fit import REFERENCE_CELLS
 from mnndask.core.gene_spaces import GeneSpaces
+from mnndask.core.refined_pairs import n_compared
 from mnndask.core.variance import Lines, variance_factors
 from mnndask.engine.batches import Batches
 from mnndask.engine.memory_budget import Budget, at_least
@@ -43,14 +44,19 @@ class Copies:
     bounded: bool
     refined: bool = False
 
-    def n_bytes(self, n_used: Sequence[int], references: Sequence[int], spaces: GeneSpaces) -> int:
-        """Memory of the copies; `references` are the lengths of the reference before each merge."""
+    def n_compared(self, n_new: int, n_ref: int) -> int:
+        """Cells of the reference with which a merge compares a batch."""
+        most = REFERENCE_CELLS if self.bounded else n_ref
+        return min(n_ref, most, n_compared(n_new)) if self.refined else min(n_ref, most)
+
+    def n_bytes(self, sides: Sequence[tuple[int, int]], n_cells: int, spaces: GeneSpaces) -> int:
+        """Memory of the copies; `sides` are the lengths of the batch and of the reference in each merge."""
         n_dims = spaces.n_near if spaces.n_components is None else spaces.n_components
-        subsets = sum(n_ref > REFERENCE_CELLS for n_ref in references) if self.bounded else 0
-        total = REFERENCE_CELLS * subsets * spaces.n_near
+        compared = [(self.n_compared(*side), side[1]) for side in sides]
+        total = sum(n for n, n_ref in compared if n < n_ref)
         if self.refined:
-            total += COPIES_OF_REFINEMENT * sum(n_used) * n_dims * (1 if spaces.coincide else 2)
-        return total * spaces.dtype.itemsize
+            total += COPIES_OF_REFINEMENT * n_cells
+        return total * n_dims * (1 if spaces.coincide else 2) * spaces.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,13 @@ class Plan:
         """
         itemsize, n = spaces.dtype.itemsize, sum(n_used)
         references = [int(n_ref) for n_ref in np.cumsum([n_used[b] for b in order[:-1]])]
-        needed = _cell_bytes(batches, n_used, spaces) + copies.n_bytes(n_used, references, spaces)
+        sides = [(n_used[b], n_ref) for b, n_ref in zip(order[1:], references, strict=True)]
+        needed = _cell_bytes(batches, n_used, spaces) + copies.n_bytes(sides, n, spaces)
         tiled = needed > budget.resident
         tile = budget.tile_rows(spaces.n_near, itemsize)
         if tiled:
             _check_tile(spaces, budget)
-            most = REFERENCE_CELLS if copies.bounded else n
-            sides = [(n_used[b], min(n_ref, most)) for b, n_ref in zip(order[1:], references, strict=True)]
+            sides = [(n_new, copies.n_compared(n_new, n_ref)) for n_new, n_ref in sides]
             _announce(sides, n, spaces, budget, sketched=n < sum(batches.n_cells))
         rest = n * len(spaces.rest) * itemsize
         return cls(tiled, rest > budget.resident // 2, tile)

@@ -1,4 +1,4 @@
-"""Where batches are sketched, a merge step uses no more than so many cells of the reference before it."""
+"""Where batches are sketched or refined, a merge uses no more than so many cells of the reference."""
 
 from unittest.mock import patch
 
@@ -8,7 +8,7 @@ from helpers import GENES, as_anndata, make_batches
 from transcription import transcribe
 
 from mnndask import MNNCorrector, mnn_correct
-from mnndask.core import fit
+from mnndask.core import fit, refined_pairs
 from mnndask.engine import fit_batches, fit_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:Batches are compared with:UserWarning")
@@ -22,8 +22,8 @@ def used(monkeypatch):
     """Rows of the reference that each step uses, by its length before the step."""
     choose, out = fit._used_reference, {}
 
-    def spying(history):
-        rows = choose(history)
+    def spying(history, n_new):
+        rows = choose(history, n_new)
         out[history.n_reference] = rows
         return rows
 
@@ -123,3 +123,20 @@ def test_it_never_happens_where_all_cells_are_used(used, limit):
     assert found.uns["mnn"]["steps"]["n_reference_used"].tolist() == [0, 30, 56, 80]
     expected = np.concatenate(transcribe(make_batches(SIZES), k=5).corrected)
     np.testing.assert_allclose(found.X, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("limit", [None, 80_000], ids=["memory", "tiled"])
+def test_a_refined_batch_is_compared_with_so_many_times_its_cells(used, monkeypatch, limit):
+    """At most the same multiple or the same number; here of 26, 24 and 28 cells, and of 30, 56 and 80."""
+    monkeypatch.setattr(refined_pairs, "MOST_COMPARED", (2, 50))
+    batches = make_batches(SIZES, 25)
+    options = {"k": 5, "refine": True, "sketch_size": None, "n_jobs": 1}
+    found = mnn_correct(*batches, do_concatenate=False, memory_limit=limit, **options)[0]
+    rows = {b: used[n] for b, n in ((2, 56), (3, 80))}
+    assert used[30] is None
+    assert [len(own) for own in rows.values()] == [50, 56]
+    expected = transcribe(batches, k=5, refine=True, reference_rows=rows)
+    for b, (ours, theirs) in enumerate(zip(found, expected.corrected, strict=True)):
+        sure = ~expected.undecided[b]
+        assert sure.mean() > 0.9
+        np.testing.assert_allclose(ours[sure], theirs[sure], rtol=0, atol=1e-10)

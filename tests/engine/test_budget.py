@@ -12,6 +12,7 @@ from helpers import make_batches
 
 from mnndask import mnn_correct
 from mnndask._resources import FreeMemory
+from mnndask.core import refined_pairs
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.engine import fit_plan as plan
 from mnndask.engine.chunks import moderate
@@ -108,3 +109,13 @@ def test_copies_that_refine_pairs_count(refined):
         budget = Budget(2 * copies * 130 * 40 * 8, 1)
         kept = plan.Copies(bounded=False, refined=refined)
         assert plan.Plan.of(inputs, inputs.n_cells, [0, 1], spaces, budget, kept).tiled is not fits
+
+
+def test_parts_of_a_reference_that_is_many_times_as_long_count(monkeypatch):
+    """Components need memory for these, not the genes that they replace."""
+    monkeypatch.setattr(refined_pairs, "MOST_COMPARED", (2, 0))
+    copies = plan.Copies(bounded=False, refined=True)
+    assert [copies.n_compared(20, n_ref) for n_ref in (30, 40, 41, 900)] == [30, 40, 40, 40]
+    spaces = GeneSpaces(40, None, True, True, np.dtype(np.float32), n_components=5)
+    sides = [(20, 30), (20, 50), (20, 70)]  # two are too long
+    assert copies.n_bytes(sides, 90, spaces) == (2 * 40 + 2 * 90) * 5 * 4
