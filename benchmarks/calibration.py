@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from typing import Any
 
@@ -63,7 +64,8 @@ def scored(batch: OneBatch, part: np.ndarray, size: float, method: Method, seed:
     with_ = in_scale(X, method.scale)
     space = components_of(with_, seed)
     before = space.transform(with_)
-    found = method.run(X, part, before, seed)
+    with redirect_stdout(sys.stderr):  # libraries print
+        found = method.run(X, part, before, seed)
     after = space.transform(found.values) if method.in_genes else found.values
     verdicts = [factor for factor in found.factors if np.isfinite(factor)]
     out = {}

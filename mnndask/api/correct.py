@@ -129,12 +129,15 @@ def mnn_correct(  # noqa: PLR0913
     batch_categories
         Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
     k
-        Number of neighbours, among the cells used for fitting. A larger `k` gives more pairs. With `refine`,
-        pairs are found again with as many more among the cells of the larger side as it has more cells.
+        Number of neighbours, among the cells used for fitting. A larger `k` gives more pairs. Without
+        `refine`, a large one in components (100) also moves random parts of one batch, which should stay.
+        With `refine`, pairs are found again with as many more neighbours among the larger side's cells as it
+        has more cells.
     sigma
         Divisor of the squared distance in the Gaussian weights that smooth corrections, in units of squared
         distance. With `cos_norm_in`, distances are between cells of length 1. A smaller `sigma` is more
-        local.
+        local. Without `refine`, a small one in genes (0.1) follows noise: random parts of one batch, which
+        should stay, move by about the distance between neighbouring cells.
     cos_norm_in
         Whether to divide each cell by its length before computing distances.
     cos_norm_out

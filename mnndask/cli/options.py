@@ -99,13 +99,22 @@ METHOD: tuple[Decorator, ...] = (  # parameters of the method
         type=int,
         help="Compute distances in this many principal components, e.g. 50.  [default: in genes]",
     ),
-    click.option("-k", "--k", "k", type=int, default=20, show_default=True, help="Number of neighbours."),
+    click.option(
+        "-k",
+        "--k",
+        "k",
+        type=int,
+        default=20,
+        show_default=True,
+        help="Number of neighbours. Without --refine, many in components (100) move what should stay.",
+    ),
     click.option(
         "--sigma",
         type=float,
         default=1.0,
         show_default=True,
-        help="Divisor of squared distances in smoothing.",
+        help="Divisor of squared distances in smoothing. Without --refine, a small one in genes (0.1) moves "
+        "what should stay.",
     ),
     click.option(
         "--cos-norm-in/--no-cos-norm-in",
