@@ -112,6 +112,27 @@ def test_each_batch_weighs_the_same():
     np.testing.assert_allclose(np.abs(pooled), [1, 0, 0, 0, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize(("mode", "n", "tile"), [("irlb", 2, None), ("irlb", 2, 7), ("rsvd", 2, None)])
+def test_each_cell_weighs_the_same_if_batches_are_pooled(mode, n, tile):
+    """As one batch, whatever its parts: those of a random split have the components of the whole."""
+    X = np.random.default_rng(0).normal(size=(60, 5)) * [4, 3, 1, 1, 1]
+    whole = Components.of([X], n, SvdSolver(mode), 10.0, tile)
+    parts = Components.of([X[:50], X[50:]], n, SvdSolver(mode), 10.0, tile, pooled=True)
+    np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-12)
+    np.testing.assert_allclose(np.abs((parts.basis * whole.basis).sum(axis=0)), 1, atol=1e-9)
+    uneven = Components.of([X[:50], X[50:]], n, SvdSolver(mode), 10.0, tile)
+    assert np.abs(np.abs((uneven.basis * whole.basis).sum(axis=0)) - 1).max() > 1e-4
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_refined_corrections_pool_cells_and_others_do_not(refine):
+    batches = [X[:n] for X, n in zip(make_batches((100, 100)), (100, 30), strict=True)]
+    model = MNNCorrector(k=5, n_components=6, refine=refine, var_adj=False).fit(batches).model_
+    cosine = [X / np.linalg.norm(X, axis=1)[:, None] for X in batches]
+    expected = Components.of(cosine, 6, SvdSolver(), 1.0, None, pooled=refine)
+    np.testing.assert_allclose(model.components_in.basis, expected.basis, atol=1e-10)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("mode", ["svd", "rsvd"])
 def test_those_of_the_covariance_are_the_singular_vectors(mode, dtype):

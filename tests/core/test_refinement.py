@@ -3,15 +3,17 @@
 import dask.array as da
 import numpy as np
 import pytest
+from anndata import AnnData
 from helpers import make_batches
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transcription import DOUBLE, SINGLE, transcribe
 
-from mnndask import MNNCorrector, mnn_correct
+from mnndask import RECOMMENDED, MNNCorrector, mnn_correct
 from mnndask.core.history import MergeHistory
 from mnndask.core.parameters import Parameters
 from mnndask.core.refined_pairs import Sizes
+from mnndask.datasets.simulated import simulate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:k=:UserWarning"),
@@ -277,3 +279,15 @@ def test_numbers_that_are_given_hold_for_both_sides():
     sizes = Sizes.of(given_, 300, 100)
     assert sizes.sigmas == (2.0, 0.5)
     assert sizes.n_averaged == (7, 7)
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.2), (1 / 6,) * 6], ids=["80/20", "6 parts"])
+def test_random_parts_of_unequal_sides_differ_by_noise(shares):
+    """Equal numbers of neighbours on both sides, and equal weights of batches, each tell them apart."""
+    [whole] = simulate([3000], 500, 1, n_types=8, counts_per_gene=1.0, seed=1)
+    X = whole.X.toarray()
+    order = np.random.default_rng(0).permutation(len(X))
+    ends = np.round(np.cumsum(shares)[:-1] * len(X)).astype(int)
+    parts = [AnnData(X[np.sort(rows)]) for rows in np.split(order, ends)]
+    steps = mnn_correct(*parts, sketch_size=None, diagnostics=False, **RECOMMENDED)[0].uns["mnn"]["steps"]
+    assert steps["effect"][1:].max() < 0.05
