@@ -58,7 +58,7 @@ class Sizes:
     n_averaged
         Cells of the batch, and of the reference, whose mean stands for a cell in its pairs.
     n_radius
-        A cell's radius is its distance to the so-manieth nearest other cell of its side.
+        Number m: a cell's radius is its distance to the m-th nearest other cell of its side.
     """
 
     sigmas: tuple[float, ...]
