@@ -65,8 +65,9 @@ class Terminated(KeyboardInterrupt):
 
 
 def _end(signal_: int, _: Any) -> NoReturn:
-    # Writing is abandoned, and zarr's event loop would log each abandoned task.
+    # Writing is abandoned. zarr's event loop would log each abandoned task, Python each that had not begun.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     raise Terminated if signal_ == signal.SIGTERM else KeyboardInterrupt
 
 
@@ -100,6 +101,13 @@ def _printing_warnings(printer: WarningPrinter) -> Iterator[None]:
         yield
 
 
+def _abandon(error: BaseException | None) -> None:
+    """Destroy what was interrupted now, while Python's warnings of it are ignored."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command. Errors of use and of files are one line on stderr, with exit status 2.
 
@@ -117,6 +125,7 @@ def main(args: list[str] | None = None) -> None:
             outcome = _notes(error.__cause__ or error) or "Nothing was written"
             terminated = isinstance(error.__cause__ or error, Terminated)
             status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+            _abandon(error)
             _fail(
                 f"{'terminated' if terminated else 'interrupted'}; {outcome[0].lower()}{outcome[1:]}", status
             )

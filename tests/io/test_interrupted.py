@@ -118,6 +118,27 @@ main()
     assert done.stderr.lstrip("\n") == "mnndask: interrupted; nothing was written\n"
 
 
+def test_ctrl_c_before_a_task_of_zarr_begins():
+    """Python warns of a coroutine that is never awaited when the last reference to it goes."""
+    program = """
+import os, signal
+from mnndask.cli import main as command
+
+async def task():
+    pass
+
+def consolidate(task):
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.sigtimedwait([], 10)
+
+command.cli.main = lambda *_, **__: consolidate(task())
+command.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.lstrip("\n") == "mnndask: interrupted; nothing was written\n"
+
+
 def test_request_to_end(stopped_by, tmp_path):
     """As job schedulers make it; no folder for scratch is left, either."""
     check_interrupted(tmp_path, *stopped_by(signal.SIGTERM), 143, "terminated")
