@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 from scipy import sparse
 
-from mnndask.datasets.simulated import simulate
+from mnndask.datasets.simulated import BATCH_EFFECT, simulate
 
 SPLITS = {
     "halves": [0.5, 0.5],
@@ -62,7 +62,9 @@ class OneBatch:
 
 def simulated(n_cells: int, n_genes: int, seed: int) -> OneBatch:
     """One simulated batch, and the effect of another on the rates of its genes."""
-    batch = simulate([n_cells], n_genes, 1, n_types=10, counts_per_gene=1.0, seed=seed)[0]
+    [batch] = simulate(
+        [n_cells], n_genes, 1, n_types=10, counts_per_gene=1.0, batch_effect=BATCH_EFFECT, seed=seed
+    )
     X = batch.X.toarray()
     factors = np.exp(np.random.default_rng(seed).normal(0, EFFECT, X.shape[1])).astype(X.dtype)
     effect = np.log1p(np.expm1(X) * factors) - X

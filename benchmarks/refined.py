@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.report import benchmark
 from mnndask import RECOMMENDED, MNNCorrector
-from mnndask.datasets.simulated import simulate
+from mnndask.datasets.simulated import BATCH_EFFECT, simulate
 
 FULL = {"sizes": [20_000, 20_000], "n_genes": 2000, "n_types": 12, "rounds": 3, "in_genes": 0, "n_jobs": 1}
 TOY = {"sizes": [120, 100], "n_genes": 80, "n_types": 4, "rounds": 2, "in_genes": 1}
@@ -27,7 +27,8 @@ def cpu_seconds(batches: Sequence[Any], options: dict[str, Any]) -> float:
 
 
 def run(given: Any) -> dict[str, Any]:
-    made = simulate(given.sizes, given.n_genes, len(given.sizes), n_types=given.n_types, counts_per_gene=0.5)
+    usual = {"n_types": given.n_types, "counts_per_gene": 0.5}
+    made = simulate(given.sizes, given.n_genes, len(given.sizes), **usual, batch_effect=BATCH_EFFECT)
     batches = [batch.X.toarray() for batch in made]
     spaces = {"components": {}} | ({"genes": {"n_components": None}} if given.in_genes else {})
     figures = {}
