@@ -131,6 +131,7 @@ def consolidate(task):
     os.kill(os.getpid(), signal.SIGINT)
     signal.sigtimedwait([], 10)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 command.cli.main = lambda *_, **__: consolidate(task())
 command.main()
 """
