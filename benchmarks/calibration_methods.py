@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from benchmarks.integration_methods import harmonised
 from mnndask import RECOMMENDED, mnn_correct
 
 
@@ -71,11 +71,7 @@ def ours(**options: Any) -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], 
 
 
 def harmonypy(_: np.ndarray, part: np.ndarray, components: np.ndarray, seed: int) -> Corrected:
-    table = pd.DataFrame({"part": part.astype(str)})
-    call = import_module("harmonypy").run_harmony
-    found = np.asarray(call(components, table, "part", random_state=seed, verbose=False).Z_corr)
-    # Version 2 returns cells by components, version 1 components by cells.
-    return Corrected(found if found.shape == components.shape else found.T)
+    return Corrected(harmonised(components, part, seed))
 
 
 def scanorama(X: np.ndarray, part: np.ndarray, _: np.ndarray, seed: int) -> Corrected:

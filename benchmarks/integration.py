@@ -125,9 +125,10 @@ def run(given: Any) -> dict[str, Any]:
     skipped = {name: why for name in libraries if (why := why_not(name))}
     given_data = given_set(given.data, given.label) if given.data else None
     rows = [row for path in given.earlier for row in json.loads(path.read_text())["figures"]["rows"]]
+    few = Runs(simulated(SMALL_SETS[0], 0, 120, 0.1), 0)
+    for method in methods_on(SMALL_SETS[0], given, skipped).values():
+        few.of(method)  # compiles, and loads libraries
     for name in given.sets:
-        for method in methods_on(name, given, skipped).values():
-            Runs(simulated(SMALL_SETS[0], 0, 120, 0.1), 0).of(method)  # compiles, and loads libraries
         for seed in given.seeds:
             if name != GIVEN:
                 rows += scored(simulated(name, seed, given.n_genes, given.scale), seed, given, skipped)

@@ -79,11 +79,15 @@ def harmonypy(data: Labelled, seed: int) -> Coordinates:
     """From components of log-normalised values, as its users give them."""
     X = sparse.vstack([batch.X for batch in data.batches]).toarray()
     components = PCA(min(N_COMPONENTS, *X.shape), random_state=seed).fit_transform(X)
-    table = pd.DataFrame({"batch": data.batch.astype(str)})
+    return Coordinates(harmonised(components, data.batch, seed), components)
+
+
+def harmonised(components: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
+    """Cells by components; version 1 returns components by cells."""
+    table = pd.DataFrame({"batch": batch.astype(str)})
     call = import_module("harmonypy").run_harmony
     found = np.asarray(call(components, table, "batch", random_state=seed, verbose=False).Z_corr)
-    # Version 2 returns cells by components, version 1 components by cells.
-    return Coordinates(found if found.shape == components.shape else found.T, components)
+    return found if found.shape == components.shape else found.T
 
 
 def scanorama(data: Labelled, seed: int) -> tuple[list[np.ndarray], list[Any]]:

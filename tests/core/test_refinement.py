@@ -279,6 +279,7 @@ def test_numbers_that_are_given_hold_for_both_sides():
     sizes = Sizes.of(given_, 300, 100)
     assert sizes.sigmas == (2.0, 0.5)
     assert sizes.n_averaged == (7, 7)
+    assert sizes.n_radius == Sizes.of(Parameters(refine=True), 300, 100).n_radius
 
 
 @pytest.mark.parametrize("shares", [(0.8, 0.2), (1 / 6,) * 6], ids=["80/20", "6 parts"])
