@@ -145,6 +145,11 @@ class Smallest:
         return Smallest(self.values[rows], self.cells[rows])
 
     @classmethod
+    def stacked(cls, blocks: Sequence[Smallest]) -> Smallest:
+        """Those of several blocks of cells."""
+        return cls(np.vstack([b.values for b in blocks]), np.vstack([b.cells for b in blocks]))
+
+    @classmethod
     def merged(cls, parts: Sequence[Smallest]) -> Smallest:
         """Smallest of all parts, unordered."""
         if len(parts) == 1:
@@ -213,10 +218,13 @@ def _smallest(queries: Points, others: Points, n: int) -> tuple[Floats, Rows]:
     return values, cols
 
 
-def nearest_values(queries: Points, others: Points, n: int) -> Smallest:
-    """The `n` smallest squared distances of each query, the largest of them first, and the others' rows."""
+def nearest_values(queries: Points, others: Points, n: int, distances: Floats | None = None) -> Smallest:
+    """The `n` smallest squared distances of each query, the largest of them first, and the others' rows.
+
+    `distances`, if given, is filled with all of them, shape ``(n_queries, n_others)``.
+    """
     out = Smallest.empty(len(queries), n, queries.squared.dtype)
     for at, tile in others.tiles():
-        inner = products("own", queries.X, tile.X)
+        inner = products("own", queries.X, tile.X, None if distances is None else distances[:, at])
         keep_nearest(inner, queries.squared, tile.squared, at.start, out.values, out.cells)
     return out

@@ -117,9 +117,11 @@ class OtherGenes:
         cells = self._cells(merge.batch, new_rows, genes)
         anchors = cells[np.searchsorted(new_rows, merge.pairs.anchors)]
         if merge.averaged is None:
-            rows = np.searchsorted(self.needed, merge.pairs.ref_rows)
-            means = pair_means(rows, merge.pairs.new_rows, len(self.needed))
-            vectors: Floats = (means @ reference - anchors).astype(self.spaces.dtype)
+            # Of partners alone: the product takes a copy of all it is given, in double precision.
+            partners, rows = np.unique(merge.pairs.ref_rows, return_inverse=True)
+            means = pair_means(rows, merge.pairs.new_rows, len(partners))
+            own = reference[np.searchsorted(self.needed, partners)]
+            vectors: Floats = (means @ own - anchors).astype(self.spaces.dtype)
         else:
             ref, new = (self.needed, reference), (new_rows, cells)
             vectors = merge.averaged.differences(ref, new, self.work.n_threads)

@@ -15,9 +15,17 @@ from mnndask._progress import counted_blocks, current_line
 from mnndask._threads import map_blocks, shared_blocks
 from mnndask._typing import Floats, Rows
 from mnndask.core.arrays import Points, tile_size
-from mnndask.core.neighbors import Smallest, nearest_in_double, searched, smallest_both_ways, without_doubt
+from mnndask.core.neighbors import (
+    Smallest,
+    nearest_in_double,
+    nearest_values,
+    searched,
+    smallest_both_ways,
+    without_doubt,
+)
 from mnndask.core.workspace import Workspace
 
+FEW_NAMED = 4  # a batch is small beside a reference of so many times the neighbours that its cells have
 Side: TypeAlias = tuple[Points, Points, NDArray[np.float64]]  # queries, others, the queries' tolerances
 
 
@@ -78,6 +86,8 @@ def find_pairs(
     sides = (new, ref, tolerances[0]), (ref, new, tolerances[1])
     numbers = n_neighbors[::-1]  # of each new cell, among the reference's, first
     if _both_at_once(new, ref, n_neighbors):
+        if len(new) * numbers[0] <= len(ref) // FEW_NAMED:
+            return _pairs_of_few(work, new, ref, numbers, tolerances, distances)
         smallest = _smallest_of_both(work, new, ref, numbers, distances)
         found = [_neighbours(work, *of, 0) for of in zip(sides, numbers, smallest, strict=True)]
     else:  # both directions take the same time
@@ -86,6 +96,31 @@ def find_pairs(
             _neighbours(work, side, k, None, n) for side, k, n in zip(sides, numbers, shares, strict=True)
         ]
     return mutual(found[0], found[1], (len(new), len(ref)))
+
+
+def _pairs_of_few(
+    work: Workspace,
+    new: Points,
+    ref: Points,
+    numbers: tuple[int, int],
+    tolerances: Sequence[NDArray[np.float64]],
+    distances: Floats | None,
+) -> tuple[Rows, Rows]:
+    """Pairs of a batch that is small beside the reference; see :func:`find_pairs`.
+
+    Only cells of the reference that are a neighbour of some new cell can be in a pair, so only these seek
+    theirs.
+    """
+
+    def one(at: slice) -> Smallest:
+        return nearest_values(new[at], ref, numbers[0] + 1, None if distances is None else distances[at])
+
+    smallest = Smallest.stacked(work.map("neighbours", len(new), len(ref), one, counts=1))
+    of_new = _neighbours(work, (new, ref, tolerances[0]), numbers[0], smallest, 0)
+    named = np.unique(of_new[1])
+    few = ref[named], new, tolerances[1][named]
+    seeking, found = _neighbours(work, few, numbers[1], None, 0)
+    return mutual(of_new, (named[seeking], found), (len(new), len(ref)))
 
 
 def memory_for_distances(work: Workspace, new: Points, ref: Points, k: int) -> Floats | None:

@@ -34,8 +34,9 @@ def buffer(name: str, shape: tuple[int, int], dtype: np.dtype) -> Floats:
     return buffers[name][:size].reshape(shape)
 
 
-def products(name: str, A: Floats, B: Floats) -> Floats:
-    """Inner products of the rows of two matrices, in a buffer of that name."""
-    out = buffer(name, (len(A), len(B)), A.dtype)
+def products(name: str, A: Floats, B: Floats, out: Floats | None = None) -> Floats:
+    """Inner products of the rows of two matrices, in a buffer of that name unless `out` is given."""
+    if out is None:
+        out = buffer(name, (len(A), len(B)), A.dtype)
     np.matmul(A, B.T, out=out)
     return out
