@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 Genes = Literal["all", "subset", "none"]
 SketchMethod = Literal["mixed", "geometric", "random"]
 SvdMode = Literal["svd", "rsvd", "irlb"]
+AutomaticOrder = Literal["auto", "share", "tree"]
 
 GENES: tuple[str, ...] = get_args(Genes)
 SKETCH_METHODS: tuple[str, ...] = get_args(SketchMethod)
 SVD_MODES: tuple[str, ...] = get_args(SvdMode)
+AUTOMATIC_ORDERS: tuple[str, ...] = get_args(AutomaticOrder)
 
 # For mnn_correct(..., **RECOMMENDED): better mixed batches than the published defaults give, while random
 # halves of one batch stay as they are.

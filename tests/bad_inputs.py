@@ -196,7 +196,8 @@ for option in ({"pair_averaging": 5}, {"repair_sigmas": [0.3]}, {"shrinkage": 0.
     name, value = next(iter(option.items()))
     bad(f"{name} alone", InputError, f"{name}={value!r} given without refine", "Set refine=True", **option)
 bad("svd_mode", InputError, "svd_mode is 'arpack'", "svd, rsvd, irlb", svd_mode="arpack")
-for order in ([0], [0, 0], [1, 2], [0, 1, 2], ["x", "y"], [None, 0], [[0, 1]]):
+nested = [[0, 1], [1]], [[0, 1], []], [[0, 1.0]]
+for order in ([0], [0, 0], [1, 2], [0, 1, 2], ["x", "y"], [None, 0], [], *nested):
     bad(f"order={order}", InputError, f"mnn_order {order} is no permutation", "Name each once",
         mnn_order=order)
 bad("order-number", InputError, "mnn_order 1 is no permutation", "Name each once", mnn_order=1)

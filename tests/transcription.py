@@ -32,9 +32,14 @@ SINGLE = Precision(pair_tie=1e-6, projection_tie=1e-11, rounding=9e-7, allowed=1
 class Transcript:
     corrected: list[np.ndarray]
     undecided: list[np.ndarray]
-    pairs: dict[int, set[tuple[int, int]]]  # batch -> (row of the accumulated reference, row of the batch)
+    pairs_of_merges: dict[int, list[tuple[int, set[tuple[int, int]]]]]  # batch -> number of merge, pairs
     angles: dict[int, np.ndarray] = field(default_factory=dict)
-    factors: dict[int, np.ndarray] = field(default_factory=dict)  # by which anchors' vectors were shrunk
+    factors: dict[int, np.ndarray] = field(default_factory=dict)  # merge -> by which vectors were shrunk
+
+    @property
+    def pairs(self):
+        """Pairs of a batch that moves once: (row of the accumulated reference, row of the batch)."""
+        return {b: pairs for b, ((_, pairs),) in self.pairs_of_merges.items()}
 
 
 def transcribe(  # noqa: C901
@@ -59,7 +64,8 @@ def transcribe(  # noqa: C901
 ):
     """Correct `batches` (cells × genes) by the definition; `subset` and `restrict` are columns and rows.
 
-    `reference_rows` are the rows of the accumulated reference (of restricted cells) that a batch's step uses.
+    `mnn_order` may be nested. `reference_rows` are the rows of the accumulated reference (of restricted
+    cells) that a batch's step uses.
     """
     batches = [np.asarray(b, dtype=np.float64) for b in batches]
     genes = np.arange(batches[0].shape[1]) if subset is None else np.sort(subset)
@@ -74,34 +80,40 @@ def transcribe(  # noqa: C901
         ins.append(batch[:, genes] / length if cos_norm_in else batch[:, genes])
         outs.append(batch / length if cos_norm_out else batch)
 
-    scale_in = max(np.linalg.norm(ins[b][used[b]], axis=1).max() for b in order)
-    scale_out = max(np.linalg.norm(outs[b][used[b]][:, genes], axis=1).max() for b in order)
-    first = order[0]  # step 2
-    corrected = [o.copy() for o in outs]
+    every = range(len(batches))
+    scale_in = max(np.linalg.norm(ins[b][used[b]], axis=1).max() for b in every)
+    scale_out = max(np.linalg.norm(outs[b][used[b]][:, genes], axis=1).max() for b in every)
+    corrected, moved_in = [o.copy() for o in outs], [i.copy() for i in ins]  # as they stand
     undecided = [np.zeros(len(b), dtype=bool) for b in batches]
-    ref_in, ref_out, ref_row = ins[first][used[first]], outs[first][used[first]], used[first]
     norms = [np.linalg.norm(ins[b][used[b]], axis=1) for b in range(len(batches))]
     sizes = [
         np.maximum(norm, np.median(np.concatenate(norms))) for norm in norms
     ]  # what rounding is relative to
-    ref_size = sizes[first]
-    n_before = len(batches[first])
     pairs, angles, factors, doubt = {}, {}, {}, False
 
-    for b in order[1:]:
-        new_in, new_out = ins[b][used[b]], outs[b][used[b]]
-        all_in, all_out, all_size, all_row = ref_in, ref_out, ref_size, ref_row
-        if b in (reference_rows or {}):
+    for number, (left, right) in enumerate(merges_of(order)[0]):  # step 2
+        starts = np.cumsum([0, *(len(batches[b]) for b in left)])
+        ref_in = np.vstack([moved_in[b][used[b]] for b in left])
+        ref_out = np.vstack([corrected[b][used[b]] for b in left])
+        ref_size = np.concatenate([sizes[b] for b in left])
+        ref_row = np.concatenate([start + used[b] for start, b in zip(starts, left, strict=False)])
+        new_in = np.vstack([moved_in[b][used[b]] for b in right])
+        new_out = np.vstack([corrected[b][used[b]] for b in right])
+        new_size = np.concatenate([sizes[b] for b in right])
+        new_cell = [(b, int(row)) for b in right for row in used[b]]
+        if right[0] in (reference_rows or {}):
             ref_in, ref_out, ref_size, ref_row = (
-                whole[reference_rows[b]] for whole in (all_in, all_out, all_size, all_row)
+                whole[reference_rows[right[0]]] for whole in (ref_in, ref_out, ref_size, ref_row)
             )
-        found, pairs_in_doubt = mutual_pairs(ref_in, ref_size, new_in, sizes[b], k, precision)  # step 3
+        found, pairs_in_doubt = mutual_pairs(ref_in, ref_size, new_in, new_size, k, precision)  # step 3
         if refine:
-            sides = ref_in, ref_size, new_in, sizes[b]
+            sides = ref_in, ref_size, new_in, new_size
             found, refined_in_doubt = refined_pairs(*sides, found, k, repair_sigmas, precision)
             pairs_in_doubt |= refined_in_doubt
         doubt |= pairs_in_doubt
-        pairs[b] = {(int(ref_row[r]), int(used[b][t])) for r, t in found}
+        for b in right:
+            own = [(r, new_cell[t][1]) for r, t in found if new_cell[t][0] == b]
+            pairs.setdefault(b, []).append((number, {(int(ref_row[r]), row) for r, row in own}))
 
         anchors = sorted({t for _, t in found})  # step 4
         partners = {t: [r for r, u in found if u == t] for t in anchors}
@@ -118,47 +130,57 @@ def transcribe(  # noqa: C901
             v_out = U @ ref_out - T @ new_out
             wrong = max(error * np.abs(v).max() for error, v in zip(errors, v_out, strict=True))
             v_in, v_out = f[:, None] * (U @ ref_in - T @ new_in), f[:, None] * v_out
-            factors[b] = f
+            factors[number] = f
             doubt |= means_in_doubt or (edges and var_adj)  # variance adjustment lengthens all but 0
             doubt |= bool(wrong > 0.1 * precision.allowed * scale_out)
-        V_in = np.array([smooth(c, near, density, v_in, sigma) for c in ins[b]])
-        V_out = np.array([smooth(c, near, density, v_out, sigma) for c in ins[b]])
 
-        if compute_angle:  # step 6
-            angles[b] = angles_to_reference(V_in, ref_in)
-        if svd_dim:  # step 7
-            for paired, in_, out in (
-                (sorted({r for r, _ in found}), ref_in, ref_out),
-                (anchors, new_in, new_out),
-            ):
-                V_in, doubt_in = remove_span(V_in, in_[paired], np.arange(len(genes)), svd_dim, scale_in)
-                V_out, doubt_out = remove_span(V_out, out[paired], genes, svd_dim, scale_out)
-                doubt |= doubt_in | doubt_out
-        undecided[b][:] = doubt
-        if var_adj:  # step 8
-            V_in, unsure_in = adjust(ins[b], V_in, V_in, ref_in, new_in, sigma, scale_in, precision)
-            V_out, unsure_out = adjust(
-                outs[b][:, genes],
-                V_out[:, genes],
-                V_out,
-                ref_out[:, genes],
-                new_out[:, genes],
-                sigma,
-                scale_out,
-                precision,
-            )
-            undecided[b] |= unsure_out
-            doubt |= bool((unsure_in | unsure_out)[used[b]].any())  # of all that this batch is reference to
+        for b in right:
+            c_in, c_out = moved_in[b].copy(), corrected[b].copy()
+            V_in = np.array([smooth(c, near, density, v_in, sigma) for c in c_in])
+            V_out = np.array([smooth(c, near, density, v_out, sigma) for c in c_in])
 
-        corrected[b] = outs[b] + V_out  # step 9
-        ref_in = np.vstack([all_in, (ins[b] + V_in)[used[b]]])
-        ref_size = np.concatenate(
-            [all_size, np.maximum(sizes[b], np.linalg.norm((ins[b] + V_in)[used[b]], axis=1))]
-        )
-        ref_out = np.vstack([all_out, corrected[b][used[b]]])
-        ref_row = np.concatenate([all_row, n_before + used[b]])
-        n_before += len(batches[b])
+            if compute_angle:  # step 6
+                angles[b] = angles_to_reference(V_in, ref_in)
+            if svd_dim:  # step 7
+                for paired, in_, out in (
+                    (sorted({r for r, _ in found}), ref_in, ref_out),
+                    (anchors, new_in, new_out),
+                ):
+                    V_in, doubt_in = remove_span(V_in, in_[paired], np.arange(len(genes)), svd_dim, scale_in)
+                    V_out, doubt_out = remove_span(V_out, out[paired], genes, svd_dim, scale_out)
+                    doubt |= doubt_in | doubt_out
+            undecided[b] |= doubt
+            if var_adj:  # step 8
+                V_in, unsure_in = adjust(c_in, V_in, V_in, ref_in, new_in, sigma, scale_in, precision)
+                V_out, unsure_out = adjust(
+                    c_out[:, genes],
+                    V_out[:, genes],
+                    V_out,
+                    ref_out[:, genes],
+                    new_out[:, genes],
+                    sigma,
+                    scale_out,
+                    precision,
+                )
+                undecided[b] |= unsure_out
+                doubt |= bool((unsure_in | unsure_out)[used[b]].any())  # of all that this is reference to
+
+            moved_in[b], corrected[b] = c_in + V_in, c_out + V_out  # step 9
+            sizes[b] = np.maximum(sizes[b], np.linalg.norm(moved_in[b][used[b]], axis=1))
     return Transcript(corrected, undecided, pairs, angles, factors)
+
+
+def merges_of(order):
+    """Batches of both sides of each merge, and all batches, of nested lists; what moves is merged first."""
+    if not isinstance(order, list | tuple):
+        return [], [order]
+    parts = [merges_of(part) for part in order]
+    merges = [merge for own, _ in reversed(parts) for merge in own]
+    reference = parts[0][1]
+    for _, moving in parts[1:]:
+        merges.append((reference, moving))
+        reference = reference + moving
+    return merges, reference
 
 
 def angles_to_reference(V, ref):

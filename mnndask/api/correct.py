@@ -75,7 +75,7 @@ def mnn_correct(  # noqa: PLR0913
     pair_averaging: int | None = None,
     repair_sigmas: Sequence[float] | None = None,
     shrinkage: float = 1.0,
-    mnn_order: Sequence[int | str] | None = None,
+    mnn_order: Sequence[Any] | str | None = None,
     svd_mode: SvdMode = "rsvd",
     do_concatenate: bool = True,
     save_raw: bool = False,
@@ -171,6 +171,11 @@ def mnn_correct(  # noqa: PLR0913
         squared length is multiplied by ``1 - shrinkage * x``, and by 0 if that is negative. 0 shrinks none.
     mnn_order
         Order in which batches merge, as positions or names; the first is the reference. Default: input order.
+        Nested lists are trees: of ``[["a", "b"], ["c", "d"]]``, b merges into a, d into c, and both of these
+        into the first two. ``"auto"``, ``"share"`` and ``"tree"`` choose by mutual pairs: next, the two sides
+        with most of them (batchelor's ``auto.merge``); next, the batch with the largest share of cells in a
+        pair with the reference, beginning with the largest batch; a tree by average linkage of numbers of
+        pairs. Of many cells, pairs are counted among some, so that counting takes no longer than merging.
     svd_mode
         Solver for `svd_dim` and `compute_angle`. ``"svd"`` is exact. ``"irlb"`` is implicitly restarted
         Lanczos, as exact. ``"rsvd"`` is randomised: where singular values fall slowly, its result differs by
@@ -271,7 +276,7 @@ def mnn_correct(  # noqa: PLR0913
         ``mnndask correct`` writes all have a value).
     mnns
         One table of pairs per batch in input order, with columns ``"new cell"`` (row of the batch),
-        ``"ref cell"`` (row of the accumulated reference: the batches before it in merge order, stacked) and
+        ``"ref cell"`` (row of the reference: the batches that it merges into, stacked in merge order) and
         ``"original batch"`` (position of the batch that ``"ref cell"`` is from). Empty for the reference.
     angles
         None, or one array per batch in input order, in degrees, of shape ``(n_cells,)``; None for the

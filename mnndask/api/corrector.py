@@ -105,7 +105,7 @@ show_progress, diagnostics
         pair_averaging: int | None = None,
         repair_sigmas: Sequence[float] | None = None,
         shrinkage: float = 1.0,
-        mnn_order: Sequence[int | str] | None = None,
+        mnn_order: Sequence[Any] | str | None = None,
         svd_mode: SvdMode = "rsvd",
         do_concatenate: bool = True,
         save_raw: bool = False,

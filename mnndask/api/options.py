@@ -28,7 +28,7 @@ class Options(TypedDict, total=False):
     pair_averaging: int | None
     repair_sigmas: Sequence[float] | None
     shrinkage: float
-    mnn_order: Sequence[int | str] | None
+    mnn_order: Sequence[Any] | str | None
     svd_mode: SvdMode
     save_raw: bool
     keep_derived: bool

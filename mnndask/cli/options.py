@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mnndask._choices import GENES, SKETCH_METHODS, SVD_MODES
-from mnndask.cli.types import CommaList, NumberList, SketchSize, StoreLocation
+from mnndask.cli.types import CommaList, MergeOrder, NumberList, SketchSize, StoreLocation
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -46,8 +46,9 @@ DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
     ),
     click.option(
         "--mnn-order",
-        type=CommaList(),
-        help="Names of the batches in merge order; the first is the reference.  [default: input order]",
+        type=MergeOrder(),
+        help="Names of the batches in merge order, the first being the reference; nested lists in JSON for a "
+        "tree; auto, share or tree: as their mutual pairs decide.  [default: input order]",
     ),
     click.option(
         "--hvg-key",

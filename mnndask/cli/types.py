@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from mnndask._choices import AUTOMATIC_ORDERS
 
 if TYPE_CHECKING:
     from mnndask.stores.location import Location
@@ -32,6 +35,23 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Split at commas."""
         return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
+
+
+class MergeOrder(click.ParamType):  # type: ignore[type-arg]
+    """Names separated by commas, nested lists in JSON, or an automatic order."""
+
+    name = "NAME,NAME,...|JSON|auto|share|tree"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert to a name of an automatic order, or to (nested) lists."""
+        if not isinstance(value, str) or value in AUTOMATIC_ORDERS:
+            return value
+        if not value.lstrip().startswith("["):
+            return [part.strip() for part in value.split(",")]
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            self.fail(f'{value!r} is not JSON such as [["a", "b"], ["c", "d"]].', param, ctx)
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]

@@ -78,6 +78,12 @@ class Points:
         """Some of the cells, in memory."""
         return Points(self.X[rows], self.squared[rows])
 
+    def gathered(self) -> Points:
+        """The same cells, in one array if they are one tile."""
+        if self.whole and isinstance(self.X, Selected):
+            return Points(self.X[:], self.squared)
+        return self
+
     def tiles(self) -> Iterator[tuple[slice, Points]]:
         """Iterate over tiles: which cells they are, and the cells in memory."""
         for at in row_blocks(len(self), self.tile):
@@ -96,6 +102,38 @@ class DoublePoints(Points):
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> Points:
         """Some of the cells, in memory and in double precision."""
         return Points.of(self.X[rows].astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Some rows of a matrix that several hold together, copied when they are looked at.
+
+    Parameters
+    ----------
+    of
+        The matrix.
+    rows
+        Which of its rows.
+    """
+
+    of: Floats
+    rows: NDArray[np.int32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.rows), self.of.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.of.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Floats:
+        return self.of[self.rows[rows]]
 
 
 @dataclass(frozen=True)

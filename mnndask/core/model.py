@@ -42,7 +42,7 @@ class CorrectionModel:
     block_bytes
         Memory that a block of cells may take while it is corrected.
     steps
-        Merge steps in order, one for each batch but the reference.
+        Merge steps in order, one for each merge.
 
     Examples
     --------
@@ -70,9 +70,9 @@ class CorrectionModel:
         n_anchors = sum(len(step.anchors) for step in self.steps)
         return f"<CorrectionModel: {order}; {self.spaces.n_genes:,} genes, {n_anchors:,} anchors>"
 
-    def step_of(self, batch: int) -> MergeStep | None:
-        """The step that moves a batch; None for the reference."""
-        return next((step for step in self.steps if batch in step.batches), None)
+    def steps_of(self, batch: int) -> list[MergeStep]:
+        """The steps that move a batch, in order; none for the reference."""
+        return [step for step in self.steps if batch in step.batches]
 
     @property
     def n_dims(self) -> int:
@@ -125,41 +125,66 @@ class CorrectionModel:
     ) -> None:
         if out is not None:
             self.spaces.check_genes()
+        steps = [step.gathered() for step in self.steps_of(batch)]
         with reuse_buffers():
             for block in row_blocks(X.shape[0], self.rows_at_once(batch)):
                 own = None if rows is None else rows[block]
                 of_block = None if embedding is None else embedding[block]
                 if out is None:
                     assert of_block is not None
-                    self._embed_block(batch, X[block], of_block, own)
+                    self._embed_block(batch, steps, X[block], of_block, own)
                 else:
-                    self._correct_block(batch, X[block], out[block], own, of_block)
+                    self._correct_block(batch, steps, X[block], out[block], own, of_block)
 
     def _correct_block(
-        self, batch: int, X: Block, out: Floats, rows: Rows | None, embedding: Floats | None
+        self,
+        batch: int,
+        steps: list[MergeStep],
+        X: Block,
+        out: Floats,
+        rows: Rows | None,
+        embedding: Floats | None,
     ) -> None:
-        step = self.step_of(batch)
         self.spaces.dense(X, out)
         near = out[
             :, self.spaces.near
         ]  # a view if all genes are used for distances: read before `out` changes
         lengths = self.spaces.lengths(near, self.names[batch])
         cells = None
-        if not self.spaces.coincide and (step or embedding is not None):
+        if not self.spaces.coincide and (steps or embedding is not None):
             cells = self._in_space(near, lengths, embedding)
         if self.spaces.cos_norm_out:
             out /= lengths
-        if cells is None and (step or embedding is not None):  # normalised already
+        if cells is None and (steps or embedding is not None):  # normalised already
             cells = _around(out[:, self.spaces.near], self.components_in, self.centre_in, embedding)
-        if step and cells is not None:
-            self._add_correction(step, out, cells, rows, embedding)
+        if not steps or cells is None:
+            return
+        own = cells
+        if not self.spaces.coincide and any(step.new is not None for step in steps):
+            own = _around(out[:, self.spaces.near], self.components_out, self.centre_out)
+        for step in steps:
+            near, rest, _ = step.correction(cells, own, self.sigma, step.known(batch, rows))
+            self._move(out, step, near, rest)
+            last, moves = step is steps[-1], near
+            if step.in_space is not None and not (last and embedding is None):
+                moves = step.embedded(cells, self.sigma, step.in_space.known(batch, rows))
+            if embedding is not None:
+                embedding += moves
+            if last:
+                break
+            own = Points.of(moved(own.X, near))
+            cells = own if step.in_space is None else Points.of(moved(cells.X, moves))
 
-    def _embed_block(self, batch: int, X: Block, embedding: Floats, rows: Rows | None) -> None:
-        step, near = self.step_of(batch), self.spaces.dense(X)[:, self.spaces.near]
+    def _embed_block(
+        self, batch: int, steps: list[MergeStep], X: Block, embedding: Floats, rows: Rows | None
+    ) -> None:
+        near = self.spaces.dense(X)[:, self.spaces.near]
         cells = self._in_space(near, self.spaces.lengths(near, self.names[batch]), embedding)
-        if step:
-            known = None if rows is None else (step.in_space or step).factors[rows]
-            embedding += step.embedded(cells, self.sigma, known)
+        for step in steps:
+            moves = step.embedded(cells, self.sigma, (step.in_space or step).known(batch, rows))
+            embedding += moves
+            if step is not steps[-1]:
+                cells = Points.of(moved(cells.X, moves))
 
     def angles(self, batch: int, X: Block) -> NDArray[np.float64]:
         """Angle of each cell's correction to the reference's biology, in degrees."""
@@ -170,44 +195,33 @@ class CorrectionModel:
 
     def angles_near(self, batch: int, near: Floats) -> NDArray[np.float64]:
         """The same, from raw expression of the genes used for distances."""
-        step = self.step_of(batch)
-        assert step is not None
-        assert step.angle_vectors is not None
-        assert step.angle_basis is not None
+        *before, last = (step.gathered() for step in self.steps_of(batch))
+        assert last.angle_vectors is not None
+        assert last.angle_basis is not None
         cells = self._in_space(near, self.spaces.lengths(near, self.names[batch]))
-        (vectors,) = smooth(cells, step.anchors, step.log_density, [step.angle_vectors], self.sigma)
-        return angles_to_span(vectors, step.angle_basis)
+        for step in before:
+            cells = Points.of(moved(cells.X, step.embedded(cells, self.sigma)))
+        (vectors,) = smooth(cells, last.anchors, last.log_density, [last.angle_vectors], self.sigma)
+        return angles_to_span(vectors, last.angle_basis)
 
     def rows_at_once(self, batch: int) -> int:
         """Cells of a batch that are corrected together."""
-        step = self.step_of(batch)
-        columns = step.columns if step else 3 * self.spaces.n_genes
+        columns = max((step.columns for step in self.steps_of(batch)), default=3 * self.spaces.n_genes)
         return block_rows(columns, self.spaces.dtype.itemsize, self.block_bytes)
 
     def _in_space(self, near: Floats, lengths: Floats, uncentred: Floats | None = None) -> Points:
         cells = near / lengths if self.spaces.cos_norm_in else near
         return _around(cells, self.components_in, self.centre_in, uncentred)
 
-    def _add_correction(
-        self, step: MergeStep, out: Floats, cells: Points, rows: Rows | None, embedding: Floats | None
-    ) -> None:
-        """Move normalised cells, of all genes, by their correction vectors (definition, step 9)."""
-        own = cells
-        if step.new is not None and not self.spaces.coincide:
-            own = _around(out[:, self.spaces.near], self.components_out, self.centre_out)
-        near, rest, _ = step.correction(cells, own, self.sigma, None if rows is None else step.factors[rows])
-        if embedding is not None and step.in_space is None:
-            embedding += near
+    def _move(self, out: Floats, step: MergeStep, near: Floats, rest: Floats) -> None:
+        """Add correction vectors to normalised cells, of all genes (definition, step 9)."""
         if self.components_out is not None:
             vectors = step.rest_vectors
             moved(out, vectors.expanded(rest) if isinstance(vectors, LowRank) else rest, out=out)
-        else:
-            for genes, vectors in (self.spaces.near, near), (self.spaces.rest, rest):
-                if vectors.shape[1]:
-                    out[:, genes] = moved(out[:, genes], vectors)
-        if embedding is not None and step.in_space is not None:
-            known = None if rows is None else step.in_space.factors[rows]
-            embedding += step.embedded(cells, self.sigma, known)
+            return
+        for genes, vectors in (self.spaces.near, near), (self.spaces.rest, rest):
+            if vectors.shape[1]:
+                out[:, genes] = moved(out[:, genes], vectors)
 
 
 def _around(

@@ -44,7 +44,8 @@ class Parameters:
     shrinkage
         How much of their noise anchor vectors are shrunk by; 0 for none.
     mnn_order
-        Order in which batches merge, by position or name; None for input order.
+        Order in which batches merge: positions or names, nested for a tree; ``"auto"``, ``"share"`` or
+        ``"tree"`` (see :mod:`mnndask.core.merge_order`); None for input order.
     svd_mode, svd_options
         Solver of singular vectors, and options of Lanczos' method.
     restrict
@@ -74,7 +75,7 @@ class Parameters:
     pair_averaging: int | None = None
     repair_sigmas: Sequence[float] | None = None
     shrinkage: float = 1.0
-    mnn_order: Sequence[int | str] | None = None
+    mnn_order: Sequence[Any] | str | None = None
     svd_mode: str = "rsvd"
     restrict: Sequence[Any] | None = None
     sketch_size: int | str | None = "auto"
@@ -115,7 +116,7 @@ class Parameters:
     def _check_numbers(self) -> None:
         for name in ("k", "sigma", "svd_dim", "n_components", "sketch_size", "random_state"):
             check_bits(name, getattr(self, name))
-        for position in self.mnn_order if isinstance(self.mnn_order, list | tuple) else ():
+        for position in _leaves(self.mnn_order):
             check_bits("mnn_order", position)
         if not is_whole(self.k) or self.k <= 0:
             what = f"k is {self.k!r}."
@@ -194,6 +195,11 @@ class Parameters:
             raise InputError(what, "Give one of them; with restrict, leave sketch_size out.")
 
 
+def _leaves(order: Any) -> list[Any]:
+    """What is in nested lists."""
+    return [leaf for part in order for leaf in _leaves(part)] if isinstance(order, list | tuple) else [order]
+
+
 def _floats(values: Iterable[Real | float]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
@@ -233,16 +239,3 @@ def check_flag(name: str, value: Any) -> None:
     if not isinstance(value, bool | np.bool_) and value not in (0, 1):
         what = f"{name} is {value!r}."
         raise InputTypeError(what, "Give True or False.")
-
-
-def merge_order(mnn_order: Any, names: list[str]) -> list[int]:
-    """Positions of the batches in merge order; `mnn_order` may name them instead."""
-    if mnn_order is None:
-        return list(range(len(names)))
-    given = list(mnn_order) if isinstance(mnn_order, Iterable) else [mnn_order]
-    order = [names.index(b) if isinstance(b, str) and b in names else b for b in given]
-    if sorted(map(str, order)) != sorted(map(str, range(len(names)))):
-        what = f"mnn_order {mnn_order!r} is no permutation of the {len(names)} batches."
-        remedy = f"Name each once, by position (0 to {len(names) - 1}) or by name: {', '.join(names)}."
-        raise InputError(what, remedy)
-    return [int(b) for b in order]

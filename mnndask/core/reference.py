@@ -81,7 +81,8 @@ class ReferenceInMemory:
         """The reference with more cells at its end; this one stays as it is."""
         at = slice(self.length, self.length + len(cells))
         if self.filled_rows[0] != self.length or at.stop > len(self.storage):
-            return ReferenceInMemory.of(self.points, max(at.stop, len(self.storage))).extended(cells)
+            enough = len(self.storage) if at.stop <= len(self.storage) else at.stop + at.stop // 2
+            return ReferenceInMemory.of(self.points, enough).extended(cells)
         self.storage.X[at], self.storage.squared[at] = cells.X, cells.squared
         self.filled_rows[0] = at.stop
         return ReferenceInMemory(self.storage, at.stop, self.filled_rows)

@@ -12,7 +12,8 @@ from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import Points, row_dots, row_norms, tile_size
 from mnndask.core.correction import lengthen, moved
 from mnndask.core.doubt import factors_in_double
-from mnndask.core.normalisation import CellsInSpace
+from mnndask.core.history import MergeHistory
+from mnndask.core.node import Side
 from mnndask.core.reference import ReferenceInSpace
 from mnndask.core.smoothing import smooth
 from mnndask.core.step import MergeStep
@@ -55,6 +56,7 @@ def corrected_cells(
     spaces: Sequence[BatchInSpace],
     sigma: float,
     distances: Floats | None,
+    number: int,
 ) -> tuple[list[Matrix], list[NDArray[np.float64]]]:
     """Correct a batch's fitted cells in each distinct space.
 
@@ -72,12 +74,14 @@ def corrected_cells(
         Bandwidth: Gaussian weights are ``exp(-squared distance / sigma)``.
     distances
         Precomputed squared distances of the batch's cells to those of the reference; overwritten.
+    number
+        Number of the merge, after which the matrices are named.
 
     Returns
     -------
     Corrected cells and their variance factors in each space.
     """
-    names = [f"corrected-{s}-{step.batches[0]}" for s in range(len(spaces))]
+    names = [f"corrected-{s}-{number}" for s in range(len(spaces))]
     out = [work.matrix(name, space.cells.X.shape) for name, space in zip(names, spaces, strict=True)]
     if step.shares_inner_products:
         return out, [_at_once(work, step, spaces[0], sigma, distances, out[0])]
@@ -155,13 +159,53 @@ def _in_double(
     return np.concatenate(work.map("variance-double", len(rows), columns, one))
 
 
+def with_others(
+    history: MergeHistory,
+    new: Side,
+    step: MergeStep,
+    spaces: Sequence[BatchInSpace],
+    found: tuple[Sequence[Matrix], Sequence[NDArray[np.float64]]],
+    work: Workspace,
+) -> tuple[list[Matrix], list[NDArray[np.float64]]]:
+    """All corrected cells of a node in each distinct space, and their factors; `found` are those used."""
+    assert new.used is not None
+    others = np.setdiff1d(np.arange(new.node.n_cells), new.used)
+    own = [work.gather("others", reference.points, new.node.at(others)) for reference in history.references]
+    matrices, factors = [], []
+    for s, space in enumerate(spaces):
+        sides = (space.cells, space.ref) if step.new is not None else (None, None)
+        in_space = replace(
+            step, near_vectors=space.vectors, new=sides[0], ref=sides[1], scale=space.scale, anchor_rows=None
+        )
+
+        def one(
+            at: slice, cells: Points = own[0], mine: Points = own[s], in_space: MergeStep = in_space
+        ) -> tuple[Floats, NDArray[np.float64]]:
+            near, _, factors = in_space.correction(cells[at], mine[at], history.parameters.sigma)
+            return moved(mine.X[at], near), factors
+
+        blocks = work.map("grow", len(others), in_space.columns, one)
+        X = work.matrix(f"moved-{s}", (new.node.n_cells, space.cells.X.shape[1]))
+        every = np.ones(new.node.n_cells)
+        X[new.used], every[new.used] = found[0][s], found[1][s]
+        X[others] = np.concatenate([cells for cells, _ in blocks])
+        every[others] = np.concatenate([some for _, some in blocks])
+        matrices.append(X)
+        factors.append(every)
+    return matrices, factors
+
+
 def grown(
-    work: Workspace, before: ReferenceInSpace, cells: CellsInSpace, batch: int, corrected: Matrix
+    work: Workspace,
+    before: ReferenceInSpace,
+    centre: Floats,
+    norms: NDArray[np.float64],
+    corrected: Matrix,
 ) -> ReferenceInSpace:
-    """The reference in one space with a batch's corrected cells at its end."""
-    points, norms = measured(work, corrected, cells.centre, cells.points[batch].tile)
-    norms = np.maximum(cells.tolerance_norms[batch], norms)
-    return ReferenceInSpace(before.stored.extended(points), np.concatenate([before.tolerance_norms, norms]))
+    """The reference in one space with corrected cells at its end; `norms` are these cells' before."""
+    points, sizes = measured(work, corrected, centre, work.tile)
+    sizes = np.maximum(norms, sizes)
+    return ReferenceInSpace(before.stored.extended(points), np.concatenate([before.tolerance_norms, sizes]))
 
 
 def measured(

@@ -88,19 +88,20 @@ class Repairing:
     work
         Where matrices live, and how loops run.
     space
-        Fitted cells of all batches.
-    batch
-        The new batch.
-    ref
-        Cells of the reference that the merge uses.
+        The space, with fitted cells of all batches.
+    new, ref
+        Cells of the batch, and of the reference, that the merge uses.
+    number
+        Number of the merge, after which matrices are named.
     tolerances
         Of squared distances: of the new cells, and of the reference's.
     """
 
     work: Workspace
     space: CellsInSpace
-    batch: int
+    new: Points
     ref: Points
+    number: int
     tolerances: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     def found_again(self, found: tuple[Rows, Rows], sizes: Sizes) -> tuple[Rows, Rows]:
@@ -118,13 +119,13 @@ class Repairing:
 
     def _moved(self, found: tuple[Rows, Rows], sigma: float) -> tuple[Points, NDArray[np.float64]]:
         """The batch's cells, moved by their pairs, and their norms."""
-        work, batch, cells = self.work, self.batch, self.space.points[self.batch]
+        work, number, cells = self.work, self.number, self.new
         pairs = Pairs(*found, len(self.ref), len(self.ref))
-        anchors = work.gather(f"refining-anchors-{batch}", cells, pairs.anchors)
+        anchors = work.gather(f"refining-anchors-{number}", cells, pairs.anchors)
         rounding = np.zeros(len(anchors))
-        vectors = anchor_vectors(work, f"refining-vectors-{batch}", cells, self.ref, pairs, rounding)
+        vectors = anchor_vectors(work, f"refining-vectors-{number}", cells, self.ref, pairs, rounding)
         step = MergeStep(
-            batches=[batch],
+            batches=[],
             anchors=anchors,
             log_density=log_densities(work, anchors, sigma, in_double=False),
             near_vectors=vectors,
@@ -132,10 +133,9 @@ class Repairing:
             new=None,
             ref=None,
             scale=self.space.scale,
-            factors=np.ones(0),
         )
         in_space = BatchInSpace(cells, vectors, self.ref, self.space.scale)
-        (X,), _ = corrected_cells(work, step, [in_space], sigma, None)
+        (X,), _ = corrected_cells(work, step, [in_space], sigma, None, number)
         return measured(work, X, self.space.centre, cells.tile)
 
     def _near(

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from mnndask._progress import stage
 from mnndask._typing import Matrix, Rows
-from mnndask.core.arrays import Points
-from mnndask.core.history import MergeHistory
 from mnndask.core.neighborhoods import Neighborhoods
+from mnndask.core.node import Side
+from mnndask.core.normalisation import CellsInSpace
 from mnndask.core.pairs import Pairs
+from mnndask.core.parameters import Parameters
 from mnndask.core.refined_pairs import PASSES, Repairing, Sizes
 from mnndask.core.shrinkage import AveragedPairs, AveragedVectors, Smoothing, shrink, shrink_factors
 from mnndask.core.support import N_NEAREST, marked, shares
@@ -26,54 +27,52 @@ class Refinement:
 
     Parameters
     ----------
-    history
-        The merges so far.
-    batch
-        The new batch.
-    ref
-        Cells of the reference that the merge uses, in *in* space.
-    used
-        Their rows among all of the reference; None for all.
+    parameters
+        What the method is asked to do.
+    space
+        *In* space.
+    new, ref
+        The two sides.
     tolerances
         Of squared distances: of the new cells, and of those of the reference.
+    number
+        Number of the merge.
     which
-        What progress calls the batch.
+        What progress calls the merge.
     """
 
-    history: MergeHistory
-    batch: int
-    ref: Points
-    used: Rows | None
+    parameters: Parameters
+    space: CellsInSpace
+    new: Side
+    ref: Side
     tolerances: tuple[NDArray[np.float64], NDArray[np.float64]]
+    number: int
     which: str
-
-    @property
-    def new(self) -> Points:
-        """The batch's fitted cells, in *in* space."""
-        return self.history.cells.space_in.points[self.batch]
 
     @property
     def sizes(self) -> Sizes:
         """Numbers that depend on how many cells there are."""
-        return Sizes.of(self.history.parameters, len(self.new), len(self.ref))
+        return Sizes.of(self.parameters, len(self.new), len(self.ref))
 
     def pairs(self, work: Workspace, found: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
         """Refined pairs, from those found at first: rows of the used reference, and of the batch."""
-        sizes, space = self.sizes, self.history.cells.space_in
+        sizes, new, ref = self.sizes, self.new.points[0], self.ref.points[0]
         with stage(f"refining pairs of {self.which}", len(self.new), passes=PASSES * len(sizes.sigmas)):
-            return Repairing(work, space, self.batch, self.ref, self.tolerances).found_again(found, sizes)
+            own = Repairing(work, self.space, new, ref, self.number, self.tolerances)
+            return own.found_again(found, sizes)
 
-    def averaged(self, work: Workspace, pairs: Pairs) -> tuple[AveragedPairs, NDArray[np.float32]]:
-        """Pairs of neighbourhoods in the place of pairs of cells; and the support of the batch's cells."""
-        (n_new, n_ref), used = self.sizes.n_averaged, self.used
-        partners = np.unique(pairs.ref_rows if used is None else np.searchsorted(used, pairs.ref_rows))
-        of_ref = Neighborhoods.of(work, self.ref, partners, n_ref, self.tolerances[1])
-        every, sizes = np.arange(len(self.new)), [n_new, N_NEAREST]
-        of_new, near = Neighborhoods.of_sizes(work, self.new, every, sizes, self.tolerances[0])
-        averaged = AveragedPairs.of(
-            pairs, of_ref if used is None else of_ref.among(used), of_new.some(pairs.anchors)
-        )
-        return averaged, shares(near.members, marked(pairs.anchors, len(self.new)))
+    def averaged(self, work: Workspace, pairs: Pairs) -> tuple[AveragedPairs, NDArray[np.float32] | None]:
+        """Pairs of neighbourhoods in the place of pairs of cells; and the cells' support, if of one batch."""
+        (n_new, n_ref), (new, ref) = self.sizes.n_averaged, (self.new.points[0], self.ref.points[0])
+        partners = np.unique(pairs.ref_rows)
+        of_ref = Neighborhoods.of(work, ref, partners, n_ref, self.tolerances[1])
+        if len(self.new.node.batches) > 1:
+            of_new = Neighborhoods.of(work, new, pairs.anchors, n_new, self.tolerances[0])
+            return AveragedPairs.of(pairs, of_ref, of_new), None
+        every, sizes = np.arange(len(new)), [n_new, N_NEAREST]
+        of_every, near = Neighborhoods.of_sizes(work, new, every, sizes, self.tolerances[0])
+        support = shares(near.members, marked(pairs.anchors, len(new)))
+        return AveragedPairs.of(pairs, of_ref, of_every.some(pairs.anchors)), support
 
     def vectors(
         self,
@@ -93,16 +92,12 @@ class Refinement:
         shortest
             Lengths of rounding in each distinct space.
         """
-        cells, references, batch = self.history.cells, self.history.references, self.batch
-        sides = [
-            (reference.points, space.points[batch])
-            for reference, space in zip(references, cells.distinct, strict=True)
-        ]
+        sides = list(zip(self.ref.points, self.new.points, strict=True))
         found = [
-            AveragedVectors.of(work, averaged, side, f"{s}-{batch}", shortest[s])
+            AveragedVectors.of(work, averaged, side, f"{s}-{self.number}", shortest[s])
             for s, side in enumerate(sides)
         ]
-        strength, n = self.history.parameters.shrinkage, len(smoothing.anchors)
+        strength, n = self.parameters.shrinkage, len(smoothing.anchors)
         if strength == 0:
             return [own.vectors for own in found], np.ones(n)
         with stage(f"shrinking vectors of {self.which}", n, "anchors"):

@@ -19,6 +19,7 @@ from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import Points, row_dots
 from mnndask.core.kernels.refinement import LANES, sum_squared_weights
 from mnndask.core.neighborhoods import Neighborhoods
+from mnndask.core.node import Side
 from mnndask.core.pairs import Pairs
 from mnndask.core.smoothing import anchor_vectors, pair_means, smoothing_weights
 from mnndask.core.workspace import Workspace
@@ -49,6 +50,12 @@ class AveragedPairs:
         new_rows = np.searchsorted(anchors.rows, pairs.new_rows)
         counted = replace(pairs, ref_rows=ref_rows, new_rows=new_rows, n_reference=len(partners.rows))
         return cls(counted, partners, anchors)
+
+    def of_nodes(self, pairs: Pairs, ref: Side, new: Side) -> AveragedPairs:
+        """The same, with cells counted among all of the sides' nodes, as in `pairs`."""
+        partners = self.partners if ref.used is None else self.partners.among(ref.used)
+        anchors = self.anchors if new.used is None else self.anchors.among(new.used)
+        return AveragedPairs.of(pairs, partners, anchors)
 
     @property
     def means(self) -> sparse.csr_array:

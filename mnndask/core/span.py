@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import Points, drop_rounding, row_norms, unit_rows
+from mnndask.core.node import Side
 from mnndask.core.svd import CentredRows, SvdSolver
 from mnndask.core.workspace import Workspace
 
@@ -67,6 +68,10 @@ class RemovedSpan:
     span: Span
     along: Floats
     ref_rows: Rows | None
+
+    def of_node(self, ref: Side) -> RemovedSpan:
+        """The same, with rows of all cells of the reference's node."""
+        return self if self.ref_rows is None else replace(self, ref_rows=ref.of_node(self.ref_rows))
 
 
 def remove_span(

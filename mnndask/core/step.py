@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from mnndask.core.correction import lengthen
 from mnndask.core.doubt import factors_in_double
 from mnndask.core.kernels.buffers import buffer, products
 from mnndask.core.kernels.few_dims import has_few_dims
+from mnndask.core.known_factors import KnownFactors
 from mnndask.core.low_rank import LowRank
 from mnndask.core.smoothing import smooth
 from mnndask.core.variance import PAIR_COPIES, Lines, variance_factors
@@ -40,7 +41,7 @@ class MergeStep:
     scale
         Largest norm of a fitted cell, to which tolerances are relative.
     factors
-        Variance factor of each cell of the batch; NaN for those that were not fitted.
+        Variance factors of the fitted cells, by batch; none without variance adjustment.
     angle_vectors, angle_basis
         The anchors' correction vectors in *in* space before any span was removed, and the reference's two
         leading directions; None unless angles were asked for.
@@ -59,7 +60,7 @@ class MergeStep:
     new: Points | None
     ref: Points | None
     scale: float
-    factors: NDArray[np.float64]
+    factors: dict[int, KnownFactors] = field(default_factory=dict)
     angle_vectors: Matrix | None = None
     angle_basis: Floats | None = None
     anchor_rows: Rows | None = None
@@ -83,6 +84,17 @@ class MergeStep:
     def shares_inner_products(self) -> bool:
         """Whether smoothing and variance adjustment use the same inner products (one space, one tile)."""
         return self.anchor_rows is not None and self.new is not None and self.new.whole
+
+    def gathered(self) -> MergeStep:
+        """The step with the cells that it shares with other steps in arrays of its own."""
+        in_space = None if self.in_space is None else self.in_space.gathered()
+        new, ref = (None if points is None else points.gathered() for points in (self.new, self.ref))
+        return replace(self, new=new, ref=ref, in_space=in_space)
+
+    def known(self, batch: int, rows: Rows | None) -> NDArray[np.float64] | None:
+        """Variance factors of cells in some rows of a batch, NaN where not known; None if none is."""
+        factors = self.factors.get(batch)
+        return None if rows is None or factors is None else factors.at(rows)
 
     def correction(
         self,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mnndask._library_state import exclusive
 from mnndask._typing import Rows
-from mnndask.core.history import Merge, MergeHistory
+from mnndask.core.history import Merge, MergeHistory, start_of
 from mnndask.diagnostics.sample import SampledCells
 from mnndask.diagnostics.shared_cells import merged_share, sharing
 from mnndask.metrics.neighborhoods import nearest_cells
@@ -38,22 +38,25 @@ class Diagnostics:
         Names of the batches.
     order
         Order in which they were merged.
+    references
+        For each batch that moves: the batches that its last merge was with.
     sampled
         The sampled cells.
     rows
         Row of each sampled cell in the result.
     steps
-        For each batch but the reference: measures of its pairs, correction lengths and variance factors.
+        For each batch that moves: measures of its pairs, correction lengths and variance factors.
     pairs
         Some pairs, as positions in the sample of the cell of the new batch and of the reference cell.
     still
         Batches in which no cell was moved.
     fewest
-        For each batch but the reference: number of cells on the smaller side of its step.
+        For each batch that moves: number of cells on the smaller side of its last merge.
     """
 
     names: list[str]
     order: list[int]
+    references: dict[int, tuple[int, ...]]
     sampled: SampledCells
     rows: Rows
     steps: dict[int, StepMeasures]
@@ -66,19 +69,22 @@ class Diagnostics:
         """Measure a fit; `batch_rows` are the rows of the result for the fitted cells of each batch."""
         sampled = SampledCells.of(history)
         rows = np.concatenate([own[sampled.cell[sampled.batch == b]] for b, own in enumerate(batch_rows)])
-        steps = {merge.batch: _of_step(history, merge, sampled) for merge in history.merges}
-        limit = STILL * history.cells.space_out.scale
-        noise = {m.batch for m in history.merges if m.effect == 0}  # which refinement leaves as they are
-        moved = {b for b in history.order[1:] if (sampled.length[sampled.batch == b] > limit).any()}
-        still = [b for b in history.order[1:] if b not in moved | noise]
         sizes = history.cells.n_fitted
-        fewest = {m.batch: min(m.pairs.n_reference_used, sizes[m.batch]) for m in history.merges}
+        last = {b: history.last_merge_of(b) for b in history.order}
+        moving = {b: merge for b, merge in last.items() if merge is not None}
+        steps = {b: _of_step(history, merge, b, sampled) for b, merge in moving.items()}
+        limit = STILL * history.cells.space_out.scale
+        noise = {b for b, merge in moving.items() if merge.effect(b, sizes) == 0}  # left as they are
+        moved = {b for b in moving if (sampled.length[sampled.batch == b] > limit).any()}
+        still = [b for b in moving if b not in moved | noise]
+        fewest = {b: min(merge.pairs.n_reference_used, sizes[b]) for b, merge in moving.items()}
+        references = {b: merge.left.batches for b, merge in moving.items()}
         names, pairs = history.cells.names, _pairs(history, sampled)
-        return cls(names, history.order, sampled, rows, steps, pairs, still, fewest)
+        return cls(names, history.order, references, sampled, rows, steps, pairs, still, fewest)
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """Yield what looks wrong, and a remedy, for each finding."""
-        for batch in self.order[1:]:
+        for batch in self.references:
             name, share = self.names[batch], self.steps[batch]["paired"]
             if self.fewest[batch] < FEW_CELLS:
                 continue
@@ -126,10 +132,12 @@ class Diagnostics:
         }
 
     def columns(self) -> pd.DataFrame:
-        """Return the measures of the steps, one row per batch in merge order; NaN for the reference."""
-        rows: list[StepMeasures] = [{}]
-        for i, batch in enumerate(self.order[1:], 1):
-            rows.append(self.steps[batch] | self._mixing(self.order[:i], batch))
+        """Return the measures of the steps, one row per batch in merge order; NaN if it never moves."""
+        rows: list[StepMeasures] = []
+        for batch in self.order:
+            moves = batch in self.references
+            own = self.steps[batch] | self._mixing(self.references[batch], batch) if moves else {}
+            rows.append(own)
         with exclusive():
             return pd.DataFrame(rows, dtype=float)
 
@@ -138,7 +146,7 @@ class Diagnostics:
         n, largest = len(self.sampled), int(np.bincount(self.sampled.batch).max())
         return max(0, min(_neighbors_of(n), n // 3, largest - 2))
 
-    def _mixing(self, merged: list[int], batch: int) -> StepMeasures:
+    def _mixing(self, merged: Sequence[int], batch: int) -> StepMeasures:
         """Measure how the two sides of a step mix, and what became of the batch's own cell types."""
         sampled = self.sampled
         new = np.flatnonzero(sampled.batch == batch)
@@ -195,17 +203,18 @@ def _angle(sampled: SampledCells, new: Rows, ref: Rows) -> float:
     return float(np.median(np.degrees(np.arccos(np.minimum(inside, 1)))))
 
 
-def _of_step(history: MergeHistory, merge: Merge, sampled: SampledCells) -> StepMeasures:
-    rows, pairs = history.cells.raw[merge.batch].rows, merge.pairs
-    own = sampled.batch == merge.batch
-    factors, length = merge.step.factors[rows], sampled.length[own]
+def _of_step(history: MergeHistory, merge: Merge, batch: int, sampled: SampledCells) -> StepMeasures:
+    sizes, rows, pairs = history.cells.n_fitted, history.cells.raw[batch].rows, merge.pairs
+    own, factors = sampled.batch == batch, merge.step.known(batch, rows)
+    start, length = start_of(batch, merge.right.batches, sizes), sampled.length[own]
+    of_batch = slice(*np.searchsorted(pairs.new_rows, [start, start + sizes[batch]]))
     return {
-        "paired": len(pairs.anchors) / len(rows),
-        "paired_reference": len(np.unique(pairs.ref_rows)) / pairs.n_reference_used,
+        "paired": len(np.unique(pairs.new_rows[of_batch])) / len(rows),
+        "paired_reference": len(np.unique(pairs.ref_rows[of_batch])) / pairs.n_reference_used,
         "length_median": float(np.median(length)),
         "length_95": float(np.quantile(length, 0.95)),
-        "lengthened": float((factors > LENGTHENED).mean()),
-        "lost_variance": float(sampled.lost[merge.batch]),
+        "lengthened": 0.0 if factors is None else float((factors > LENGTHENED).mean()),
+        "lost_variance": float(sampled.lost[batch]),
     }
 
 
@@ -217,9 +226,12 @@ def _pairs(history: MergeHistory, sampled: SampledCells) -> tuple[Rows, Rows]:
         position[batch] = np.full(size, -1)
         position[batch][cells] = start + np.arange(len(cells))
         start += len(cells)
-    of_reference = np.concatenate([position[b] for b in history.order])
-    new = [position[merge.batch][merge.pairs.new_rows] for merge in history.merges]
-    ref = [of_reference[merge.pairs.ref_rows] for merge in history.merges]
+    new: list[Rows] = []
+    ref: list[Rows] = []
+    for merge in history.merges:
+        sides = (merge.right, merge.pairs.new_rows, new), (merge.left, merge.pairs.ref_rows, ref)
+        for node, rows, out in sides:
+            out.append(np.concatenate([position[b] for b in node.batches])[rows])
     both = np.stack([np.concatenate(new), np.concatenate(ref)])
     both = both[:, (both >= 0).all(axis=0)]
     kept = both[:, :: max(1, -(-both.shape[1] // PAIRS))]

@@ -110,7 +110,7 @@ class _States:
     before
         All fitted cells of the batch.
     after
-        The final reference, which contains all batches.
+        The grown reference, which contains the final cells of all batches.
     cells
         Indices of the sampled cells among the fitted cells of the batch.
     first
@@ -124,11 +124,11 @@ class _States:
 
     @classmethod
     def of(cls, history: MergeHistory, batch: int) -> _States:
-        sizes, order = history.cells.n_fitted, history.order
+        sizes = history.cells.n_fitted
         wanted = min(sizes[batch], CELLS_OF_BATCH, max(1, CELLS // len(sizes)))
         rng = np.random.default_rng([history.parameters.random_state, batch])
         cells = np.sort(rng.choice(sizes[batch], wanted, replace=False))
-        first = sum(sizes[b] for b in order[: order.index(batch)])
+        first = history.rows_of(batch).start
         before, after = history.cells.space_out.points[batch], history.references[-1].points
         return cls(before, after, cells, first)
 
@@ -181,10 +181,9 @@ def _components(states: list[_States], seed: int, scale: float) -> tuple[Floats,
 
 
 def _factors(history: MergeHistory, batch: int, cells: Rows) -> NDArray[np.float32]:
-    step = next((merge.step for merge in history.merges if merge.batch == batch), None)
-    if step is None:
-        return np.ones(len(cells), np.float32)
-    return _as_float32(step.factors[history.cells.raw[batch].rows[cells]])
+    merge, rows = history.last_merge_of(batch), history.cells.raw[batch].rows[cells]
+    factors = None if merge is None else merge.step.known(batch, rows)
+    return np.ones(len(cells), np.float32) if factors is None else _as_float32(factors)
 
 
 def _as_float32(values: Floats) -> NDArray[np.float32]:

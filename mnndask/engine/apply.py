@@ -133,7 +133,9 @@ def angles_of_inputs(
     reading the batch again.
     """
     out: list[Any] = [None] * len(sketches)
-    for b in model.order[1:]:
+    for b in model.order:
+        if not model.steps_of(b):
+            continue
         source, rows = inputs.rows(b)
         X, lazy = inputs.sources[source].X, inputs.sources[source].lazy
         if len(sketches[b].rows) == sketches[b].n_cells:

@@ -75,7 +75,7 @@ class ChunkCorrector:
         """Return the angle of each correction of a chunk (see :meth:`correct`), NaN for the reference."""
         out = np.full(X.shape[0], np.nan)
         for batch, own in self._rows_by_batch(X, first):
-            if self.model.step_of(batch):
+            if self.model.steps_of(batch):
                 check_finite(X[own], f"batch {self.model.names[batch]!r}", rows=own + first)
                 out[own] = self.model.angles(batch, X[own])
         return out

@@ -17,10 +17,11 @@ from mnndask.core.fit_cells import FitCells
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.history import MergeHistory
 from mnndask.core.kernels.ahead import compile_ahead
+from mnndask.core.merge_order import merge_order, sizes_of_sides
 from mnndask.core.model import CorrectionModel
 from mnndask.core.normalisation import normalisation_passes, normalise, warn_of_empty_cells
 from mnndask.core.other_genes import NewMatrix, with_other_genes
-from mnndask.core.parameters import Parameters, merge_order
+from mnndask.core.parameters import Parameters
 from mnndask.core.svd import SolverError
 from mnndask.core.workspace import Workspace, WorkspaceInMemory
 from mnndask.engine.apply import angles_of_inputs
@@ -85,7 +86,8 @@ def fit_batches(
     InputError
         If there is only one batch, memory is too small, or the solver rejects its options.
     """
-    order = merge_order(parameters.mnn_order, batches.names)
+    merges = merge_order(parameters.mnn_order, batches.names)
+    order = list(merges.leaves)
     if len(order) < 2:
         what = "Only one batch was given."
         raise InputError(what, "Fit two or more, or one AnnData whose obs[batch_key] has several values.")
@@ -109,15 +111,17 @@ def fit_batches(
         sparse=chosen.size is not None and parameters.sketch_method != "random",
         refine=parameters.refine,
     )
-    _warn_of_approximation(chosen, batches, order, automatic=parameters.sketch_size == "auto")
-    copies = Copies(chosen.bounded, parameters.refine)
-    plan = Plan.of(batches, chosen.n_used, order, spaces, run.budget, copies)
+    sides = sizes_of_sides(merges, chosen.n_used)
+    _warn_of_approximation(chosen, batches, sides, automatic=parameters.sketch_size == "auto")
+    copies = Copies(chosen.bounded, parameters.refine, parameters.var_adj)
+    plan = Plan.of(batches, chosen.n_used, sides, spaces, run.budget, copies)
     _warn_of_large_k(parameters.k, batches.names, chosen.n_used)
     lazy = [source.X for source in batches.sources if source.lazy]
     if lazy or not plan.in_memory:
         check_workers(lazy, run.scratch_location)
     if plan.tiled:
-        check_scratch_space(chosen.n_used, order[0], spaces, scratch_folder(run.scratch_location), run.budget)
+        n_moved = sum(n_new for n_new, _ in sides)
+        check_scratch_space(chosen.n_used, n_moved, spaces, scratch_folder(run.scratch_location), run.budget)
     max_reference = REFERENCE_CELLS if chosen.bounded else None
     with _scratch(plan, run) as store, _solver_errors_named(parameters):
         raw = _read(batches, spaces, chosen, store if plan.tiled else None, parameters, run)
@@ -128,13 +132,13 @@ def fit_batches(
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
             cells = normalise(raw, batches.names, spaces, parameters.solver, work, pooled=parameters.refine)
         warn_of_empty_cells(cells)
-        history = fit(cells, order, parameters, work, max_reference=max_reference)
+        history = fit(cells, merges, parameters, work, max_reference=max_reference)
         new_matrix = _new_matrix(spaces.dtype, store if plan.stored_rest else None)
         history = with_other_genes(history, work, new_matrix, run.budget.resident // 2)
         model = history.model(run.budget.block_bytes)
         angles = None
         if parameters.compute_angle:
-            with stage("computing angles", sum(chosen.n_used[b] for b in order[1:])):
+            with stage("computing angles", sum(chosen.n_used[b] for b in history.order[1:])):
                 angles = angles_of_inputs(model, batches, raw, run.n_threads, run.scratch_location)
     return FittedBatches(model, history, angles, chosen.size)
 
@@ -200,7 +204,7 @@ def _stored_matrix(
 
 
 def _warn_of_approximation(
-    chosen: Choice, batches: Batches, order: Sequence[int], *, automatic: bool
+    chosen: Choice, batches: Batches, sides: Sequence[tuple[int, int]], *, automatic: bool
 ) -> None:
     """Warn if a sketch was chosen automatically, or if steps use a subset of the reference."""
     if chosen.size is not None and automatic:
@@ -209,7 +213,7 @@ def _warn_of_approximation(
             f"{chosen.size:,} of each batch, and applied to all.",
             "Give sketch_size=None to fit on all cells, or a number of cells per batch.",
         )
-    longest = sum(chosen.n_used[b] for b in order[:-1])
+    longest = max(n_ref for _, n_ref in sides)
     if chosen.bounded and longest > REFERENCE_CELLS:
         warn(
             f"Batches are compared with {REFERENCE_CELLS:,} of up to {longest:,} cells merged before them, "

@@ -39,10 +39,13 @@ class Copies:
         Whether they copy a subset of a reference that is too long.
     refined
         Whether they move the batch and average cells, to refine pairs.
+    adjusted
+        Whether the model needs cells of the references, to adjust variance.
     """
 
     bounded: bool
     refined: bool = False
+    adjusted: bool = True
 
     def n_compared(self, n_new: int, n_ref: int) -> int:
         """Cells of the reference with which a merge compares a batch."""
@@ -50,10 +53,12 @@ class Copies:
         return min(n_ref, most, n_compared(n_new)) if self.refined else min(n_ref, most)
 
     def n_bytes(self, sides: Sequence[tuple[int, int]], n_cells: int, spaces: GeneSpaces) -> int:
-        """Memory of the copies; `sides` are the lengths of the batch and of the reference in each merge."""
+        """Memory of the copies; `sides` are the lengths of what moves and of the reference in each merge."""
         n_dims = spaces.n_near if spaces.n_components is None else spaces.n_components
-        compared = [(self.n_compared(*side), side[1]) for side in sides]
-        total = sum(n for n, n_ref in compared if n < n_ref)
+        copied = [n for n, n_ref in ((self.n_compared(*side), side[1]) for side in sides) if n < n_ref]
+        total = max(copied, default=0)
+        if self.adjusted and copied:  # the model's: a sample of a growing reference changes ever less
+            total += min(n_cells, int(total * (1 + np.log(n_cells / total))))
         if self.refined:
             total += COPIES_OF_REFINEMENT * n_cells
         return total * n_dims * (1 if spaces.coincide else 2) * spaces.dtype.itemsize
@@ -82,12 +87,14 @@ class Plan:
         cls,
         batches: Batches,
         n_used: Sequence[int],
-        order: Sequence[int],
+        sides: Sequence[tuple[int, int]],
         spaces: GeneSpaces,
         budget: Budget,
         copies: Copies,
     ) -> Plan:
         """Choose a plan; log an estimate of the time if the cells are on disk.
+
+        `sides` are the numbers of cells that move and of the reference's, in each merge.
 
         Raises
         ------
@@ -95,8 +102,6 @@ class Plan:
             If the budget is too small even for tiles of a few cells.
         """
         itemsize, n = spaces.dtype.itemsize, sum(n_used)
-        references = [int(n_ref) for n_ref in np.cumsum([n_used[b] for b in order[:-1]])]
-        sides = [(n_used[b], n_ref) for b, n_ref in zip(order[1:], references, strict=True)]
         needed = _cell_bytes(batches, n_used, spaces) + copies.n_bytes(sides, n, spaces)
         tiled = needed > budget.resident
         tile = budget.tile_rows(spaces.n_near, itemsize)

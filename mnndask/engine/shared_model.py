@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from mnndask.core.arrays import Points, Stacked
+from mnndask.core.arrays import Points, Selected, Stacked
 from mnndask.core.components import Components
 from mnndask.core.gene_spaces import GeneSpaces
+from mnndask.core.known_factors import KnownFactors
 from mnndask.core.low_rank import LowRank
 from mnndask.core.model import CorrectionModel
 from mnndask.core.step import MergeStep
@@ -33,7 +34,9 @@ KINDS = {
         LowRank,
         MergeStep,
         Points,
+        Selected,
         Stacked,
+        KnownFactors,
         BatchSupport,
         ChunkSupport,
     )

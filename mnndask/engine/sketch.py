@@ -22,7 +22,8 @@ from mnndask.engine.run_options import RunOptions
 from mnndask.errors import InputError
 
 WORK = 5e11  # multiply-adds of a fit: about a minute on a laptop with two cores
-AUTO_SIZE = 5_000
+AUTO_SIZE = 800, 5_000  # fitted cells of a batch, at least and at most, if not all
+AUTO_TOTAL = 200_000  # fitted cells of all batches that decide between
 RANDOM_SHARE = 0.5  # of a mixed sketch
 BYTES_TO_COVER = 240  # per cell, during geometric sketching
 
@@ -92,7 +93,8 @@ def sketch_size(requested: int | str | None, n_cells: Sequence[int], n_genes: in
     Parameters
     ----------
     requested
-        The parameter: ``"auto"`` is all cells if that takes at most :data:`WORK`, else :data:`AUTO_SIZE`.
+        The parameter: ``"auto"`` is all cells if that takes at most :data:`WORK`, else a share of
+        :data:`AUTO_TOTAL`, within :data:`AUTO_SIZE`.
     n_cells
         Cells of each batch, in merge order.
     n_genes
@@ -104,7 +106,10 @@ def sketch_size(requested: int | str | None, n_cells: Sequence[int], n_genes: in
     for n in n_cells[1:]:
         work += n * (reference + n) * n_genes
         reference += n
-    return None if work <= WORK else AUTO_SIZE
+    if work <= WORK:
+        return None
+    least, most = AUTO_SIZE
+    return max(least, min(most, AUTO_TOTAL // len(n_cells)))
 
 
 def _draw(

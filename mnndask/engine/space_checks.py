@@ -142,14 +142,16 @@ def _moved(X: Floats, expressed: np.ndarray) -> Floats:
 
 
 def check_scratch_space(
-    n_used: Sequence[int], reference: int, spaces: GeneSpaces, scratch: Location, budget: Budget
+    n_used: Sequence[int], n_moved: int, spaces: GeneSpaces, scratch: Location, budget: Budget
 ) -> None:
     """Check that there is space for the matrices of a fit on disk, as far as their sizes are known.
 
     Parameters
     ----------
-    n_used, reference
-        Number of fitted cells of each batch, and index of the first.
+    n_used
+        Number of fitted cells of each batch.
+    n_moved
+        Number of those that merges move, once for each merge.
     spaces
         Genes and precision of the fit.
     scratch
@@ -167,9 +169,9 @@ def check_scratch_space(
     n, itemsize = sum(n_used), spaces.dtype.itemsize
     n_spaces = 1 if spaces.coincide else 2
     near = spaces.n_near if spaces.n_components is None else spaces.n_components
-    # As read; normalised; all but the first corrected.
+    # As read; normalised; corrected.
     needed = n * _stored(spaces.n_near) * itemsize
-    needed += (2 * n - n_used[reference]) * _stored(near) * itemsize * n_spaces
+    needed += (n + n_moved) * _stored(near) * itemsize * n_spaces
     folder = existing(scratch.path)
     free, kind = Space.of(folder / "none").free, ""
     if is_in_memory(folder):

@@ -46,17 +46,17 @@ def support_of_cells(inputs: Batches, history: MergeHistory, run: RunOptions) ->
     raw = history.cells.raw
     out = [np.full(cells.n_cells, np.nan, np.float32) for cells in raw]
     incomplete = {
-        merge.batch: BatchSupport.of(history, merge)
-        for merge in history.merges
-        if len(raw[merge.batch].rows) < raw[merge.batch].n_cells
+        b: BatchSupport.of(history, b)
+        for b, own in enumerate(history.support)
+        if own is not None and len(raw[b].rows) < raw[b].n_cells
     }
     if incomplete and (_of_all.get() or not inputs.lazy):
         n_cells = sum(raw[b].n_cells for b in incomplete)
         with stage("finding the support of all cells", n_cells):
             _fill(out, inputs, history, incomplete, run)
-    for merge in history.merges:
-        assert merge.support is not None
-        out[merge.batch][raw[merge.batch].rows] = merge.support
+    for b, own in enumerate(history.support):
+        if own is not None:
+            out[b][raw[b].rows] = own
     return out
 
 

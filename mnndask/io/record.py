@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from mnndask._library_state import exclusive
+from mnndask._typing import Rows
 from mnndask._version import __version__
-from mnndask.core.history import MergeHistory
+from mnndask.core.history import Merge, MergeHistory, start_of
+from mnndask.core.merge_order import named_trees
 from mnndask.core.support import LITTLE
 from mnndask.engine.run_options import RUN_OPTIONS
 from mnndask.errors import InputError, InputReadError
@@ -50,6 +53,8 @@ class Record:
         if it was not measured.
     meaning
         What the corrected values are; see :func:`meaning_of_values`.
+    order
+        The merges as nested lists of names, in JSON: the reference, and what merged into it, in turn.
     version
         Version of mnndask that corrected the data.
     """
@@ -62,6 +67,7 @@ class Record:
     mixing: pd.DataFrame | None = None
     sample: Mapping[str, Any] | None = None
     meaning: Mapping[str, str] | None = None
+    order: str | None = None
     version: str = __version__
 
     @classmethod
@@ -77,7 +83,8 @@ class Record:
         if sketch_size is not None:
             sketch = {"size": sketch_size, "method": parameters["sketch_method"]}
         meaning = meaning_of_values(parameters)
-        return cls(kept, np.array(history.cells.names), _steps_of(history), sketch, meaning=meaning)
+        order, names = json.dumps(named_trees(history)[0]), np.array(history.cells.names)
+        return cls(kept, names, _steps_of(history), sketch, meaning=meaning, order=order)
 
     @exclusive()
     def measured(
@@ -104,6 +111,7 @@ class Record:
             "mixing": self.mixing,
             "sample": self.sample,
             "values": self.meaning,
+            "order": self.order,
         }
         return {key: value for key, value in parts.items() if value is not None}
 
@@ -142,6 +150,7 @@ class Record:
             np.asarray(uns["batches"]),
             uns["steps"],
             **optional,
+            order=uns.get("order"),
             meaning=uns.get("values") or meaning_of_values(parameters),
             version=str(uns.get("version", "unknown")),
         )
@@ -193,22 +202,27 @@ def _of_embedding(parameters: Mapping[str, Any]) -> str:
 
 
 def _steps_of(history: MergeHistory) -> pd.DataFrame:
-    """Return a table with one row per batch, in merge order; the reference has no pairs."""
-    order, cells = history.order, history.cells
-    pairs = [None, *(merge.pairs for merge in history.merges)]
+    """Return a table with one row per batch, in merge order; a batch that never moves has no pairs.
+
+    References are those of the last merge that moves a batch; pairs are of all of them.
+    """
+    order, cells, sizes = history.order, history.cells, history.cells.n_fitted
+    last = [history.last_merge_of(b) for b in order]
+    pairs = [m.pairs if m else None for m in last]
+    moves = {b: [(m, *_pairs_of(m, b, sizes)) for m in history.merges_of(b)] for b in order}
     effects = {}
     if history.parameters.refine:
-        effects = {"effect": [np.nan, *(merge.effect for merge in history.merges)]}
+        effects = {"effect": [m.effect(b, sizes) if m else np.nan for b, m in zip(order, last, strict=True)]}
     return pd.DataFrame(
         {
             "batch": [cells.names[b] for b in order],
             "n_cells": [cells.raw[b].n_cells for b in order],
-            "n_used": [cells.n_fitted[b] for b in order],
+            "n_used": [sizes[b] for b in order],
             "n_reference": [p.n_reference if p else 0 for p in pairs],
             "n_reference_used": [p.n_reference_used if p else 0 for p in pairs],
-            "n_pairs": [len(p.new_rows) if p else 0 for p in pairs],
-            "n_paired_cells": [len(p.anchors) if p else 0 for p in pairs],
-            "n_paired_reference": [len(np.unique(p.ref_rows)) if p else 0 for p in pairs],
+            "n_pairs": [sum(len(new) for _, new, _ in moves[b]) for b in order],
+            "n_paired_cells": [len(np.unique(moves[b][-1][1])) if moves[b] else 0 for b in order],
+            "n_paired_reference": [len(np.unique(moves[b][-1][2])) if moves[b] else 0 for b in order],
             **effects,
             **_support_of(history),
         },
@@ -216,14 +230,21 @@ def _steps_of(history: MergeHistory) -> pd.DataFrame:
     )
 
 
+def _pairs_of(merge: Merge, batch: int, sizes: Sequence[int]) -> tuple[Rows, Rows]:
+    """Cells that move and cells of the reference in the pairs of a batch's cells, in one merge."""
+    start = start_of(batch, merge.right.batches, sizes)
+    own = slice(*np.searchsorted(merge.pairs.new_rows, [start, start + sizes[batch]]))
+    return merge.pairs.new_rows[own], merge.pairs.ref_rows[own]
+
+
 def _support_of(history: MergeHistory) -> dict[str, list[float]]:
     """Columns of the steps, if refined: mean support, and the share of cells with little of it."""
     if not history.parameters.refine:
         return {}
-    found = [merge.support for merge in history.merges if merge.support is not None]
+    found = [history.support[b] for b in history.order]
     return {
-        "support": [np.nan, *(float(own.mean()) for own in found)],
-        "unsupported": [np.nan, *(float((own < LITTLE).mean()) for own in found)],
+        "support": [np.nan if own is None else float(own.mean()) for own in found],
+        "unsupported": [np.nan if own is None else float((own < LITTLE).mean()) for own in found],
     }
 
 
@@ -232,5 +253,7 @@ def _storable(value: Any) -> Any:
         return {str(k): _storable(v) for k, v in value.items()}
     if isinstance(value, str | bool | int | float | np.generic):
         return value
+    if any(isinstance(part, list | tuple) for part in value):
+        return json.dumps(value, default=int)  # a nested order
     array = np.asarray(list(value))
     return array.astype(str) if array.dtype.kind in "OUS" else array

@@ -23,14 +23,13 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
     """Return which part of a record is not as it was written, or None."""
     names = sorted(str(name) for name in np.ravel(uns["batches"]))
     steps, mixing = uns["steps"], uns.get("mixing")
-    if not isinstance(uns.get("version", ""), str):
-        return "version"
     if not _are_steps(steps, measured="sample" in uns):
         return "steps"
     if sorted(map(str, steps["batch"])) != names or len(set(names)) != len(names) or not names:
         return "batches"
-    for key in ("parameters", "sketch", "values"):
-        if not isinstance(uns.get(key, {}), Mapping):
+    of_kind = dict.fromkeys(("parameters", "sketch", "values"), Mapping) | {"version": str, "order": str}
+    for key, kind in of_kind.items():
+        if key in uns and not isinstance(uns[key], kind):
             return key
     values = uns.get("values", {})
     if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()):

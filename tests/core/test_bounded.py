@@ -9,6 +9,7 @@ from transcription import transcribe
 
 from mnndask import MNNCorrector, mnn_correct
 from mnndask.core import fit, refined_pairs
+from mnndask.core.history import MergeHistory
 from mnndask.engine import fit_batches, fit_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:Batches are compared with:UserWarning")
@@ -20,16 +21,17 @@ BOUND = 18
 @pytest.fixture
 def used(monkeypatch):
     """Rows of the reference that each step uses, by its length before the step."""
-    choose, out = fit._used_reference, {}
+    side, out = MergeHistory.side, {}
 
-    def spying(history, n_new):
-        rows = choose(history, n_new)
-        out[history.n_reference] = rows
-        return rows
+    def spying(self, node, most, work, name):
+        found = side(self, node, most, work, name)
+        if name.startswith("reference"):
+            out[node.n_cells] = found.used
+        return found
 
     for module in (fit_batches, fit_plan):
         monkeypatch.setattr(module, "REFERENCE_CELLS", BOUND)
-    monkeypatch.setattr(fit, "_used_reference", spying)
+    monkeypatch.setattr(MergeHistory, "side", spying)
     return out
 
 

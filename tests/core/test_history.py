@@ -25,12 +25,18 @@ def test_a_history_can_be_extended_twice(tiled, tmp_path):
     spaces = GeneSpaces(batches[0].shape[1], None, True, True, dtype)
     cells = normalise(raw, ["a", "b", "c"], spaces, parameters.solver, work)
 
-    first = begin(cells, 0, parameters, work)
-    long = extend(extend(first, 1, work), 2, work)
+    def extended(history, batch):
+        left, right = (history.node_of(b) for b in (0, batch))
+        return extend(history, left, right, work)
+
+    first = begin(cells, parameters)
+    long = extended(extended(first, 1), 2)
     reference = np.array(long.references[0].points.X[:])
-    other = extend(first, 2, work)
-    assert (first.order, long.order, other.order) == ([0], [0, 1, 2], [0, 2])
+    other = extended(first, 2)
+    assert first.merges == ()
+    assert ([m.right.batches for m in long.merges], long.order) == ([(1,), (2,)], [0, 1, 2])
+    assert [m.right.batches for m in other.merges] == [(2,)]
     assert other.n_reference == len(batches[0]) + len(batches[2])
     np.testing.assert_array_equal(long.references[0].points.X[:], reference)
-    again = extend(extend(first, 1, work), 2, work)
+    again = extended(extended(first, 1), 2)
     np.testing.assert_allclose(again.references[0].points.X[:], reference, rtol=0, atol=1e-12)

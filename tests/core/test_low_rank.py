@@ -19,7 +19,7 @@ def corrected(batches, monkeypatch, *, thin, **options):
     """All cells, most of which are not in the sketch; and the step's vectors."""
     monkeypatch.setattr(other_genes, "is_worth_it", lambda *_: thin)
     fitted = MNNCorrector(n_components=20, sketch_size=200, **options).fit(batches)
-    return fitted.transform(batches), fitted.model_.step_of(1)
+    return fitted.transform(batches), fitted.model_.steps[0]
 
 
 def test_cells_outside_the_sketch_are_corrected_alike(batches, monkeypatch):

@@ -230,8 +230,8 @@ def test_effects_are_told_from_noise():
     shift = np.random.default_rng(1).normal(0, 0.3, 50)
     (none,) = merges_of([cells[::2], cells[1::2]])
     (some,) = merges_of([cells[::2], np.maximum(cells[1::2] + shift, 0)])
-    assert none.effect < 0.1
-    assert some.effect > 0.8
+    assert none.shrink_factors.mean() < 0.1
+    assert some.shrink_factors.mean() > 0.8
 
 
 @pytest.mark.parametrize("strength", [0, 0.5, 2.0])
@@ -249,7 +249,7 @@ def test_a_batch_that_is_left_as_it_is_gives_no_warning(recwarn):
     """Without refinement, one that no vector moves is said to be a copy."""
     cells = cloud(60)
     (merge,) = merges_of([cells, cells], diagnostics=True)
-    assert merge.effect == 0
+    assert merge.shrink_factors.max() == 0
     assert not [w for w in recwarn if "moved none" in str(w.message)]
 
 

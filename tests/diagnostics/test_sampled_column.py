@@ -157,7 +157,7 @@ def test_measuring_can_be_switched_off():
         patch.setattr("mnndask.api.fitting.Diagnostics", None)
         out, _, _ = mnn_correct(*batches, k=10, diagnostics=False)
     assert set(out.uns["mnn"]) == {
-        *("version", "format_version", "parameters", "batches", "steps", "values"),
+        *("version", "format_version", "parameters", "batches", "steps", "values", "order"),
     }
     assert "mnn_sample" not in out.obs
     with pytest.raises(InputError, match="without measuring"):

@@ -89,15 +89,18 @@ def test_too_little_is_not_laid_to_a_limit_that_nobody_gave(group):
 
 @pytest.mark.parametrize("bounded", [True, False])
 def test_parts_of_a_long_reference_count(monkeypatch, bounded):
-    """Of 60, 130 and 180 cells, two references are longer than 100: each has 100 of its own."""
+    """Of 60, 130 and 180 cells, two references are longer than 100.
+
+    A merge copies 100 of them, and the model has those of all merges, which are mostly the same.
+    """
     monkeypatch.setattr(plan, "REFERENCE_CELLS", 100)
     inputs = read_inputs(make_batches((60, 70, 50, 20)), options=InputOptions(), budget=Budget.of("1GB", 1))
     spaces = GeneSpaces(40, None, True, True, inputs.dtype)
-    cells, parts = (n * 40 * 8 for n in (4 * 200, 2 * 100))
+    cells, parts = (n * 40 * 8 for n in (4 * 200, 100 + 169))
     for resident, fits in ((cells, not bounded), (cells + parts, True)):
         budget = Budget(2 * resident, 1)
-        order = list(range(4))
-        planned = plan.Plan.of(inputs, inputs.n_cells, order, spaces, budget, plan.Copies(bounded))
+        sides = [(70, 60), (50, 130), (20, 180)]
+        planned = plan.Plan.of(inputs, inputs.n_cells, sides, spaces, budget, plan.Copies(bounded))
         assert planned.tiled is not fits
 
 
@@ -108,14 +111,14 @@ def test_copies_that_refine_pairs_count(refined):
     for copies, fits in ((4, not refined), (6, True)):
         budget = Budget(2 * copies * 130 * 40 * 8, 1)
         kept = plan.Copies(bounded=False, refined=refined)
-        assert plan.Plan.of(inputs, inputs.n_cells, [0, 1], spaces, budget, kept).tiled is not fits
+        assert plan.Plan.of(inputs, inputs.n_cells, [(70, 60)], spaces, budget, kept).tiled is not fits
 
 
 def test_parts_of_a_reference_that_is_many_times_as_long_count(monkeypatch):
     """Components need memory for these, not the genes that they replace."""
     monkeypatch.setattr(refined_pairs, "MOST_COMPARED", (2, 0))
-    copies = plan.Copies(bounded=False, refined=True)
+    copies = plan.Copies(bounded=False, refined=True, adjusted=False)
     assert [copies.n_compared(20, n_ref) for n_ref in (30, 40, 41, 900)] == [30, 40, 40, 40]
     spaces = GeneSpaces(40, None, True, True, np.dtype(np.float32), n_components=5)
-    sides = [(20, 30), (20, 50), (20, 70)]  # two are too long
-    assert copies.n_bytes(sides, 90, spaces) == (2 * 40 + 2 * 90) * 5 * 4
+    sides = [(20, 30), (20, 50), (20, 70)]  # two are too long, and copied one after the other
+    assert copies.n_bytes(sides, 90, spaces) == (40 + 2 * 90) * 5 * 4

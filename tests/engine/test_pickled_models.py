@@ -38,6 +38,7 @@ OPTIONS = {
     "on disk": SUBSET | {"memory_limit": 200_000, "svd_dim": 2},
     "on disk, two spaces": SUBSET | {"memory_limit": 200_000, "cos_norm_out": False},
     "another order": {"mnn_order": [2, 0, 1]},
+    "a tree": SUBSET | {"mnn_order": [0, [1, 2]]},
 }
 INPUTS = ["dask-csr", "dask-column-chunks", "zarr", "lazy-zarr", "lazy-h5ad", "path-zarr", "path-h5ad"]
 

@@ -88,10 +88,15 @@ def test_a_large_enough_sketch_is_all_cells_and_draws_nothing(method, monkeypatc
 def test_auto_is_all_cells_while_that_is_little_work():
     # 10,000 more cells x (10,000 before + 10,000) x 2,500 genes
     assert sketch.sketch_size("auto", [10_000, 10_000], 2500) is None
-    assert sketch.sketch_size("auto", [10_000, 10_000], 2501) == sketch.AUTO_SIZE
-    assert sketch.sketch_size("auto", [10_001, 10_000], 2500) == sketch.AUTO_SIZE
+    assert sketch.sketch_size("auto", [10_000, 10_000], 2501) == 5_000
+    assert sketch.sketch_size("auto", [10_001, 10_000], 2500) == 5_000
     assert sketch.sketch_size("auto", [10_000, 5_000, 5_000], 2800) is None
-    assert sketch.sketch_size("auto", [10_000, 5_000, 5_000], 2900) == sketch.AUTO_SIZE
+    assert sketch.sketch_size("auto", [10_000, 5_000, 5_000], 2900) == 5_000
+
+
+@pytest.mark.parametrize(("n_batches", "expected"), [(2, 5_000), (40, 5_000), (50, 4_000), (500, 800)])
+def test_auto_shares_cells_among_many_batches(n_batches, expected):
+    assert sketch.sketch_size("auto", [10_000] * n_batches, 2500 * 10) == expected
 
 
 def test_auto_counts_in_merge_order(monkeypatch):
@@ -99,7 +104,7 @@ def test_auto_counts_in_merge_order(monkeypatch):
     monkeypatch.setattr(sketch, "WORK", 40 * (70 * 130 + 50 * 180))
     X = make_batches()
     assert [len(r) for r in MNNCorrector(k=5).fit(X).sketch_] == [60, 70, 50]
-    monkeypatch.setattr(sketch, "AUTO_SIZE", 30)
+    monkeypatch.setattr(sketch, "AUTO_SIZE", (30, 30))
     with pytest.warns(UserWarning, match="at most 30 of each batch"):
         corrector = MNNCorrector(k=5, mnn_order=[2, 0, 1]).fit(X)
     assert [len(r) for r in corrector.sketch_] == [30, 30, 30]
@@ -114,7 +119,7 @@ def test_numbers_and_none_are_taken_as_they_are():
 def little(monkeypatch):
     """As if the test data were too much work."""
     monkeypatch.setattr(sketch, "WORK", 1)
-    monkeypatch.setattr(sketch, "AUTO_SIZE", 50)
+    monkeypatch.setattr(sketch, "AUTO_SIZE", (50, 50))
 
 
 @pytest.mark.usefixtures("little")

@@ -295,5 +295,5 @@ def test_notebooks_show_what_was_fitted():
 
 def test_a_model_shows_itself_in_a_line():
     model = MNNCorrector(k=10, batch_categories=["<b>A</b>", "B", "C"]).fit(batches()).model_
-    n_anchors = len(model.step_of(1).anchors) + len(model.step_of(2).anchors)
+    n_anchors = sum(len(step.anchors) for step in model.steps)
     assert repr(model) == f"<CorrectionModel: <b>A</b> <- B <- C; 40 genes, {n_anchors:,} anchors>"

@@ -78,7 +78,7 @@ def test_other_genes_alone_may_be_on_disk(scratch):
     options |= {"cos_norm_in": False, "cos_norm_out": False}
     limit = {"memory_limit": 24_000, "n_jobs": 1}
     corrector = MNNCorrector(**options, **limit, scratch=scratch).fit(batches)
-    step = corrector.model_.step_of(1)
+    step = corrector.model_.steps[0]
     assert isinstance(step.near_vectors, np.ndarray)
     assert not isinstance(step.rest_vectors, np.ndarray)
     expected = mnn_correct(*batches, **options)[0]
