@@ -25,7 +25,6 @@ from mnndask.core.neighbors import (
 )
 from mnndask.core.workspace import Workspace
 
-FEW_NAMED = 4  # a batch is small beside a reference of so many times the neighbours that its cells have
 Side: TypeAlias = tuple[Points, Points, NDArray[np.float64]]  # queries, others, the queries' tolerances
 
 
@@ -86,7 +85,7 @@ def find_pairs(
     sides = (new, ref, tolerances[0]), (ref, new, tolerances[1])
     numbers = n_neighbors[::-1]  # of each new cell, among the reference's, first
     if _both_at_once(new, ref, n_neighbors):
-        if len(new) * numbers[0] <= len(ref) // FEW_NAMED:
+        if len(new) * numbers[0] <= len(ref):
             return _pairs_of_few(work, new, ref, numbers, tolerances, distances)
         smallest = _smallest_of_both(work, new, ref, numbers, distances)
         found = [_neighbours(work, *of, 0) for of in zip(sides, numbers, smallest, strict=True)]
@@ -117,10 +116,10 @@ def _pairs_of_few(
 
     smallest = Smallest.stacked(work.map("neighbours", len(new), len(ref), one, counts=1))
     of_new = _neighbours(work, (new, ref, tolerances[0]), numbers[0], smallest, 0)
-    named = np.unique(of_new[1])
-    few = ref[named], new, tolerances[1][named]
-    seeking, found = _neighbours(work, few, numbers[1], None, 0)
-    return mutual(of_new, (named[seeking], found), (len(new), len(ref)))
+    named, at = np.unique(of_new[1], return_inverse=True)
+    of_named = _neighbours(work, (ref[named], new, tolerances[1][named]), numbers[1], None, 0)
+    ref_rows, new_rows = mutual((of_new[0], at), of_named, (len(new), len(named)))
+    return named[ref_rows], new_rows
 
 
 def memory_for_distances(work: Workspace, new: Points, ref: Points, k: int) -> Floats | None:
