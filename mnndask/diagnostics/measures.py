@@ -22,7 +22,8 @@ FEWEST_PAIRED = 0.05  # share of a batch's cells with a pair, below which a warn
 FEW_CELLS = 20  # no warning if a side has fewer: their shares mean little
 STILL = 1e-6  # of the largest norm: a correction up to this length counts as no move
 LENGTHENED = 1 + 1e-6
-STEP_CELLS = 4_000  # most reference cells used to measure the mixing of a step
+# Most reference cells used to measure the mixing of a step: so many, or if fewer, so many times the batch's.
+STEP_CELLS, STEP_TIMES, FEWEST_STEP_CELLS = 4_000, 10, 1_000
 PAIRS = 2_000  # most pairs in the sample
 N_NEIGHBORS = 30
 StepMeasures = dict[str, float]
@@ -152,7 +153,8 @@ class Diagnostics:
         new = np.flatnonzero(sampled.batch == batch)
         ref = np.flatnonzero(np.isin(sampled.batch, merged))
         out = {"angle": _angle(sampled, new, ref)}
-        ref = ref[:: -(-len(ref) // STEP_CELLS)]
+        most = min(STEP_CELLS, max(FEWEST_STEP_CELLS, STEP_TIMES * len(new)))
+        ref = ref[:: -(-len(ref) // most)]
         reference, from_new = sampled.after[ref], np.empty(0)
         for when, state in (("before", sampled.before), ("after", sampled.after)):
             from_new = _share_of_new(np.concatenate([state[new], reference]), len(new))

@@ -10,19 +10,28 @@ from mnndask._library_state import exclusive
 from mnndask._threads import single_threaded_blas
 from mnndask.core.kernels.pairs import distances_of
 
-# For more cells, or in more dimensions, inner products of all pairs are faster: several times in ten.
-TREES_UP_TO, TREES_IN_DIMS = 2000, 5
+FEW_CELLS = 2000  # up to so many, all distances at once take less time than to set up a search
 
 
 def nearest_cells(cells: NDArray[np.floating], n_neighbors: int) -> NDArray[np.intp]:
     """Return each cell's nearest other cells, nearest first, shape ``(n_cells, n_neighbors)``."""
-    trees = len(cells) <= TREES_UP_TO and cells.shape[1] <= TREES_IN_DIMS
-    algorithm = "auto" if trees else "brute"
-    with exclusive():
-        model = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(cells)
-    # A search by inner products limits BLAS, one in trees changes filters of warnings.
-    with exclusive() if trees else single_threaded_blas():
+    with single_threaded_blas():
+        if len(cells) <= FEW_CELLS:
+            return _nearest_of_few(cells.astype(np.float64), n_neighbors)
+        with exclusive():
+            model = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(cells)
         found: NDArray[np.intp] = model.kneighbors(return_distance=False)
+    return found
+
+
+def _nearest_of_few(cells: NDArray[np.float64], n_neighbors: int) -> NDArray[np.intp]:
+    cells = cells - cells.mean(axis=0)  # so that differences keep their digits
+    squared = (cells**2).sum(axis=1)
+    distances = squared[:, None] + squared - 2 * cells @ cells.T
+    np.fill_diagonal(distances, np.inf)
+    near = np.argpartition(distances, n_neighbors - 1, axis=1)[:, :n_neighbors]
+    order = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1)
+    found: NDArray[np.intp] = np.take_along_axis(near, order, axis=1)
     return found
 
 
