@@ -58,6 +58,12 @@ class Call:
         embedding = self.embeds_only or (kind == "anndata" and self.parameters.n_components is not None)
         return Wanted(not self.embeds_only, embedding)
 
+    def recorded(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters as they are recorded: batches are those of one column, also if several make it."""
+        keys = self.reading.keys
+        several = {"nested_batch_key": keys} if len(keys) > 1 else {}
+        return {**given, "batch_key": self.packing.batch_key, **several}
+
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Call:
         """Check and group the parameters of :class:`mnndask.MNNCorrector`.

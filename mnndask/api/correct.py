@@ -61,9 +61,11 @@ def mnn_correct(  # noqa: PLR0913
     *datas: Any,
     var_index: Sequence[Hashable] | None = None,
     var_subset: Sequence[Hashable] | None = None,
-    batch_key: str = "batch",
+    batch_key: str | Sequence[str] = "batch",
     index_unique: str | None = "-",
     batch_categories: Sequence[Hashable] | None = None,
+    within: str | None = None,
+    protect: str | None = None,
     k: int = 20,
     sigma: float = 1.0,
     cos_norm_in: bool = True,
@@ -84,7 +86,7 @@ def mnn_correct(  # noqa: PLR0913
     genes: Genes = "all",
     n_jobs: int | None = None,
     layer: str | None = None,
-    restrict: Sequence[Any] | None = None,
+    restrict: Sequence[Any] | Mapping[str, Any] | str | None = None,
     sketch_size: int | Literal["auto"] | None = "auto",
     sketch_method: SketchMethod = "mixed",
     n_components: int | None = None,
@@ -122,12 +124,23 @@ def mnn_correct(  # noqa: PLR0913
         Default: all.
     batch_key
         Column of ``obs`` that distinguishes the batches. If every input already has it, constant within each
-        input and distinct between inputs, its values name the batches. Otherwise it is added.
+        input and distinct between inputs, its values name the batches. Otherwise it is added. Several
+        columns, from the outermost, are nested batches: with ``["study", "donor"]``, the donors of each study
+        merge first, then the studies. The result names such batches in a column ``study_donor``, by values
+        like ``A_1``.
     index_unique
         Separator between a cell's name and its batch's name, which keeps names unique. None leaves names
         unchanged. One AnnData that contains all batches keeps its names.
     batch_categories
         Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
+    within
+        Column of ``obs`` with groups of batches, such as tissues, that are corrected apart: no group has
+        influence on another. It must be constant in each batch; a donor's cells of two tissues are two
+        batches with ``batch_key=["tissue", "donor"]``.
+    protect
+        Column of ``obs`` that must not be taken for batch, such as a condition. If it is constant in each
+        batch and differs between batches that merge, the correction may remove its effect, and nothing in the
+        data can tell: a warning says so, and so does the report.
     k
         Number of neighbours, among the cells used for fitting. A larger `k` gives more pairs. Without
         `refine`, a large one in components (100) also moves random parts of one batch, which should stay.
@@ -205,15 +218,17 @@ def mnn_correct(  # noqa: PLR0913
     layer
         Layer of AnnData that contains the expression. Default: ``X``. The result is in ``X`` either way.
     restrict
-        Cells to fit on, one entry per batch: row numbers, a boolean mask, or None for all. All cells are
-        corrected. Not allowed together with a number as `sketch_size`.
+        Cells to fit on, one entry per batch: row numbers, a boolean mask, or None for all. Or a column of
+        ``obs``: the name of a boolean one, or a column and its value or values,
+        ``{"condition": "control"}``. All cells are corrected. Not allowed together with a number as
+        `sketch_size`.
     sketch_size
         Maximum number of cells of each batch to fit on. Larger batches are represented by a sketch, which
         gives exactly the result that the same cells give as `restrict`. None means all cells. ``"auto"``
         means the cells of `restrict`, if given. Otherwise it means all cells while the fit takes up to about
-        a minute on a laptop, and beyond that 5,000 cells of each batch, with a warning. The limit is 5e11
-        multiply-adds: the sum over steps of new cells × (reference + new cells) × genes used for distances,
-        e.g. twice 11,000 cells × 2,000 genes.
+        a minute on a laptop, and beyond that 200,000 cells in all, but 800 to 5,000 of each batch, with a
+        warning. The limit is 5e11 multiply-adds: the sum over steps of new cells × (reference + new cells) ×
+        genes used for distances, e.g. twice 11,000 cells × 2,000 genes.
     sketch_method
         How sketched cells are drawn. ``"random"``: with equal probability, without reading the data.
         ``"geometric"``: evenly over the space that cells occupy, so that rare types are represented
@@ -336,6 +351,8 @@ def mnn_correct(  # noqa: PLR0913
         batch_key=batch_key,
         index_unique=index_unique,
         batch_categories=batch_categories,
+        within=within,
+        protect=protect,
         k=k,
         sigma=sigma,
         cos_norm_in=cos_norm_in,

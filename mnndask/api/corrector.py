@@ -44,11 +44,11 @@ class MNNCorrector(  # type: ignore[call-arg]  # scikit-learn has no types
 
     Parameters
     ----------
-    var_index, var_subset, batch_key, index_unique, batch_categories, k, sigma, cos_norm_in, cos_norm_out, \
-svd_dim, var_adj, compute_angle, refine, pair_averaging, repair_sigmas, shrinkage, mnn_order, svd_mode, \
-do_concatenate, save_raw, keep_derived, layer_added, genes, n_jobs, layer, restrict, \
-sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, storage_options, \
-show_progress, diagnostics
+    var_index, var_subset, batch_key, index_unique, batch_categories, within, protect, k, sigma, \
+cos_norm_in, cos_norm_out, svd_dim, var_adj, compute_angle, refine, pair_averaging, repair_sigmas, \
+shrinkage, mnn_order, svd_mode, do_concatenate, save_raw, keep_derived, layer_added, genes, n_jobs, \
+layer, restrict, sketch_size, sketch_method, n_components, random_state, memory_limit, scratch, \
+storage_options, show_progress, diagnostics
         As in :func:`mnndask.mnn_correct`.
     svd_options
         Options of the Lanczos solver (``svd_mode="irlb"``): ``ncv``, ``tol``, ``maxiter``, ``v0``.
@@ -91,9 +91,11 @@ show_progress, diagnostics
         *,
         var_index: Sequence[Hashable] | None = None,
         var_subset: Sequence[Hashable] | None = None,
-        batch_key: str = "batch",
+        batch_key: str | Sequence[str] = "batch",
         index_unique: str | None = "-",
         batch_categories: Sequence[Hashable] | None = None,
+        within: str | None = None,
+        protect: str | None = None,
         k: int = 20,
         sigma: float = 1.0,
         cos_norm_in: bool = True,
@@ -114,7 +116,7 @@ show_progress, diagnostics
         genes: Genes = "all",
         n_jobs: int | None = None,
         layer: str | None = None,
-        restrict: Sequence[Any] | None = None,
+        restrict: Sequence[Any] | Mapping[str, Any] | str | None = None,
         sketch_size: int | Literal["auto"] | None = "auto",
         sketch_method: SketchMethod = "mixed",
         n_components: int | None = None,
@@ -131,6 +133,8 @@ show_progress, diagnostics
         self.batch_key = batch_key
         self.index_unique = index_unique
         self.batch_categories = batch_categories
+        self.within = within
+        self.protect = protect
         self.k = k
         self.sigma = sigma
         self.cos_norm_in = cos_norm_in
@@ -281,7 +285,7 @@ show_progress, diagnostics
     ) -> Inputs:
         return read_inputs(
             [datas] if isinstance(datas, AnnData) else datas,
-            options=call.reading if fitting else replace(call.reading, batch_categories=None),
+            options=call.reading if fitting else call.reading.of_fitted(),
             batches=batches,
             budget=call.run.budget,
             fits_on=call.parameters.var_subset if fitting else (),
@@ -313,9 +317,9 @@ show_progress, diagnostics
         with naming_genes(inputs.genes):
             fitted = fit_inputs(
                 inputs,
-                call.parameters,
+                replace(call.parameters, restrict=inputs.restrict or call.parameters.restrict),
                 call.run,
-                self.get_params(),
+                call.recorded(self.get_params()),
                 embeds_only=call.embeds_only,
                 with_columns=with_columns,
             )

@@ -53,5 +53,7 @@ def _parameters_as_html(parameters: Callable[[], str]) -> str:
 def _merges_as_html(fitted: Fitted) -> str:
     """Table of the merge steps. Computes no measures beyond those taken at the fit."""
     diagnostics = fitted.diagnostics
-    measures = None if diagnostics is None else [diagnostics.steps[b] for b in diagnostics.order[1:]]
+    measures = None
+    if diagnostics is not None:
+        measures = [diagnostics.steps.get(b) for b in diagnostics.order]
     return merge_table(fitted.record.steps, measures)

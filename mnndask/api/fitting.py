@@ -135,7 +135,13 @@ def fit_inputs(
             pair_tables(history),
             fitted.angles,
             [cells.rows for cells in history.cells.raw],
-            Record.of(given, history, sketch_size=fitted.sketch_size),
+            Record.of(
+                given,
+                history,
+                sketch_size=fitted.sketch_size,
+                groups=inputs.design.names,
+                confounded=inputs.confounded,
+            ),
             diagnostics,
             support,
         )

@@ -14,9 +14,11 @@ class Options(TypedDict, total=False):
 
     var_index: Sequence[Hashable] | None
     var_subset: Sequence[Hashable] | None
-    batch_key: str
+    batch_key: str | Sequence[str]
     index_unique: str | None
     batch_categories: Sequence[Hashable] | None
+    within: str | None
+    protect: str | None
     k: int
     sigma: float
     cos_norm_in: bool
@@ -36,7 +38,7 @@ class Options(TypedDict, total=False):
     genes: Genes
     n_jobs: int | None
     layer: str | None
-    restrict: Sequence[Any] | None
+    restrict: Sequence[Any] | Mapping[str, Any] | str | None
     sketch_size: int | Literal["auto"] | None
     sketch_method: SketchMethod
     n_components: int | None

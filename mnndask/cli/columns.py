@@ -71,21 +71,6 @@ def marked_genes(inputs: tuple[Location, ...], opened: list[AnnData], column: st
     return list(marked)
 
 
-def marked_cells(
-    inputs: tuple[Location, ...],
-    opened: list[AnnData],
-    column: str,
-    batch_key: str,
-    categories: list[str] | None,
-) -> list[np.ndarray]:
-    """Return a mask per batch of the cells that a column of obs marks, in the order of the batches."""
-    flags = [_flags(adata.obs, column, "obs", path) for adata, path in zip(opened, inputs, strict=True)]
-    if len(inputs) > 1 or batch_key not in opened[0].obs:
-        return flags
-    batches = opened[0].obs[batch_key].astype(str)
-    return [flags[0][(batches == name).to_numpy()] for name in categories or batches.unique()]
-
-
 def listed_genes(path: Path) -> list[str]:
     """Read gene names from a file with one name per line."""
     try:

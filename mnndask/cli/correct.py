@@ -17,7 +17,6 @@ from mnndask.cli.columns import (
     angle_column,
     check_label,
     listed_genes,
-    marked_cells,
     marked_genes,
     stems_unless_named,
 )
@@ -35,6 +34,7 @@ from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
 from mnndask.io.anndata_store import open_lazily
 from mnndask.io.anndata_writer import write_annotations, write_matrices
+from mnndask.io.opened_inputs import joined_key
 from mnndask.io.output import check_output, is_complete, writing
 from mnndask.io.record import EMBEDDING_KEY
 from mnndask.io.resume import ResumeRecord
@@ -162,12 +162,16 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     check_output(target, files.inputs, overwrite=files.overwrite, resume=record if files.resume else None)
     check_output_folder(files.output)
     if files.label is not None:
-        check_label(files.inputs, files.labels, files.label, options["batch_key"])
+        check_label(files.inputs, files.labels, files.label, joined_key(options["batch_key"]))
     given = {key: value for key, value in options.items() if value is not None or key in NONE_MEANS_ALL}
     given["index_unique"] = options["index_unique"] or None
-    if len(files.inputs) > 1 and options["batch_categories"] is None:
+    one_column = isinstance(options["batch_key"], str)
+    if len(files.inputs) > 1 and options["batch_categories"] is None and one_column:
         given["batch_categories"] = stems_unless_named(files.inputs, files.labels, options["batch_key"])
-    given |= _marked(files, hvg_key, restrict, options)
+    if hvg_key:
+        given["var_subset"] = _marked(files, hvg_key)
+    if restrict:
+        given["restrict"] = restrict
     if var_names is not None:
         given["var_subset"] = var_names
     space = target.space(*(record.matrices if files.resume else ()))
@@ -202,25 +206,11 @@ def _corrected_matrices(result: AnnData, name: str, layer: str | None) -> dict[s
     return out if embedding is None else out | {f"obsm/{EMBEDDING_KEY}": embedding}
 
 
-def _marked(
-    files: Files, hvg_key: str | None, restrict: str | None, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the genes and cells that columns of the inputs mark. Reads these columns."""
-    if not (hvg_key or restrict):
-        return {}
-    batch_key = options["batch_key"]
-    used = [column for column in (batch_key, hvg_key, restrict) if column]
-    opened = [
-        open_lazily(path, None, label, used=used)
-        for path, label in zip(files.inputs, files.labels, strict=True)
-    ]
-    out: dict[str, Any] = {}
-    if hvg_key:
-        out["var_subset"] = marked_genes(files.inputs, opened, hvg_key)
-    if restrict:
-        categories = options["batch_categories"]
-        out["restrict"] = marked_cells(files.inputs, opened, restrict, batch_key, categories)
-    return out
+def _marked(files: Files, hvg_key: str) -> list[str]:
+    """Return the genes that a column of var marks in every input. Reads the column."""
+    named = zip(files.inputs, files.labels, strict=True)
+    opened = [open_lazily(path, None, label, used=[hvg_key]) for path, label in named]
+    return marked_genes(files.inputs, opened, hvg_key)
 
 
 def _reported(output: Location, report: Path, label: str | None, took: dict[str, float] | None) -> None:

@@ -12,10 +12,10 @@ from mnndask.cli.terminal import say
 from mnndask.cli.words import in_words_of_command
 from mnndask.diagnostics.findings import findings
 from mnndask.diagnostics.recorded_cells import RecordedCells
-from mnndask.diagnostics.verdict import verdict_lines, verdicts
+from mnndask.diagnostics.verdict import FEW_LINES, MOST_LINES, verdict_lines, verdicts
 from mnndask.errors import OutputError, OutputExistsError
 from mnndask.io.anndata_store import read_colors, read_record
-from mnndask.io.record import SAMPLED, SUPPORT, Record
+from mnndask.io.record import SAMPLED, SUPPORT, Record, merged, never_moved
 from mnndask.pl.drawing import check_matplotlib
 from mnndask.pl.report import report as report_of
 from mnndask.stores.location import Location
@@ -32,7 +32,7 @@ def summary(record: Record, shape: tuple[int, int], name: str) -> list[str]:
     """Return the lines that summarise a correction."""
     return [
         f"{name}: {shape[0]:,} cells x {shape[1]:,} genes in {len(record.steps)} batches",
-        f"corrected by mnndask {record.version}, reference {record.steps['batch'].iloc[0]}",
+        f"corrected by mnndask {record.version}, reference {', '.join(never_moved(record.steps)[:3])}",
         *lines_of_verdicts(record.to_uns()),
         *_lines_of_values(record),
         *lines_of_steps(record.steps),
@@ -65,12 +65,21 @@ def lines_of_verdicts(uns: Mapping[str, Any]) -> list[str]:
 
 
 def lines_of_steps(steps: pd.DataFrame) -> list[str]:
-    """Return one line per merge step."""
-    return [
+    """Return one line per batch that was merged into others; of many, of those with the fewest paired."""
+    moved = merged(steps)
+    some = moved
+    if len(moved) > MOST_LINES:
+        shares = (moved["n_paired_cells"] / moved["n_used"]).to_numpy()
+        some = moved.iloc[sorted(shares.argsort(kind="stable")[:FEW_LINES])]
+    lines = [
         f"{row.batch}: {row.n_pairs:,} pairs, {row.n_paired_cells:,} of {row.n_used:,} cells paired"
         + (f", support {row.support:.2f}" if "support" in steps else "")
-        for row in steps.iloc[1:].itertuples()
+        for row in some.itertuples()
     ]
+    if len(some) == len(moved):
+        return lines
+    total = f"{moved['n_pairs'].sum():,} pairs in {len(moved):,} batches; those with the fewest paired cells:"
+    return [total, *lines]
 
 
 def check_report(output: Path, others: Sequence[Location], *, overwrite: bool) -> None:
@@ -122,6 +131,9 @@ def write_report(
     if seconds is None:  # a run has printed its verdicts
         found = verdicts(record.steps, record.mixing, record.parameters)
         attention = [one.line(in_words_of_command) for one in found if one.attention] + attention
+    more = len(attention) - FEW_LINES if len(attention) > MOST_LINES else 0
+    if more:
+        attention = [*attention[:FEW_LINES], f"and {more:,} findings more: see the report"]
     for line in attention:
         say(f"mnndask: attention: {line}", err=True)
     say(f"report: {output}")

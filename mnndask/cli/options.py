@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from mnndask._choices import GENES, SKETCH_METHODS, SVD_MODES
-from mnndask.cli.types import CommaList, MergeOrder, NumberList, SketchSize, StoreLocation
+from mnndask.cli.types import (
+    Columns,
+    ColumnValues,
+    CommaList,
+    MergeOrder,
+    NumberList,
+    SketchSize,
+    StoreLocation,
+)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -34,10 +42,10 @@ FILES: tuple[Decorator, ...] = (  # inputs, output and report
 DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
     click.option(
         "--batch-key",
+        type=Columns(),
         default="batch",
         show_default=True,
-        metavar="COLUMN",
-        help="Column of obs with the batch of each cell.",
+        help="Column of obs with the batch of each cell; several, from the outermost, for nested batches.",
     ),
     click.option(
         "--batch-categories",
@@ -63,9 +71,21 @@ DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
     ),
     click.option("--layer", metavar="NAME", help="Layer with the expression.  [default: X]"),
     click.option(
+        "--restrict-key",
         "--restrict",
+        "restrict",
+        type=ColumnValues(),
+        help="Fit on the cells that this column of obs marks, or that have these values in it; correct all.",
+    ),
+    click.option(
+        "--within",
         metavar="COLUMN",
-        help="Fit on the cells that this column of obs marks; correct all cells.",
+        help="Correct only inside the groups of batches that this column of obs names, such as tissues.",
+    ),
+    click.option(
+        "--protect",
+        metavar="COLUMN",
+        help="Warn if this column of obs, such as a condition, cannot be told from the batches.",
     ),
     click.option(
         "--sketch-size",

@@ -37,6 +37,35 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]
         return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
 
 
+class Columns(click.ParamType):  # type: ignore[type-arg]
+    """A column, or several separated by commas."""
+
+    name = "COLUMN[,COLUMN,...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | list[str]:
+        """Split at commas, if there are any."""
+        if not isinstance(value, str) or "," not in value:
+            return value
+        return [part.strip() for part in value.split(",")]
+
+
+class ColumnValues(click.ParamType):  # type: ignore[type-arg]
+    """A boolean column, or a column and values in it."""
+
+    name = "COLUMN[=VALUE,...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | dict[str, list[str]]:
+        """Split at the equals sign and at commas."""
+        if not isinstance(value, str) or "=" not in value:
+            return value
+        column, values = value.split("=", 1)
+        return {column.strip(): [part.strip() for part in values.split(",")]}
+
+
 class MergeOrder(click.ParamType):  # type: ignore[type-arg]
     """Names separated by commas, nested lists in JSON, or an automatic order."""
 

@@ -120,8 +120,8 @@ class MergeHistory:
 
     @property
     def order(self) -> list[int]:
-        """Batches in merge order: one that never moves, then those that were merged into it."""
-        return [b for node in self.nodes for b in node.batches]
+        """Batches in merge order, group by group: one that never moves, then those merged into it."""
+        return [b for node in sorted(self.nodes, key=lambda node: min(node.batches)) for b in node.batches]
 
     @property
     def n_reference(self) -> int:

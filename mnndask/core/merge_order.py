@@ -19,9 +19,39 @@ from mnndask.core.workspace import Workspace
 from mnndask.errors import InputError
 
 Tree: TypeAlias = "int | tuple[Tree, ...]"  # a batch; or a reference, and what merges into it, in turn
-Merges: TypeAlias = tuple[tuple[int, int], ...]  # of each merge, the first batch of either side
+Groups: TypeAlias = tuple[tuple[int, ...], ...]
+Merge: TypeAlias = tuple[int, int]  # the first batch of the reference, and the first of what moves
+Merges: TypeAlias = tuple[Merge, ...]
 FEW_PAIRS = 2e8  # pairs of cells, times batches, up to which an automatic order looks at all of them
 FEWEST_DRAWN = 50  # cells of a side by which an automatic order counts its pairs
+
+
+@dataclass(frozen=True)
+class Design:
+    """Which batches merge with each other, and which of them first.
+
+    Parameters
+    ----------
+    nested
+        Batches that merge first, then those that merge next, and so on: donors of each study, say.
+    groups
+        Batches that merge with each other; None for all.
+    names
+        Names of the groups.
+    """
+
+    nested: tuple[Groups, ...] = ()
+    groups: Groups | None = None
+    names: tuple[str, ...] = ()
+
+    def levels(self, n_batches: int) -> tuple[Groups, ...]:
+        """Groups of batches that merge, those that merge first before others."""
+        groups = self.groups or (tuple(range(n_batches)),)
+        inside = [
+            tuple(tuple(b for b in nest if b in group) for group in groups for nest in level)
+            for level in self.nested
+        ]
+        return (*inside, groups)
 
 
 class MergeOrder(Protocol):
@@ -88,44 +118,39 @@ class AutomaticOrder:
         cells in a pair with the reference, which begins with the largest batch. ``"tree"``: average linkage
         of numbers of pairs over the geometric means of numbers of cells, counted once; the larger side is
         the reference.
-    groups
-        Batches that merge with each other.
+    levels
+        Groups of batches that merge with each other, those that merge first before others.
     """
 
     kind: str
-    groups: tuple[tuple[int, ...], ...]
+    levels: tuple[Groups, ...]
     _drawn: dict[tuple[int, ...], Drawn] = field(default_factory=dict, init=False, repr=False)
     _counts: dict[tuple[tuple[int, ...], ...], int] = field(default_factory=dict, init=False, repr=False)
-    _tree: GivenOrder | None = field(default=None, init=False, repr=False)
+    _linked: dict[tuple[int, ...], list[Merge]] = field(default_factory=dict, init=False, repr=False)
+    _references: dict[tuple[int, ...], int] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def leaves(self) -> tuple[int, ...]:
         """All batches."""
-        return tuple(b for group in self.groups for b in group)
+        return tuple(b for group in self.levels[-1] for b in group)
 
     @property
     def moves_again(self) -> bool:
         """Whether a batch may move more than once."""
-        return self.kind != "share"
+        return self.kind != "share" or len(self.levels) > 1
 
     def following(self, history: MergeHistory, work: Workspace) -> tuple[Node, Node] | None:
         """The reference of the next merge, and what moves; None after the last."""
-        if self.kind == "tree":
-            if self._tree is None:
-                merges = [self._linked(history, group, work) for group in self.groups]
-                self._tree = GivenOrder(
-                    self.leaves, tuple(sides for of_group in merges for sides in of_group)
-                )
-            return self._tree.following(history, work)
-        for group in self.groups:
-            nodes = [node for node in history.nodes if node.batches[0] in group]
-            if len(nodes) > 1:
-                choose = self._with_most_pairs if self.kind == "auto" else self._with_largest_share
-                return choose(history, nodes, work)
+        choose = {"auto": self._with_most_pairs, "share": self._with_largest_share, "tree": self._next_linked}
+        for groups in self.levels:
+            for group in groups:
+                nodes = [node for node in history.nodes if node.batches[0] in group]
+                if len(nodes) > 1:
+                    return choose[self.kind](history, group, nodes, work)
         return None
 
     def _with_most_pairs(
-        self, history: MergeHistory, nodes: list[Node], work: Workspace
+        self, history: MergeHistory, group: tuple[int, ...], nodes: list[Node], work: Workspace
     ) -> tuple[Node, Node]:
         best, chosen = -1, (nodes[1], nodes[0])
         for i, later in enumerate(nodes):
@@ -140,30 +165,37 @@ class AutomaticOrder:
         return chosen
 
     def _with_largest_share(
-        self, history: MergeHistory, nodes: list[Node], work: Workspace
+        self, history: MergeHistory, group: tuple[int, ...], nodes: list[Node], work: Workspace
     ) -> tuple[Node, Node]:
-        sizes = [sum(history.cells.raw[b].n_cells for b in node.batches) for node in nodes]
-        merged = [i for i, node in enumerate(nodes) if len(node.batches) > 1]
-        reference = merged[0] if merged else int(np.argmax(sizes))
-        others = [node for i, node in enumerate(nodes) if i != reference]
-        counts = self._count(history, nodes[reference], others, work)
-        return nodes[reference], others[int(np.argmax(counts.others_paired / counts.n_others))]
+        if group not in self._references:
+            sizes = [sum(history.cells.raw[b].n_cells for b in node.batches) for node in nodes]
+            self._references[group] = nodes[int(np.argmax(sizes))].batches[0]
+        reference = history.node_of(self._references[group])
+        others = [node for node in nodes if node.batches != reference.batches]
+        counts = self._count(history, reference, others, work)
+        return reference, others[int(np.argmax(counts.others_paired / counts.n_others))]
 
-    def _linked(self, history: MergeHistory, group: Sequence[int], work: Workspace) -> list[tuple[int, int]]:
-        """The merges of a group by average linkage."""
-        nodes = [history.node_of(b) for b in group]
+    def _next_linked(
+        self, history: MergeHistory, group: tuple[int, ...], nodes: list[Node], work: Workspace
+    ) -> tuple[Node, Node]:
+        if group not in self._linked:
+            self._linked[group] = self._link(history, nodes, work)
+        left, right = self._linked[group].pop(0)
+        return history.node_of(left), history.node_of(right)
+
+    def _link(self, history: MergeHistory, nodes: list[Node], work: Workspace) -> list[tuple[int, int]]:
+        """The merges of some sides by average linkage."""
         alike: list[float] = []  # of each two, in the order of SciPy's condensed matrices
-        for i, node in enumerate(nodes):
+        for i, node in enumerate(nodes[:-1]):
             counts = self._count(history, node, nodes[i + 1 :], work)
             alike.extend(counts.pairs / np.sqrt(counts.n_one * counts.n_others))
-        first, sizes, merges = list(group), [node.n_cells for node in nodes], []
-        if len(group) > 1:
-            apart = max(alike) - np.array(alike)
-            for both in linkage(apart, "average")[:, :2].astype(int).tolist():
-                left, right = sorted(both, key=lambda i: (-sizes[i], i))
-                merges.append((first[left], first[right]))
-                first.append(first[left])
-                sizes.append(sizes[left] + sizes[right])
+        first, sizes, merges = [node.batches[0] for node in nodes], [node.n_cells for node in nodes], []
+        apart = max(alike) - np.array(alike)
+        for both in linkage(apart, "average")[:, :2].astype(int).tolist():
+            left, right = sorted(both, key=lambda i: (-sizes[i], i))
+            merges.append((first[left], first[right]))
+            first.append(first[left])
+            sizes.append(sizes[left] + sizes[right])
         return merges
 
     def _count(self, history: MergeHistory, one: Node, others: Sequence[Node], work: Workspace) -> PairCounts:
@@ -194,7 +226,7 @@ def n_drawn(history: MergeHistory) -> int | None:
 
 def sizes_of_sides(order: GivenOrder | AutomaticOrder, n_used: Sequence[int]) -> list[tuple[int, int]]:
     """Fitted cells that move and those of the reference, in each merge; of an automatic order, about."""
-    merges = order.merges if isinstance(order, GivenOrder) else _in_turn(order.groups)
+    merges = order.merges if isinstance(order, GivenOrder) else _one_by_one(order.levels[-1])
     sizes, sides = list(n_used), []
     for left, right in merges:
         sides.append((sizes[right], sizes[left]))
@@ -202,7 +234,7 @@ def sizes_of_sides(order: GivenOrder | AutomaticOrder, n_used: Sequence[int]) ->
     return sides
 
 
-def _in_turn(groups: Sequence[Sequence[int]]) -> Merges:
+def _one_by_one(groups: Groups) -> Merges:
     return tuple((group[0], other) for group in groups for other in group[1:])
 
 
@@ -224,19 +256,22 @@ def _add_merges(tree: Tree, merges: list[tuple[int, int]]) -> int:
     return first
 
 
-def merge_order(mnn_order: Any, names: list[str]) -> GivenOrder | AutomaticOrder:
+def merge_order(
+    mnn_order: Any, names: list[str], design: Design | None = None
+) -> GivenOrder | AutomaticOrder:
     """The order that a user asks for; see :func:`mnndask.mnn_correct`.
 
     Raises
     ------
     InputError
-        If it does not name each batch once.
+        If it does not name each batch once, or if the design says which batches merge first.
     """
-    every = tuple(range(len(names)))
+    design, every = design or Design(), tuple(range(len(names)))
+    levels = design.levels(len(names))
     if mnn_order is None:
-        return GivenOrder.of([every])
+        return GivenOrder.of([_nested(group, levels[:-1]) for group in levels[-1]])
     if isinstance(mnn_order, str) and mnn_order in AUTOMATIC_ORDERS:
-        return AutomaticOrder(mnn_order, (every,))
+        return AutomaticOrder(mnn_order, levels)
     tree = _as_tree(mnn_order, names)
     if tree is None or sorted(leaves_of(tree)) != list(every):
         what = f"mnn_order {mnn_order!r} is no permutation of the {len(names)} batches."
@@ -245,7 +280,33 @@ def merge_order(mnn_order: Any, names: list[str]) -> GivenOrder | AutomaticOrder
             f"nested for a tree; or give one of {', '.join(AUTOMATIC_ORDERS)}."
         )
         raise InputError(what, remedy)
-    return GivenOrder.of([tree])
+    if design.nested:
+        what = "Both mnn_order and several columns of batch_key say which batches merge first."
+        raise InputError(what, f"Leave mnn_order out, or give one of {', '.join(AUTOMATIC_ORDERS)}.")
+    trees = [_pruned(tree, group) for group in levels[-1]]
+    return GivenOrder.of([tree for tree in trees if tree is not None])
+
+
+def _nested(group: Sequence[int], nested: Sequence[Groups]) -> Tree:
+    """The batches of a group in turn, those of a nest among them first."""
+    units: list[tuple[set[int], Tree]] = [({b}, b) for b in group]
+    for level in nested:
+        inside = [[unit for unit in units if unit[0] <= set(nest)] for nest in level]
+        joined = [(set().union(*(b for b, _ in own)), _in_turn([t for _, t in own])) for own in inside if own]
+        units = sorted(joined, key=lambda unit: min(unit[0]))
+    return _in_turn([tree for _, tree in units])
+
+
+def _in_turn(trees: list[Tree]) -> Tree:
+    return trees[0] if len(trees) == 1 else tuple(trees)
+
+
+def _pruned(tree: Tree, group: Sequence[int]) -> Tree | None:
+    """A tree without the batches outside a group; None if nothing is left."""
+    if isinstance(tree, int):
+        return tree if tree in group else None
+    kept = [part for part in (_pruned(part, group) for part in tree) if part is not None]
+    return _in_turn(kept) if kept else None
 
 
 def _as_tree(given: Any, names: list[str]) -> Tree | None:
@@ -264,9 +325,12 @@ def _as_tree(given: Any, names: list[str]) -> Tree | None:
 
 
 def named_trees(history: MergeHistory) -> list[Any]:
-    """The merges of each group as nested lists of names: the reference, and what merged into it, in turn."""
+    """The merges of each group as nested lists of names: the reference, and what merged into it, in turn.
+
+    Groups are in the order of their first batches.
+    """
     found: dict[int, Any] = dict(enumerate(history.cells.names))  # by the first batch
     for merge in history.merges:
         left, right = found[merge.left.batches[0]], found[merge.right.batches[0]]
         found[merge.left.batches[0]] = [*(left if isinstance(left, list) else [left]), right]
-    return [found[node.batches[0]] for node in history.nodes]
+    return [found[node.batches[0]] for node in sorted(history.nodes, key=lambda node: min(node.batches))]

@@ -77,7 +77,7 @@ class Parameters:
     shrinkage: float = 1.0
     mnn_order: Sequence[Any] | str | None = None
     svd_mode: str = "rsvd"
-    restrict: Sequence[Any] | None = None
+    restrict: Any = None
     sketch_size: int | str | None = "auto"
     sketch_method: str = "mixed"
     n_components: int | None = None

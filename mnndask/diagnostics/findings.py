@@ -10,7 +10,7 @@ import pandas as pd
 
 from mnndask.core.support import LITTLE
 from mnndask.diagnostics.measures import FEWEST_PAIRED
-from mnndask.io.record import Record
+from mnndask.io.record import Record, merged
 
 MOST_VARIANCE_LOST = 0.1  # of a batch; as batchelor advises for lost.var
 LEAST_CONTRACTION = 0.8
@@ -22,6 +22,7 @@ LITTLE_SUPPORT = (
     "reference. This is a hint only: cells that were shifted far, or of which the reference has far fewer, "
     "have little support, too."
 )
+MOST_BATCHES, FEW_FINDINGS = 20, 10  # of more batches, so many findings that need attention
 SMALLEST_ANGLE = 45  # degrees between corrections and the reference's leading directions
 
 
@@ -34,7 +35,18 @@ class Finding(NamedTuple):
 
 def findings(record: Record) -> list[Finding]:
     """Return the findings of a record, those of merge steps first."""
-    return [*_of_steps(record.steps), *_of_all(record)]
+    of_steps, n_batches = list(_of_steps(record.steps)), len(merged(record.steps))
+    if n_batches > MOST_BATCHES:
+        needed = [finding for finding in of_steps if finding.attention]
+        low, middle, high = merged(record.steps)["paired"].quantile([0, 0.5, 1])
+        said = (
+            f"{percent(low)} to {percent(high)} of the cells of each of {n_batches:,} batches found a pair, "
+            f"{percent(middle)} in the median batch."
+        )
+        more = len(needed) - FEW_FINDINGS
+        rest = [Finding(f"and {more:,} findings more like these.", True)] if more > 0 else []
+        of_steps = [Finding(said), *needed[:FEW_FINDINGS], *rest]
+    return [*of_steps, *_of_all(record)]
 
 
 def percent(share: float) -> str:
@@ -45,7 +57,7 @@ def percent(share: float) -> str:
 
 
 def _of_steps(steps: pd.DataFrame) -> Iterator[Finding]:
-    for row in steps.iloc[1:].to_dict("records"):
+    for row in merged(steps).to_dict("records"):
         name, share = row["batch"], row["paired"]
         few = share < FEWEST_PAIRED
         yield Finding(

@@ -12,13 +12,16 @@ import pandas as pd
 from mnndask._library_state import exclusive
 from mnndask._text import printable
 
+MOST_ROWS = 40  # longer tables are shown on demand
+
 
 @exclusive()
-def merge_table(steps: pd.DataFrame, measures: Sequence[Mapping[str, float]] | None) -> str:
-    """Return a table of the merge steps, with measures, if any, of every batch but the reference."""
+def merge_table(steps: pd.DataFrame, measures: Sequence[Mapping[str, float] | None] | None) -> str:
+    """Return a table of the merge steps, with measures, if any, of the batches that moved."""
     columns = {"batch": "batch", "n_cells": "cells", "n_used": "cells used", "n_pairs": "pairs"}
     if measures is not None:
-        steps = steps.join(pd.DataFrame([{}, *measures], dtype=float).set_axis(steps.index))
+        values = [own or {} for own in measures]
+        steps = steps.join(pd.DataFrame(values, dtype=float).set_axis(steps.index))
         columns |= {
             "paired": "cells with a pair",
             "length_median": "correction length, median",
@@ -70,9 +73,11 @@ def html_table(
     shown = {name: [text(v, percent=name in shares) for v in rows[name]] for name in columns}
     table = pd.DataFrame(shown, index=[text(str(name)) for name in rows.index])
     table = table.set_axis([_escaped(heading) for heading in columns.values()], axis=1)
-    if index is None:
-        return _in_page(table, index=False)
-    return _in_page(table.rename_axis(columns=_escaped(index)))
+    named = index is not None
+    page = _in_page(table.rename_axis(columns=_escaped(index)) if named else table, index=named)
+    if len(table) <= MOST_ROWS:
+        return page
+    return f"<details><summary>{len(table):,} rows</summary>{page}</details>"
 
 
 @exclusive()

@@ -24,7 +24,7 @@ SMALLEST_GROUP = 0.1  # of a region's cells of the batch
 N_NEIGHBORS = 30
 NEAREST = 10  # neighbours after correction that are compared with those before
 GRAPH = 1.5  # neighbours of a cell in the graph of its batch, in square roots of the number of cells
-FEWEST_CELLS = 8
+FEWEST_TO_JUDGE = 100  # cells of a batch; of fewer, noise decides which types are near each other
 
 Cells = NDArray[np.floating]
 
@@ -99,7 +99,7 @@ def merged_share(before: Cells, after: Cells) -> float:
     were separate do not. So the share rises when a correction merges types of one batch with each other.
     """
     n = len(before)
-    if n < FEWEST_CELLS:
+    if n < FEWEST_TO_JUDGE:
         return np.nan
     k = min(max(NEAREST, int(GRAPH * np.sqrt(n))), n // 4)
     found = nearest_cells(before, k)

@@ -8,6 +8,7 @@ another batch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from mnndask._text import printable
 from mnndask.diagnostics.effect import LEAST_EFFECT, effect_line
 from mnndask.diagnostics.findings import LITTLE_SUPPORT, percent
 from mnndask.diagnostics.measures import FEWEST_PAIRED
+from mnndask.io.record import merged
 from mnndask.io.record_checks import OF_VERDICTS
 
 LEAST_SEPARATION = 0.18  # from which a batch is apart, if its lower quartile over regions is, too
@@ -31,6 +33,8 @@ SMALL_SIGMA, USUAL_SIGMA = 0.1, 1.0
 USUAL_K, MANY_NEIGHBORS = 20, 0.05  # of the cells of a batch
 USUAL_COMPONENTS = 50
 MANY_UNSUPPORTED = 0.05  # share of a batch's cells with little support; 0.02 without any type that is absent
+
+MOST_LINES, FEW_LINES = 20, 10  # of more batches, so many lines
 
 Outcome = Literal["mixed as expected", "still apart", "over-corrected", "not judged"]
 NO_VERDICT = (
@@ -101,7 +105,7 @@ def verdicts(
     if not set(OF_VERDICTS) <= set(steps.columns):
         return []
     scales = {} if mixing is None else dict(zip(mixing.index.astype(str), mixing["contraction"], strict=True))
-    rows = steps.iloc[1:].to_dict("records")
+    rows = merged(steps).to_dict("records")
     smallest = int(steps["n_used"].min())
     found = [_of_batch(row, scales.get(str(row["batch"]), np.nan), parameters, smallest) for row in rows]
     return [replace(_with_effect(one, row), hint=_hint(row)) for one, row in zip(found, rows, strict=True)]
@@ -113,9 +117,20 @@ def verdict_lines(
     parameters: Mapping[str, Any],
     words: Callable[[str], str] = str,
 ) -> list[str]:
-    """Return one line per verdict, with what to try next, or the reason why there is none."""
-    lines = [verdict.line(words) for verdict in verdicts(steps, mixing, parameters)]
-    return lines if lines or len(steps) < 2 else [NO_VERDICT]
+    """Return one line per verdict, with what to try next, or the reason why there is none.
+
+    Of many verdicts, those that need attention, and how many batches have each outcome.
+    """
+    found = verdicts(steps, mixing, parameters)
+    if not found:
+        return [] if len(steps) < 2 else [NO_VERDICT]
+    if len(found) <= MOST_LINES:
+        return [verdict.line(words) for verdict in found]
+    counts = Counter(verdict.outcome for verdict in found)
+    needed = [verdict for verdict in found if verdict.attention]
+    lines = [f"{n:,} batches: {outcome}" for outcome, n in counts.items()]
+    lines += [verdict.line(words) for verdict in needed[:FEW_LINES]]
+    return lines if len(needed) <= FEW_LINES else [*lines, f"and {len(needed) - FEW_LINES:,} more"]
 
 
 def _with_effect(verdict: Verdict, row: Mapping[Any, Any]) -> Verdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import dask.array as da
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask._typing import Matrix, Rows
+from mnndask.core.merge_order import Design
 from mnndask.engine.memory_budget import Budget
 from mnndask.errors import nonfinite
 from mnndask.stores.lazy_matrix import in_large_blocks
@@ -53,11 +54,14 @@ class Batches:
         Label of each batch, of any type.
     codes
         Batch of each row if one matrix contains all batches; None if each matrix is a batch.
+    design
+        Which batches merge with each other, and which of them first.
     """
 
     sources: Sequence[Source]
     categories: list[Hashable]
     codes: NDArray[np.intp] | None
+    design: Design = field(default_factory=Design, kw_only=True)
 
     @property
     def lazy(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnndask._progress import stage
+from mnndask._threads import single_threaded_blas
 from mnndask._typing import Matrix, Rows
 from mnndask.core.fit import REFERENCE_CELLS, fit
 from mnndask.core.fit_cells import FitCells
@@ -86,7 +87,7 @@ def fit_batches(
     InputError
         If there is only one batch, memory is too small, or the solver rejects its options.
     """
-    merges = merge_order(parameters.mnn_order, batches.names)
+    merges = merge_order(parameters.mnn_order, batches.names, batches.design)
     order = list(merges.leaves)
     if len(order) < 2:
         what = "Only one batch was given."
@@ -132,13 +133,14 @@ def fit_batches(
         with stage("normalising", sum(chosen.n_used), passes=normalisation_passes(spaces)):
             cells = normalise(raw, batches.names, spaces, parameters.solver, work, pooled=parameters.refine)
         warn_of_empty_cells(cells)
-        history = fit(cells, merges, parameters, work, max_reference=max_reference)
-        new_matrix = _new_matrix(spaces.dtype, store if plan.stored_rest else None)
-        history = with_other_genes(history, work, new_matrix, run.budget.resident // 2)
+        with single_threaded_blas():  # once: merges of small batches are many short loops
+            history = fit(cells, merges, parameters, work, max_reference=max_reference)
+            new_matrix = _new_matrix(spaces.dtype, store if plan.stored_rest else None)
+            history = with_other_genes(history, work, new_matrix, run.budget.resident // 2)
         model = history.model(run.budget.block_bytes)
         angles = None
         if parameters.compute_angle:
-            with stage("computing angles", sum(chosen.n_used[b] for b in history.order[1:])):
+            with stage("computing angles", sum(chosen.n_used[b] for b in order if history.merges_of(b))):
                 angles = angles_of_inputs(model, batches, raw, run.n_threads, run.scratch_location)
     return FittedBatches(model, history, angles, chosen.size)
 
@@ -213,7 +215,7 @@ def _warn_of_approximation(
             f"{chosen.size:,} of each batch, and applied to all.",
             "Give sketch_size=None to fit on all cells, or a number of cells per batch.",
         )
-    longest = max(n_ref for _, n_ref in sides)
+    longest = max((n_ref for _, n_ref in sides), default=0)
     if chosen.bounded and longest > REFERENCE_CELLS:
         warn(
             f"Batches are compared with {REFERENCE_CELLS:,} of up to {longest:,} cells merged before them, "

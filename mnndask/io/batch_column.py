@@ -23,7 +23,7 @@ def batch_column(
     note_renamed(changes, "obs", [batch_key], [name])
     columns: list[Any] = [table.get(batch_key) for table in tables]
     if inputs.codes is not None:
-        given = isinstance(columns[0].dtype, pd.CategoricalDtype)
+        given = columns[0] is not None and isinstance(columns[0].dtype, pd.CategoricalDtype)
         dtype = columns[0].dtype if given else _by_appearance(inputs)
         labels: list[Any] = [columns[0] if given else pd.Categorical.from_codes(inputs.codes, dtype=dtype)]
     else:

@@ -13,30 +13,62 @@ from numpy.typing import NDArray
 from mnndask.errors import InputError, InputKeyError, InputTypeError, warn
 from mnndask.io.anndata_compat import to_memory
 from mnndask.io.genes import flat_names
-from mnndask.io.opened_inputs import Input
+from mnndask.io.opened_inputs import SEPARATOR, Input
 from mnndask.stores.read_errors import reading
 
 
-def _batch_column(source: Input, batch_key: str) -> pd.Series | None:
-    if not isinstance(source.frame, AnnData) or batch_key not in source.frame.obs:
+def batch_labels(source: Input, keys: Sequence[str]) -> pd.Series | None:
+    """Return the batch of each cell by one column, or by several, whose values are joined; None without it.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If values are missing, or do not name batches.
+    """
+    if len(keys) == 1:
+        return design_column(source, keys[0])
+    columns = {key: design_column(source, key) for key in keys}
+    lacking = [key for key, column in columns.items() if column is None]
+    if lacking:
+        what = f"{source.label} has no obs[{lacking[0]!r}], one of the columns of batch_key."
+        raise InputKeyError(what, "Name columns that all inputs have.")
+    joined_name = SEPARATOR.join(keys)
+    if isinstance(source.frame, AnnData) and joined_name in source.frame.obs:
+        what = f"{source.label} has a column {joined_name!r} in obs, in which results name the batches."
+        raise InputError(
+            what, f"Rename it, or use it instead of {' and '.join(keys)}: batch_key={joined_name!r}."
+        )
+    text = pd.DataFrame({key: np.asarray(column).astype(str) for key, column in columns.items()})
+    joined = text[keys[0]]
+    for key in keys[1:]:
+        joined = joined + SEPARATOR + text[key]
+    if joined.nunique() < len(text.drop_duplicates()):
+        what = f"{source.label} has batches that differ in {', '.join(keys)} but are named alike when joined."
+        raise InputError(what, f"Rename them without {SEPARATOR!r}.")
+    return joined
+
+
+def design_column(source: Input, name: str) -> pd.Series | None:
+    """Return a column of obs whose values name batches or groups of them; None if there is none."""
+    if not isinstance(source.frame, AnnData) or name not in source.frame.obs:
         return None
     with reading(source.label, "obs"):
         obs = to_memory(source.frame.obs)
-    if list(obs.columns).count(batch_key) > 1:
-        what = f"{source.label} has the column {batch_key!r} more than once in obs."
+    if list(obs.columns).count(name) > 1:
+        what = f"{source.label} has the column {name!r} more than once in obs."
         remedy = "Keep one: adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]"
         raise InputError(what, remedy)
-    column: pd.Series = obs[batch_key]
+    column: pd.Series = obs[name]
     if column.dtype == np.float16:  # pandas has no index of this type
         column = column.astype(np.float32)
     if column.isna().any():
-        what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{batch_key!r}]."
+        what = f"{source.label} has {int(column.isna().sum())} missing value(s) in obs[{name!r}]."
         raise InputError(what, "Fill them, or drop these cells.")
     if column.dtype == object and any(_nested(value) for value in column):
-        what = f"{source.label} has lists or other containers in obs[{batch_key!r}]."
+        what = f"{source.label} has lists or other containers in obs[{name!r}]."
         raise InputTypeError(what, "Convert them to strings or numbers.")
     if column.nunique() > column.astype(str).nunique():
-        what = f"{source.label} has values in obs[{batch_key!r}] that differ but print alike."
+        what = f"{source.label} has values in obs[{name!r}] that differ but print alike."
         raise InputError(what, "Give each batch its own name, or name another batch_key.")
     return column
 
@@ -46,13 +78,13 @@ def _nested(value: Any) -> bool:
 
 
 def name_batches(
-    sources: list[Input], batch_key: str, batch_categories: Sequence[Hashable] | None
+    sources: list[Input], keys: Sequence[str], batch_categories: Sequence[Hashable] | None
 ) -> tuple[list[Hashable], bool]:
     """Return the categories: those of a constant, distinct `batch_key` column, else as given, else numbers.
 
     Also return whether they are names rather than numbers.
     """
-    columns = [_batch_column(source, batch_key) for source in sources]
+    columns, batch_key = [batch_labels(source, keys) for source in sources], SEPARATOR.join(keys)
     own = []
     for source, column in zip(sources, columns, strict=True):
         if column is None:
@@ -96,10 +128,10 @@ def _given_categories(categories: Sequence[Hashable] | None, n: int) -> list[Has
 
 
 def split_batches(
-    source: Input, batch_key: str, batch_categories: Sequence[Hashable] | None
+    source: Input, keys: Sequence[str], batch_categories: Sequence[Hashable] | None
 ) -> tuple[list[Hashable], NDArray[np.intp]]:
     """Return the batches of one AnnData, by appearance or `batch_categories`, and the batch of each cell."""
-    column = _batch_column(source, batch_key)
+    column, batch_key = batch_labels(source, keys), SEPARATOR.join(keys)
     if column is None:
         assert isinstance(source.frame, AnnData)
         what = f"The only data set given has no obs[{batch_key!r}] to split it by."

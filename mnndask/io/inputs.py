@@ -26,6 +26,7 @@ from mnndask.io.anndata_compat import layer_names
 from mnndask.io.anndata_store import open_lazily
 from mnndask.io.batch_names import name_batches, split_batches
 from mnndask.io.checked_graphs import check_lazy_tables, guarded
+from mnndask.io.designs import check_design, with_design
 from mnndask.io.genes import common_genes
 from mnndask.io.input_checks import check_sparse
 from mnndask.io.input_kinds import common_kind
@@ -63,7 +64,7 @@ def read_inputs(
     sources: list[Input] = []
     for i, data in enumerate(datas):
         first = sum(source.X.shape[0] for source in sources)
-        sources.append(_open(data, _label(i, data), options.layer, budget, options.batch_key, first))
+        sources.append(_open(data, _label(i, data), options, budget, first))
         _check_matrix(sources[-1])
         if sources[-1].lazy:
             check_stored(sources[-1].X)
@@ -86,14 +87,15 @@ def _batches(
             what = f"batches names {len(batches)} batch(es) for {len(sources)} data set(s)."
             raise InputError(what, "Give one name per data set.")
         return Inputs(sources, list(batches), None, kind, genes, named=True)
-    key, given = options.batch_key, options.batch_categories
+    check_design(options, kind, sources)
+    keys, given = options.keys, options.batch_categories
     if len(sources) > 1:
-        categories, named = name_batches(sources, key, given)
-        return Inputs(sources, categories, None, kind, genes, named)
+        categories, named = name_batches(sources, keys, given)
+        return with_design(Inputs(sources, categories, None, kind, genes, named), options)
     if kind != "anndata":
         return Inputs(sources, ["0"], None, kind, genes, named=False)
-    categories, codes = split_batches(sources[0], key, given)
-    return Inputs(sources, categories, codes, kind, genes, named=True)
+    categories, codes = split_batches(sources[0], keys, given)
+    return with_design(Inputs(sources, categories, codes, kind, genes, named=True), options)
 
 
 def _number_of(fits_on: Any, source: Input) -> int:
@@ -120,17 +122,18 @@ def _label(i: int, data: Any) -> str:
     return f"batch {i} ({data})" if isinstance(data, Location) else f"batch {i}"
 
 
-def _open(data: Any, label: str, layer: str | None, budget: Budget, batch_key: str, first: int) -> Input:
+def _open(data: Any, label: str, options: InputOptions, budget: Budget, first: int) -> Input:
+    layer, columns = options.layer, options.columns
     if layer is not None and not isinstance(data, AnnData | Location):
         what = f"layer={layer!r} was given, but {label} is a matrix."
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
         case Location():
-            open_ = partial(open_lazily, data, layer, label, budget.chunk_bytes, [batch_key], first)
+            open_ = partial(open_lazily, data, layer, label, budget.chunk_bytes, columns, first)
             reopen = partial(_unchanged, data, Fingerprint.of(data, MATRICES), label, open_)
-            return replace(_from_anndata(reopen(), label, layer, batch_key), reopen=reopen)
+            return replace(_from_anndata(reopen(), label, layer, columns), reopen=reopen)
         case AnnData():
-            return _from_anndata(data, label, layer, batch_key)
+            return _from_anndata(data, label, layer, columns)
         case xr.DataArray():
             return Input(_matrix(data.data, label), label, data)
     return Input(_matrix(data, label), label)
@@ -156,10 +159,10 @@ def matrix_of(adata: AnnData, layer: str | None, batch_key: str) -> Matrix:
     InputError, InputTypeError, InputKeyError
         If there is none.
     """
-    return _from_anndata(adata, "The AnnData", layer, batch_key).X
+    return _from_anndata(adata, "The AnnData", layer, [batch_key]).X
 
 
-def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str) -> Input:
+def _from_anndata(adata: AnnData, label: str, layer: str | None, columns: Sequence[str]) -> Input:
     if layer is not None and layer not in adata.layers:
         what = f"{label} has no layer {layer!r}."
         raise InputKeyError(what, f"Its layers are: {', '.join(layer_names(adata)) or 'none'}.")
@@ -173,7 +176,7 @@ def _from_anndata(adata: AnnData, label: str, layer: str | None, batch_key: str)
             X = None
         else:
             X = adata.X if layer is None else adata.layers[layer]
-        check_lazy_tables(adata, X, slot, label, [batch_key])
+        check_lazy_tables(adata, X, slot, label, columns)
     if X is None:
         what = f"{label} has no X."
         names = ", ".join(layer_names(adata))

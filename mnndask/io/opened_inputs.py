@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from mnndask._typing import Rows
 from mnndask.engine.batches import Batches, Source
 from mnndask.errors import InputError, InputTypeError, without_warnings
 from mnndask.io.anndata_compat import quiet_anndata
+
+SEPARATOR = "_"  # of the columns' names and values, where several distinguish batches
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,18 @@ class Inputs(Batches):
         Names of the genes; None for matrices without names.
     named
         Whether the data or the caller named the batches; otherwise they are numbered.
+    restrict
+        Cells of each batch to fit on, if a column of obs says so.
+    confounded
+        The protected column, if it is constant in each batch and differs between them.
     """
 
     sources: list[Input]
     kind: str
     genes: pd.Index | None
     named: bool
+    restrict: list[Any] | None = None
+    confounded: str | None = None
 
     def of_genes(self, columns: Rows) -> Inputs:
         """Return the inputs with some of their genes."""
@@ -102,18 +110,59 @@ class Inputs(Batches):
 class InputOptions:
     """Options for reading inputs; see :func:`mnndask.mnn_correct`."""
 
-    batch_key: str = "batch"
+    batch_key: str | Sequence[str] = "batch"
     batch_categories: Sequence[Hashable] | None = None
+    within: str | None = None
+    protect: str | None = None
+    restrict: Any = None
     layer: str | None = None
     var_index: Sequence[Hashable] | None = None
     genes: str = "all"
 
     def __post_init__(self) -> None:
-        check_text("batch_key", self.batch_key)
+        if not self.keys or len(set(self.keys)) < len(self.keys):
+            what = f"batch_key is {self.batch_key!r}."
+            raise InputError(what, "Name a column, or several: from the outermost, ['study', 'donor'].")
+        for name in self.keys:
+            check_text("batch_key", name)
+        check_text("within", self.within, optional=True)
+        check_text("protect", self.protect, optional=True)
         if self.genes not in GENES:
             what = f"genes is {self.genes!r}."
             raise InputError(what, f"Give one of: {', '.join(GENES)}.")
         check_text("layer", self.layer, optional=True)
+
+    def of_fitted(self) -> InputOptions:
+        """Options to read cells of batches that were fitted, whose design the fit knows."""
+        return replace(self, batch_categories=None, within=None, protect=None, restrict=None)
+
+    @property
+    def keys(self) -> list[Any]:
+        """Columns that distinguish batches, from the outermost."""
+        return [self.batch_key] if isinstance(self.batch_key, str) else list(self.batch_key)
+
+    @property
+    def key(self) -> str:
+        """Column of results that distinguishes batches."""
+        return joined_key(self.batch_key)
+
+    @property
+    def restricting(self) -> Mapping[str, Any] | None:
+        """Column of obs that says which cells to fit on, and its values there; None if none does."""
+        if isinstance(self.restrict, str):
+            return {self.restrict: True}
+        return self.restrict if isinstance(self.restrict, Mapping) else None
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of obs that are read."""
+        others = [name for name in (self.within, self.protect) if name is not None]
+        return list(dict.fromkeys([*self.keys, *others, *(self.restricting or ())]))
+
+
+def joined_key(batch_key: str | Sequence[str]) -> str:
+    """Column of results that distinguishes batches of one column or several."""
+    return batch_key if isinstance(batch_key, str) else SEPARATOR.join(map(str, batch_key))
 
 
 def check_text(name: str, value: object, *, optional: bool = False) -> None:

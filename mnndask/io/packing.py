@@ -18,7 +18,7 @@ from mnndask.io.changes import Changes, at
 from mnndask.io.derived import Element, derived_elements
 from mnndask.io.joined import joined_colours
 from mnndask.io.keys import storable_keys
-from mnndask.io.opened_inputs import Inputs, check_text
+from mnndask.io.opened_inputs import Inputs, check_text, joined_key
 from mnndask.io.record import COLUMNS, EMBEDDING_KEY, SAMPLED
 from mnndask.stores.read_errors import reading
 
@@ -30,7 +30,7 @@ JOINED = ("obsm", "varm")  # and one of several
 class Packing:
     """Options for assembling results; see :func:`mnndask.mnn_correct`."""
 
-    batch_key: str = "batch"
+    batch_key: str = "batch"  # several are joined
     index_unique: str | None = "-"
     do_concatenate: bool = True
     save_raw: bool = False
@@ -38,6 +38,7 @@ class Packing:
     layer_added: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_key", joined_key(self.batch_key))
         check_text("batch_key", self.batch_key)
         check_text("index_unique", self.index_unique, optional=True)
         check_flag("do_concatenate", self.do_concatenate)

@@ -54,7 +54,10 @@ class Record:
     meaning
         What the corrected values are; see :func:`meaning_of_values`.
     order
-        The merges as nested lists of names, in JSON: the reference, and what merged into it, in turn.
+        The merges as nested lists of names, in JSON: the reference, and what merged into it, in turn. Of
+        groups that were corrected apart, an object with that of each.
+    confounded
+        The protected column, if it is constant in each batch and differs between them.
     version
         Version of mnndask that corrected the data.
     """
@@ -68,11 +71,20 @@ class Record:
     sample: Mapping[str, Any] | None = None
     meaning: Mapping[str, str] | None = None
     order: str | None = None
+    confounded: str | None = None
     version: str = __version__
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any], history: MergeHistory, *, sketch_size: int | None) -> Record:
-        """Record a fit that has not yet been measured.
+    def of(
+        cls,
+        parameters: Mapping[str, Any],
+        history: MergeHistory,
+        *,
+        sketch_size: int | None,
+        groups: Sequence[str] = (),
+        confounded: str | None = None,
+    ) -> Record:
+        """Record a fit that has not yet been measured. `groups` are the names of those corrected apart.
 
         Parameters that are None or empty, or that do not affect the corrected values, are left out.
         """
@@ -83,8 +95,10 @@ class Record:
         if sketch_size is not None:
             sketch = {"size": sketch_size, "method": parameters["sketch_method"]}
         meaning = meaning_of_values(parameters)
-        order, names = json.dumps(named_trees(history)[0]), np.array(history.cells.names)
-        return cls(kept, names, _steps_of(history), sketch, meaning=meaning, order=order)
+        trees, names = named_trees(history), np.array(history.cells.names)
+        order = json.dumps(dict(zip(groups, trees, strict=True)) if groups else trees[0])
+        steps = _steps_of(history)
+        return cls(kept, names, steps, sketch, meaning=meaning, order=order, confounded=confounded)
 
     @exclusive()
     def measured(
@@ -112,6 +126,7 @@ class Record:
             "sample": self.sample,
             "values": self.meaning,
             "order": self.order,
+            "confounded": self.confounded,
         }
         return {key: value for key, value in parts.items() if value is not None}
 
@@ -151,6 +166,7 @@ class Record:
             uns["steps"],
             **optional,
             order=uns.get("order"),
+            confounded=uns.get("confounded"),
             meaning=uns.get("values") or meaning_of_values(parameters),
             version=str(uns.get("version", "unknown")),
         )
@@ -199,6 +215,22 @@ def _of_embedding(parameters: Mapping[str, Any]) -> str:
     """Describe the coordinates of an embedding."""
     cells = "cosine-normalised cells" if parameters.get("cos_norm_in", True) else "cells"
     return f"corrected cells in up to {parameters['n_components']} principal components of the {cells}"
+
+
+def merged(steps: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the batches that were merged into others."""
+    return steps[_is_merged(steps)]
+
+
+def never_moved(steps: pd.DataFrame) -> list[str]:
+    """Names of the batches that were not: the reference, or that of each group."""
+    return list(map(str, steps["batch"][~_is_merged(steps)]))
+
+
+def _is_merged(steps: pd.DataFrame) -> np.ndarray:
+    if "n_reference" in steps:
+        return np.asarray(steps["n_reference"] > 0)
+    return np.arange(len(steps)) > 0  # records of older versions
 
 
 def _steps_of(history: MergeHistory) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 COUNTS = ("n_cells", "n_used", "n_pairs", "n_paired_cells")
+LATER_COUNTS = {"n_reference", "n_reference_used"}  # which older records lack
 MEASURES = (
     *("paired", "paired_reference", "length_median", "length_95", "lengthened", "angle", "lost_variance"),
     *("mixing_before", "mixing_after"),
@@ -27,7 +28,9 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
         return "steps"
     if sorted(map(str, steps["batch"])) != names or len(set(names)) != len(names) or not names:
         return "batches"
-    of_kind = dict.fromkeys(("parameters", "sketch", "values"), Mapping) | {"version": str, "order": str}
+    of_kind = dict.fromkeys(("parameters", "sketch", "values"), Mapping) | dict.fromkeys(
+        ("version", "order", "confounded"), str
+    )
     for key, kind in of_kind.items():
         if key in uns and not isinstance(uns[key], kind):
             return key
@@ -45,10 +48,11 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
 
 
 def _are_steps(steps: Any, *, measured: bool) -> bool:
-    optional = {*OF_VERDICTS, *OF_REFINED} & set(getattr(steps, "columns", ()))
-    if not _is_table(steps, {"batch"}, {*COUNTS, *(MEASURES if measured else ()), *optional}):
+    columns = set(getattr(steps, "columns", ()))
+    optional, counts = {*OF_VERDICTS, *OF_REFINED} & columns, {*COUNTS, *(LATER_COUNTS & columns)}
+    if not _is_table(steps, {"batch"}, {*counts, *(MEASURES if measured else ()), *optional}):
         return False
-    return all(steps[name].dtype.kind in "iu" and (steps[name] >= 0).all() for name in COUNTS)
+    return all(steps[name].dtype.kind in "iu" and (steps[name] >= 0).all() for name in counts)
 
 
 def _is_overall(overall: Any) -> bool:

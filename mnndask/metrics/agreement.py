@@ -12,6 +12,8 @@ from mnndask._threads import single_threaded_blas
 from mnndask.metrics.cells import as_coordinates, check_number, coded
 from mnndask.metrics.mixing import alike_fraction, check_several
 
+SMALL_BATCH = 200  # cells; neighbours of such batches' cells are found in one search
+
 
 def label_agreement(embedding: ArrayLike, labels: ArrayLike, n_neighbors: int = 30) -> NDArray[np.float64]:
     """Return the share of each cell's nearest neighbours that have its label.
@@ -77,16 +79,40 @@ def label_transfer(
     own_batch, names = coded(batches, len(cells), "batches")
     check_several(names)
     check_number(n_neighbors, None, "other batches")
-    out = np.empty(len(cells))
-    for batch in range(len(names)):
+    out, sizes = np.empty(len(cells)), np.bincount(own_batch)
+    few = (sizes <= SMALL_BATCH) & (len(cells) - sizes >= n_neighbors)
+    of_few = np.flatnonzero(few[own_batch])
+    if few.sum() > 1:
+        found = _nearest_of_others(cells, own_batch, of_few, n_neighbors, int(sizes[few].max()))
+        out[of_few] = _predicted(codes[found], codes[of_few], len(values))
+    for batch in np.flatnonzero(~few) if few.sum() > 1 else range(len(names)):
         own = own_batch == batch
         others = codes[~own]
         with exclusive(), single_threaded_blas():
             model = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(cells[~own])
             neighbor_codes = others[model.kneighbors(cells[own], return_distance=False)]
-        votes = np.stack([(neighbor_codes == code).sum(axis=1) for code in range(len(values))], axis=1)
-        right = votes.argmax(axis=1) == codes[own]
-        out[own] = np.where(np.isin(codes[own], others), right, np.nan)
+        out[own] = _predicted(neighbor_codes, codes[own], len(values))
+    several = np.array([len(np.unique(own_batch[codes == code])) > 1 for code in range(len(values))])
+    return np.where(several[codes], out, np.nan)
+
+
+def _nearest_of_others(
+    cells: NDArray[np.floating], batches: NDArray[np.intp], rows: NDArray[np.intp], n: int, largest: int
+) -> NDArray[np.intp]:
+    """Return the `n` nearest cells of other batches; the cells' own have at most `largest` cells."""
+    with exclusive(), single_threaded_blas():
+        model = NearestNeighbors(n_neighbors=min(n + largest, len(cells))).fit(cells)
+        found = model.kneighbors(cells[rows], return_distance=False)
+    own = batches[found] == batches[rows][:, None]
+    first = np.argsort(own, axis=1, kind="stable")[:, :n]
+    nearest: NDArray[np.intp] = np.take_along_axis(found, first, axis=1)
+    return nearest
+
+
+def _predicted(neighbors: NDArray[np.intp], labels: NDArray[np.intp], n_labels: int) -> NDArray[np.float64]:
+    """Return whether the most common of neighbours' labels are those of the cells."""
+    votes = np.stack([(neighbors == code).sum(axis=1) for code in range(n_labels)], axis=1)
+    out: NDArray[np.float64] = (votes.argmax(axis=1) == labels).astype(np.float64)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from mnndask._library_state import exclusive
 from mnndask.diagnostics.measures import LENGTHENED
 from mnndask.diagnostics.recorded_cells import RecordedCells
+from mnndask.io.record import merged
 from mnndask.pl.coloring import batch_styles
-from mnndask.pl.drawing import Save, axes, finished, remove_frame, short
+from mnndask.pl.drawing import MOST_BATCHES, Save, among, axes, finished, remove_frame, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,9 +49,12 @@ def correction_length(
     'How far cells were moved'
     """
     record, ax = RecordedCells.of(data), axes(ax)
-    _box_per_batch(ax, record, np.asarray(record.sample["length"], float))
+    lengths = np.asarray(record.sample["length"], float)
+    shown = _shown(record, lengths)
+    _box_per_batch(ax, record, lengths, shown)
     unit = "cosine-normalised expression" if _is_normalised(record) else "units of expression"
-    ax.set(title="How far cells were moved", ylabel=f"length of correction\n({unit})")
+    some = among(len(shown), len(_moved(record)), "moved farthest")
+    ax.set(title=f"How far cells were moved{some}", ylabel=f"length of correction\n({unit})")
     ax.set_ylim(bottom=0, top=1.08 * ax.get_ylim()[1])
     return finished(ax, "correction_length", save, show)
 
@@ -83,12 +88,13 @@ def variance_factor(
     """
     record, ax = RecordedCells.of(data), axes(ax)
     factors = np.asarray(record.sample["factor"], float)
-    _box_per_batch(ax, record, np.where(factors > LENGTHENED, factors, np.nan))
-    codes = record.batches.codes
-    for i in range(1, len(record.batches.categories)):
-        share = (factors[codes == i] > LENGTHENED).mean()
+    lengthened = np.where(factors > LENGTHENED, factors, np.nan)
+    shown, codes = _shown(record, lengthened), record.batches.codes
+    _box_per_batch(ax, record, lengthened, shown)
+    for at, i in enumerate(shown):
+        share = (factors[codes == i] > LENGTHENED).mean() if (codes == i).any() else 0
         ax.text(
-            i - 1,
+            at,
             0.98,
             f"{share:.0%} > 1",
             transform=ax.get_xaxis_transform(),
@@ -98,7 +104,8 @@ def variance_factor(
         )
     ax.axhline(1, color="0.5", lw=1, ls="--")
     ax.set_ylim(bottom=0.95, top=max(1.2, ax.get_ylim()[1] * 1.06))
-    ax.set(title="Corrections lengthened to keep cells' ranks", ylabel="variance factor (times)")
+    some = among(len(shown), len(_moved(record)), "with the largest factors")
+    ax.set(title=f"Corrections lengthened to keep cells' ranks{some}", ylabel="variance factor (times)")
     return finished(ax, "variance_factor", save, show)
 
 
@@ -106,10 +113,28 @@ def _is_normalised(record: RecordedCells) -> bool:
     return bool(record.record.parameters.get("cos_norm_out", True))
 
 
-def _box_per_batch(ax: Axes, record: RecordedCells, values: NDArray[np.float64]) -> None:
-    """Draw a box for each batch but the reference, which is not moved."""
+def _moved(record: RecordedCells) -> list[int]:
+    """Numbers of the batches that were moved."""
+    moved = set(map(str, merged(record.steps)["batch"]))
+    return [i for i, name in enumerate(record.batches.categories) if str(name) in moved]
+
+
+def _shown(record: RecordedCells, values: NDArray[np.float64]) -> list[int]:
+    """Numbers of the batches to draw: those that were moved; of many, those with the largest medians."""
+    moved, codes = _moved(record), record.batches.codes
+    if len(moved) <= MOST_BATCHES:
+        return moved
+    own = [values[(codes == i) & ~np.isnan(values)] for i in moved]
+    medians = np.array([np.median(part) if len(part) else -np.inf for part in own])
+    return sorted(moved[i] for i in np.argsort(-medians, kind="stable")[:MOST_BATCHES])
+
+
+def _box_per_batch(
+    ax: Axes, record: RecordedCells, values: NDArray[np.float64], shown: Sequence[int]
+) -> None:
+    """Draw a box for each of some batches."""
     codes, names = record.batches.codes, list(record.batches.categories)
-    by_batch = [values[(codes == i) & ~np.isnan(values)] for i in range(1, len(names))]
+    by_batch = [values[(codes == i) & ~np.isnan(values)] for i in shown]
     drawn = ax.boxplot(
         [part if len(part) else [np.nan] for part in by_batch],
         positions=range(len(by_batch)),
@@ -119,14 +144,17 @@ def _box_per_batch(ax: Axes, record: RecordedCells, values: NDArray[np.float64])
         patch_artist=True,
         medianprops={"color": "black"},
     )
-    for box, own in zip(drawn["boxes"], batch_styles(record)[1:], strict=True):
-        box.set_facecolor(own["color"])
+    styles = batch_styles(record)
+    for box, i in zip(drawn["boxes"], shown, strict=True):
+        box.set_facecolor(styles[i]["color"])
         box.set_alpha(0.8)
     many = len(names) > 5 or max(map(len, names)) > 10
-    ax.set_xticks(range(len(by_batch)), short(names[1:]))
+    ax.set_xticks(range(len(by_batch)), short(names[i] for i in shown))
     if many:
         ax.tick_params(axis="x", rotation=40)
         for text in ax.get_xticklabels():
             text.set(ha="right")
-    ax.set_xlabel(f"batch (the reference, {short(names)[0]}, is not moved)")
+    still = [name for i, name in enumerate(names) if i not in _moved(record)]
+    one = f"the reference, {short(still)[0]}, is not moved"
+    ax.set_xlabel(f"batch ({one if len(still) == 1 else f'{len(still)} references are not moved'})")
     remove_frame(ax)

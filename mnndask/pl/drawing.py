@@ -129,10 +129,25 @@ def style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i // len(PALETTE) % len(MARKERS)]}
 
 
+MOST_BATCHES = 30  # drawn in one plot; of more, those that stand out
+
+
+def among(n_shown: int, n: int, which: str) -> str:
+    """Say in a title that a plot has only some of all batches."""
+    return "" if n_shown == n else f"\n({n_shown} of {n:,} batches, {which})"
+
+
 def legend(ax: Axes, title: str | None = None) -> None:
     """Place the legend beside the axes, in enough columns to stay within their height."""
-    handles, _ = ax.get_legend_handles_labels()
+    handles, labels = ax.get_legend_handles_labels()
+    if len(handles) > MOST_BATCHES:
+        more = len(handles) - MOST_BATCHES
+        handles, labels = handles[:MOST_BATCHES], labels[:MOST_BATCHES]
+        handles.append(ax.scatter([], [], s=0))
+        labels.append(f"and {more:,} more")
     ax.legend(
+        handles,
+        labels,
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mnndask._library_state import exclusive
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
+from mnndask.io.record import merged
 from mnndask.pl.coloring import Coloring, batch_styles, coloring
 from mnndask.pl.coordinates import Layout, When, dimensions_of, recorded_layout, stored_layout
 from mnndask.pl.drawing import GREY, PAIRS, Save, axes, finished, grid, legend, literal, remove_frame, short
@@ -138,13 +139,17 @@ def before_and_after(data: AnnData | RecordedCells, colors: Sequence[str | None]
 
 def _groups(ax: Axes, shown: NDArray[Any], by: Coloring) -> None:
     """Draw cells in the colours of their groups, in random order, so that no group hides the others."""
+    from matplotlib.colors import to_rgba_array
+
     codes = by.groups.codes
     order = np.random.default_rng(0).permutation(len(shown))
-    size = _size(len(shown))
+    size, colors = _size(len(shown)), to_rgba_array([style["color"] for style in by.styles])
+    markers = np.array([style["marker"] for style in by.styles])
     for part in np.array_split(order, max(1, min(PARTS, len(order) // 250))):
-        for i in np.unique(codes[part]):
-            x, y = shown[part[codes[part] == i]].T
-            ax.scatter(x, y, s=size, lw=0, alpha=0.8, rasterized=True, **by.styles[int(i)])
+        for marker in np.unique(markers[codes[part]]):  # groups share markers
+            own = part[markers[codes[part]] == marker]
+            x, y = shown[own].T
+            ax.scatter(x, y, s=size, lw=0, alpha=0.8, rasterized=True, c=colors[codes[own]], marker=marker)
     for i, name in enumerate(short(by.groups.categories)):
         if (codes == i).any():
             ax.scatter([], [], s=30, lw=0, label=name, **by.styles[i])
@@ -200,11 +205,11 @@ def pairs(  # noqa: PLR0913
     'Pairs of 1, before correction'
     """
     record = RecordedCells.of(data)
-    order = list(record.batches.categories)
-    batch = order[1] if batch is None else str(batch)
-    if batch not in order[1:]:
+    order, moved = list(record.batches.categories), list(map(str, merged(record.steps)["batch"]))
+    batch = moved[0] if batch is None else str(batch)
+    if batch not in moved:
         what = f"Batch {batch!r} was not merged into another."
-        raise InputError(what, f"Give one of these batches: {', '.join(order[1:])}.")
+        raise InputError(what, f"Give one of these batches: {', '.join(moved)}.")
     sample, codes = record.sample, record.batches.codes
     number = order.index(batch)
     is_new, is_ref = codes == number, codes < number

@@ -9,13 +9,27 @@ import numpy as np
 from mnndask._library_state import exclusive
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.errors import InputError
-from mnndask.pl.drawing import AFTER, BEFORE, GREY, Save, axes, finished, legend, literal, remove_frame, short
+from mnndask.io.record import merged
+from mnndask.pl.drawing import (
+    AFTER,
+    BEFORE,
+    GREY,
+    MOST_BATCHES,
+    Save,
+    among,
+    axes,
+    finished,
+    legend,
+    literal,
+    remove_frame,
+    short,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-ROW = 0.34  # inches per batch
+ROW, TALLEST = 0.34, 12.0  # inches per batch, and of a plot
 
 
 @exclusive()
@@ -63,6 +77,10 @@ def mixing(
         what = "There are too few cells to measure how batches mix."
         raise InputError(what, "Use mnndask.pl.embedding instead.")
     table = record.mixing(label)
+    n_batches = len(table)
+    if n_batches > MOST_BATCHES:
+        least = (table["expected"] - table["after"]).to_numpy().argsort(kind="stable")
+        table = table.iloc[least[:MOST_BATCHES]]
     ax = axes(ax, (6.0, 1.6 + ROW * len(table)))
     at = np.arange(len(table))
     ax.hlines(at, 100 * table["before"], 100 * table["after"], color=GREY, lw=2, zorder=1)
@@ -74,7 +92,8 @@ def mixing(
     ax.set_yticks(at, short(table.index))
     ax.set(xlim=(-3, 103), ylim=(len(table) - 0.5, -0.5), ylabel="batch")
     ax.set_xlabel("neighbours of the same batch (%)")
-    ax.set_title("Mixing of batches" + (f", within each {literal(label)}" if label else ""))
+    within = f", within each {literal(label)}" if label else ""
+    ax.set_title(f"Mixing of batches{within}{among(len(table), n_batches, 'the least mixed')}")
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     legend(ax)
@@ -110,8 +129,12 @@ def merge_overview(
     'Merging into 0: cells with a pair'
     """
     record = RecordedCells.of(data)
-    steps = record.steps.iloc[1:]
-    ax = axes(ax, (6.0, 1.6 + 1.6 * ROW * len(steps)))
+    steps = merged(record.steps)
+    n_batches, numbers = len(steps), np.arange(1, len(steps) + 1)
+    if n_batches > MOST_BATCHES:
+        fewest = np.sort(steps["paired"].to_numpy().argsort(kind="stable")[:MOST_BATCHES])
+        steps, numbers = steps.iloc[fewest], numbers[fewest]
+    ax = axes(ax, (6.0, min(TALLEST, 1.6 + 1.6 * ROW * len(steps))))
     at = np.arange(len(steps))
     for shift, column, colour, name in (
         (-0.2, "paired", AFTER, "cells of the batch"),
@@ -123,11 +146,12 @@ def merge_overview(
             text = f"{share:.0f} %"
             ax.annotate(text, (share, y), (3, 0), textcoords="offset points", va="center", size="small")
     names = [f"{name}\n{n:,} pairs" for name, n in zip(short(steps["batch"]), steps["n_pairs"], strict=True)]
-    ax.set_yticks(at, [f"{i}. {text}" for i, text in enumerate(names, 1)])
+    ax.set_yticks(at, [f"{i}. {text}" for i, text in zip(numbers, names, strict=True)])
     ax.set(xlim=(0, 112), ylim=(len(steps) - 0.5, -0.5), xlabel="cells with a pair (%)")
     ax.set_xticks(range(0, 101, 20))
     ax.set_ylabel("merged in this order")
-    ax.set_title(f"Merging into {short(record.steps['batch'].iloc[:1])[0]}: cells with a pair")
+    some = among(len(steps), n_batches, "with the fewest paired")
+    ax.set_title(f"Merging into {short(record.steps['batch'].iloc[:1])[0]}: cells with a pair{some}")
     legend(ax)
     remove_frame(ax)
     return finished(ax, "merge_overview", save, show)

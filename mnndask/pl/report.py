@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from io import BytesIO
+from itertools import groupby
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +22,10 @@ from mnndask.diagnostics import html as markup
 from mnndask.diagnostics.findings import Finding, findings, findings_of_labels, findings_of_support
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import NO_VERDICT, Verdict, verdicts
-from mnndask.io.record import Record
+from mnndask.io.designs import confounding
+from mnndask.io.record import Record, merged, never_moved
 from mnndask.pl.cells import correction_length, variance_factor
-from mnndask.pl.drawing import draw_to_files
+from mnndask.pl.drawing import draw_to_files, short
 from mnndask.pl.embeddings import embedding, pairs
 from mnndask.pl.measures import merge_overview, mixing
 from mnndask.pl.report_terms import (
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("mnndask", "anndata", "dask", "zarr", "numpy", "scipy", "scikit-learn", "numba")
 MOST_STEPS_DRAWN = 3  # first steps whose pairs are drawn
+MOST_VERDICTS = 20  # of more batches, those that need attention come first
 
 
 @exclusive()
@@ -109,11 +114,19 @@ def _lead(cells: RecordedCells) -> str:
     steps, n = cells.steps, len(cells.sample["batch"])
     words = (
         f"{cells.n_cells:,} cells in {len(steps)} batches were corrected by matching mutual nearest "
-        f"neighbours; {steps['batch'].iloc[0]} is the reference, which is not moved. Plots and measures are "
+        f"neighbours; {_references(steps)}. Plots and measures are "
         f"based on {n:,} cells"
         + (", drawn at random from those that the correction was fitted on." if n < cells.n_cells else ".")
     )
     return markup.text(words)
+
+
+def _references(steps: pd.DataFrame) -> str:
+    still = never_moved(steps)
+    if len(still) == 1:
+        return f"{still[0]} is the reference, which is not moved"
+    some = ", ".join(short(still[:5])) + (", ..." if len(still) > 5 else "")
+    return f"{some} are references, which are not moved"
 
 
 def _section(title: str, *parts: str) -> str:
@@ -135,6 +148,11 @@ def _verdicts(record: Record) -> list[Verdict]:
 def _verdict(record: Record) -> str:
     """Section with the verdict on each batch, before everything else."""
     found = _verdicts(record)
+    counts = Counter(one.outcome for one in found)
+    many = len(found) > MOST_VERDICTS
+    summary = f"<p>{markup.text(', '.join(f'{n:,} batches: {what}' for what, n in counts.items()))}.</p>"
+    if many:
+        found = sorted(found, key=lambda one: not one.attention)[:MOST_VERDICTS]
     items = [
         f"<li{_attention(one.attention)}><strong>{markup.text(f'{one.batch}: {one.outcome}.')}</strong> "
         f"{markup.text(one.figure)} {markup.text(one.next_step)} {markup.text(one.hint)}</li>"
@@ -144,8 +162,12 @@ def _verdict(record: Record) -> str:
         "The verdict needs no cell types. It cannot show that a type of one batch was moved onto another "
         "type of another batch: look at marker genes, in the uncorrected values."
     )
-    said = f"<ul>{''.join(items)}</ul><p>{markup.text(words)}</p>"
-    return _section("Verdict", said if found else f"<p>{markup.text(NO_VERDICT)}</p>")
+    said = f"{summary if many else ''}<ul>{''.join(items)}</ul><p>{markup.text(words)}</p>"
+    warning = ""
+    if record.confounded is not None:
+        what, remedy = confounding(record.confounded)
+        warning = f'<ul><li class="attention">{markup.text(f"{what} {remedy}")}</li></ul>'
+    return _section("Verdict", warning, said if found else f"<p>{markup.text(NO_VERDICT)}</p>")
 
 
 def _data(record: Record, n_genes: int | None) -> str:
@@ -270,13 +292,37 @@ def _steps(cells: RecordedCells) -> str:
         ),
     ]
     caption = "Lines should be parallel, from each cell type to the same type."
-    names = list(cells.batches.categories)[1 : 1 + MOST_STEPS_DRAWN]
+    names = [str(name) for name in merged(cells.steps)["batch"]][:MOST_STEPS_DRAWN]
     pictures += [(partial(pairs, cells, name), caption) for name in names]
     shares = "paired paired_reference lengthened lost_variance"
     columns = {name: heading for name, heading in OF_STEPS.items() if name in cells.steps}
-    table = markup.html_table(cells.steps, columns, percent=shares)
+    table = _tree(cells.record) + markup.html_table(cells.steps, columns, percent=shares)
     terms = STEPS_MEAN | (SUPPORT_MEANS if "support" in columns else {})
     return _pictures("Merge steps", pictures, table, markup.definitions(terms))
+
+
+def _tree(record: Record) -> str:
+    """The order of merges as nested lists, where batches that are merged merge with others."""
+    trees = json.loads(record.order or "[]")
+    of_groups = trees if isinstance(trees, dict) else {"": trees}
+    if not isinstance(trees, dict) and all(isinstance(part, str) for part in trees):
+        return ""  # one after the other, as in the table
+    words = "Order of merges: the first of a list is its reference, into which the others merge in turn."
+    drawn = "".join(f"<li>{markup.text(name)}{_branch(tree)}</li>" for name, tree in of_groups.items())
+    return f"<p>{markup.text(words)}</p><ul>{drawn}</ul>"
+
+
+def _branch(tree: Any) -> str:
+    """Nested lists in HTML; runs of single batches are one line."""
+    if isinstance(tree, str):
+        return f"<ul><li>{markup.text(tree)}</li></ul>"
+    lines: list[str] = []
+    for is_batch, parts in groupby(tree, key=lambda part: isinstance(part, str)):
+        if is_batch:
+            lines.append(f"<li>{markup.text(', '.join(map(str, parts)))}</li>")
+        else:
+            lines.extend(f"<li>{_branch(part)}</li>" for part in parts)
+    return f"<ul>{''.join(lines)}</ul>"
 
 
 def _parameters(record: Record, seconds: Mapping[str, float] | None) -> str:

@@ -26,7 +26,7 @@ def test_a_fit_on_disk_and_its_result(s3, s3_server, tmp_path, caplog):
     result, pairs, _ = mnn_correct(*lazily(), **SMALL, scratch="s3://lab/scratch")
     assert "do not fit in" in caplog.text
     chunks = [path.split("/") for method, path in s3_server.asked if method == "PUT" and "/c/" in path]
-    assert {"raw-1-0", "cells-0-1", "anchors-1", "vectors-0-1", "corrected-0-1"} <= {
+    assert {"raw-1-0", "cells-0-1", "anchors-0", "vectors-0-0", "corrected-0-0"} <= {
         c[-4].rpartition("-")[0] for c in chunks
     }
     local, local_pairs, _ = mnn_correct(*lazily(), **SMALL, scratch=tmp_path)
@@ -46,7 +46,7 @@ def test_a_fit_on_disk_and_its_result(s3, s3_server, tmp_path, caplog):
 def test_access_that_is_denied_while_it_works(s3, s3_server, asked, error, said):
     denied = (403, "AccessDenied")
     s3_server.rule = lambda method, path: (
-        denied if method == asked and "/anchors-1-" in path and "/c/" in path else None
+        denied if method == asked and "/anchors-0-" in path and "/c/" in path else None
     )
     with pytest.raises(error, match=rf"s3://lab/scratch/mnndask-\w+ {said}"):
         mnn_correct(*lazily(), **SMALL, scratch="s3://lab/scratch")
