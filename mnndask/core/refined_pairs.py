@@ -33,7 +33,7 @@ PASSES = 3  # how often each cell counts for progress in a round: pairs, smoothi
 SPREAD = 1.2  # radii of a cell beyond which its partner is far
 MOST_DROPPED = 0.9  # share of pairs; if more are far, none is left out
 MOST_AVERAGED = 50  # cells of a side, by the rule
-MOST_COMPARED = 10, 1000  # reference cells: times as many as a batch has, or so many if that is more
+MOST_COMPARED = 5, 1000  # reference cells: times as many as a batch has, or so many if that is more
 
 
 def n_compared(n_new: int) -> int:
