@@ -168,7 +168,7 @@ def mnn_correct(  # noqa: PLR0913
         Whether to find pairs again after the batch has moved by them, to average both sides of a pair over
         their nearest cells, and to shrink vectors by their own noise. Batches then mix better, and random
         parts of one batch stay as they are. Results no longer equal the published method's. A batch is
-        compared with at most ten times as many cells of the reference, or 2,000 if that is more, drawn at
+        compared with at most five times as many cells of the reference, or 1,000 if that is more, drawn at
         random. See :data:`mnndask.RECOMMENDED` for the settings that go with it. AnnData results then have
         ``obs["mnn_support"]``, which shows cells whose type the reference may lack; see Returns.
     pair_averaging

@@ -18,6 +18,7 @@ from benchmarks import (
     cluster,
     components,
     data,
+    donors,
     drawing,
     embedding,
     fuzz,
@@ -103,6 +104,13 @@ def test_limit_counts_each_product_once(toy):
 def test_growth_is_of_time_a_cell_and_of_peak_memory():
     sizes = [{"us_per_cell": t, "correct": {"peak_mb": m}} for t, m in ((100, 1000), (0, 0), (110, 1050))]
     assert million.growth(sizes) == {"time_per_cell": 1.1, "peak": 1.05}
+
+
+def test_donors_compares_numbers_of_batches(toy):
+    rows, _ = toy(donors)
+    assert [row["batches"] for row in rows] == [2, 6] * 3
+    assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows)
+    assert [row["times"] for row in rows[::2]] == [1.0] * 3
 
 
 def test_many_batches_corrects_all_genes(toy):
