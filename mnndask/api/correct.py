@@ -220,8 +220,8 @@ def mnn_correct(  # noqa: PLR0913
     restrict
         Cells to fit on, one entry per batch: row numbers, a boolean mask, or None for all. Or a column of
         ``obs``: the name of a boolean one, or a column and its value or values,
-        ``{"condition": "control"}``. All cells are corrected. Not allowed together with a number as
-        `sketch_size`.
+        ``{"condition": "control"}``. Or, for one AnnData, a mask over its ``obs``. All cells are corrected.
+        Not allowed together with a number as `sketch_size`.
     sketch_size
         Maximum number of cells of each batch to fit on. Larger batches are represented by a sketch, which
         gives exactly the result that the same cells give as `restrict`. None means all cells. ``"auto"``

@@ -122,7 +122,9 @@ def write_report(
     uns, _, shape = read_record(corrected)
     record = Record.from_uns(uns, str(corrected))
     shown = [*([label] if label else []), str(record.parameters.get("batch_key", "batch"))]
-    _, obs, _ = read_record(corrected, shown[:-1], optional=[SAMPLED, SUPPORT, shown[-1]])
+    protected = record.parameters.get("protect")
+    optional = [SAMPLED, SUPPORT, shown[-1], *([] if protected in (None, *shown) else [str(protected)])]
+    _, obs, _ = read_record(corrected, shown[:-1], optional=optional)
     cells = RecordedCells.found_in(obs, record, str(corrected), read_colors(corrected, shown))
     html, attention = report_of(cells, corrected.pure.name, label=label, n_genes=shape[1], seconds=seconds)
     partial = _partial(output)

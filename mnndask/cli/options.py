@@ -92,7 +92,8 @@ DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
         type=SketchSize(),
         default="auto",
         show_default=True,
-        help="Most cells per batch to fit on; auto: all if that takes up to about a minute, else 5,000, or fewer of each of many.",
+        help="Most cells per batch to fit on; auto: all if that takes up to about a minute, else 5,000, of "
+        "many batches fewer.",
     ),
     click.option(
         "--sketch-method",

@@ -1,7 +1,7 @@
 """The algorithm: arrays in, arrays out. It knows neither dask nor files.
 
 Mutual nearest neighbours correction (Haghverdi et al. 2018, Methods) merges batches one by one into a
-reference. Most files are one step of it:
+reference, or as a tree, whose nodes are batches that are merged already. Most files are one step of it:
 
 ==== ======================================================= ================================================
 Step What                                                    Where
@@ -11,7 +11,11 @@ Step What                                                    Where
                                                              space), :mod:`~mnndask.core.normalisation` (all
                                                              cells of a fit)
 1'   Principal components, if distances are taken in those   :mod:`~mnndask.core.components`
-2    The merge loop                                          :mod:`~mnndask.core.fit`
+2    The merge loop                                          :mod:`~mnndask.core.fit`,
+                                                             :mod:`~mnndask.core.merge_order` (which merge
+                                                             next), :mod:`~mnndask.core.pair_counts` (by
+                                                             which that is chosen),
+                                                             :mod:`~mnndask.core.node` (sides of a merge)
 3    Mutual nearest neighbours                               :mod:`~mnndask.core.pairs`,
                                                              :mod:`~mnndask.core.neighbors` (nearest of a
                                                              block of cells, ties)
@@ -33,14 +37,16 @@ Step What                                                    Where
                                                              cells), :mod:`~mnndask.core.model` (any cells,
                                                              on genes or embedded),
                                                              :mod:`~mnndask.core.reference_growth`,
-                                                             :mod:`~mnndask.core.reference`
+                                                             :mod:`~mnndask.core.reference`,
+                                                             :mod:`~mnndask.core.held_once` (cells that steps
+                                                             share), :mod:`~mnndask.core.known_factors`
 ==== ======================================================= ================================================
 
 The steps run in the order 3, 4, 6, 7, 5, 8, 9: as smoothing is linear, spans may be removed before it. With
 ``refine=True``, those with primes follow theirs (:mod:`~mnndask.core.refinement`); they are no part of the
 published method.
 
-Begin with :func:`mnndask.core.fit.extend`, which merges one batch: its lines are steps 3 to 9. A fit leaves a
+Begin with :func:`mnndask.core.fit.extend`, which merges two sides: its lines are steps 3 to 9. A fit leaves a
 :class:`~mnndask.core.model.CorrectionModel`, which corrects any block of cells, and a
 :class:`~mnndask.core.history.MergeHistory`. Genes that are not used for distances get their vectors
 afterwards (:mod:`~mnndask.core.other_genes`).

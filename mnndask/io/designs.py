@@ -61,6 +61,8 @@ def with_design(inputs: Inputs, options: InputOptions) -> Inputs:
         names, groups = _groups(_values(inputs, options.within, several=False))
     nested = _nested(inputs, options.keys) if len(options.keys) > 1 else ()
     restrict = None if options.restricting is None else _marked(inputs, options.restricting)
+    if inputs.codes is not None and _is_mask(options.restrict):
+        restrict = _split(inputs, np.asarray(options.restrict, bool), "the mask")
     out = replace(inputs, design=Design(nested, groups, names), restrict=restrict)
     confounded = options.protect is not None and _is_confounded(out, options.protect)
     return replace(out, confounded=options.protect) if confounded else out
@@ -111,12 +113,33 @@ def _marked(inputs: Inputs, wanted: Any) -> list[NDArray[np.bool_]]:
     ((name, among),) = wanted.items()
     masks = [_mask(source, name, among) for source in inputs.sources]
     if inputs.codes is not None:
-        masks = [masks[0][inputs.codes == b] for b in range(len(inputs.categories))]
+        return _split(inputs, masks[0], f"obs[{name!r}]")
+    _check_some_left(inputs, masks, f"obs[{name!r}]")
+    return masks
+
+
+def _is_mask(restrict: Any) -> bool:
+    """Whether something is one flag for each cell, and not a sequence of cells of each batch."""
+    dtype = getattr(restrict, "dtype", None)
+    return np.ndim(restrict) == 1 and getattr(dtype, "kind", "O") == "b"
+
+
+def _split(inputs: Inputs, mask: NDArray[np.bool_], by: str) -> list[NDArray[np.bool_]]:
+    """Split a mask over all cells of one AnnData by batch."""
+    assert inputs.codes is not None
+    if len(mask) != len(inputs.codes):
+        what = f"restrict is a mask of {len(mask):,} cells, not of {len(inputs.codes):,}."
+        raise InputError(what, "Give one value for each row of obs.")
+    masks = [mask[inputs.codes == b] for b in range(len(inputs.categories))]
+    _check_some_left(inputs, masks, by)
+    return masks
+
+
+def _check_some_left(inputs: Inputs, masks: Sequence[NDArray[np.bool_]], by: str) -> None:
     for batch, mask in zip(inputs.names, masks, strict=True):
         if not mask.any():
-            what = f"restrict leaves no cell of batch {batch!r} to fit on, by obs[{name!r}]."
-            raise InputError(what, "Leave the batch out, or name another column or other values.")
-    return masks
+            what = f"restrict leaves no cell of batch {batch!r} to fit on, by {by}."
+            raise InputError(what, "Leave the batch out, or choose other cells.")
 
 
 def _mask(source: Input, name: str, among: Any) -> NDArray[np.bool_]:

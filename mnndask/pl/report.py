@@ -20,6 +20,7 @@ import pandas as pd
 from mnndask._library_state import exclusive
 from mnndask.diagnostics import html as markup
 from mnndask.diagnostics.findings import Finding, findings, findings_of_labels, findings_of_support
+from mnndask.diagnostics.protected import condition_effects
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import NO_VERDICT, Verdict, verdicts
 from mnndask.io.designs import confounding
@@ -29,10 +30,12 @@ from mnndask.pl.drawing import draw_to_files, short
 from mnndask.pl.embeddings import embedding, pairs
 from mnndask.pl.measures import merge_overview, mixing
 from mnndask.pl.report_terms import (
+    CONDITIONS_MEAN,
     LABELS_MEAN,
     MEASURES,
     MEASURES_MEAN,
     MIXING_MEANS,
+    OF_CONDITIONS,
     OF_LABELS,
     OF_MIXING,
     OF_STEPS,
@@ -97,7 +100,7 @@ def report(
             _section("Measures of all batches", _measures(overall)),
             of_labels,
         ]
-    sections += [_steps(cells), _parameters(record, seconds)]
+    sections += [_conditions(cells, label), _steps(cells), _parameters(record, seconds)]
     summary = (
         _verdict(record)
         + _data(record, n_genes)
@@ -271,6 +274,18 @@ def _by_label(by_label: Any, support: pd.DataFrame, label: str) -> str:
         headings = {name: f"support in {name}" for name in support.columns}
         parts += [markup.html_table(support, headings, label), markup.definitions(SUPPORT_MEANS)]
     return _section(f"Cell types, by {label}", *parts)
+
+
+def _conditions(cells: RecordedCells, label: str | None) -> str:
+    """Section on what is left of the differences between protected conditions; empty if there are none."""
+    column = cells.record.parameters.get("protect")
+    if column is None or column not in cells.obs:
+        return ""
+    found = condition_effects(cells, str(column), label)
+    if found is None:
+        return ""
+    table = markup.html_table(found, OF_CONDITIONS)
+    return _section(f"Effect of {column} within batches", table, markup.definitions(CONDITIONS_MEAN))
 
 
 def _steps(cells: RecordedCells) -> str:

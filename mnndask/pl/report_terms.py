@@ -138,7 +138,11 @@ PARAMETERS_MEAN = {
     "svd_mode": "solver for these dimensions and for components",
     "var_adj": "whether corrections are lengthened so that cells keep their rank",
     "compute_angle": "whether the angle of each correction to biology was returned",
-    "mnn_order": "order in which batches were merged; the first is the reference",
+    "mnn_order": "order in which batches were merged: the first is the reference; nested: a tree; or how "
+    "mutual pairs decided",
+    "nested_batch_key": "columns of obs that batch_key joins, from the outermost: nested batches merge first",
+    "within": "column of obs with groups of batches that were corrected apart",
+    "protect": "column of obs that must not be taken for batch",
     "n_components": "principal components that distances are computed in",
     "sketch_size": "most cells of a batch that the correction is fitted on",
     "sketch_method": "how these cells are drawn",
@@ -149,4 +153,17 @@ PARAMETERS_MEAN = {
     "layer_added": "layer with the corrected values, instead of X",
     "genes": "genes of the result: all, or the subset used for distances",
     "random_state": "seed of all that is drawn at random",
+}
+
+OF_CONDITIONS = {
+    "cells": "cells",
+    "condition": "condition",
+    "n_batches": "batches with both",
+    "correlation": "correlation",
+    "length": "length",
+}
+CONDITIONS_MEAN = {
+    "correlation": "of the differences between the conditions before and after the correction, on leading "
+    "components: 1 if their direction is the same. Batches that contain both conditions count.",
+    "length": "of the difference after, over that before: 1 if the correction left it as it was.",
 }

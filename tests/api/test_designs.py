@@ -151,6 +151,16 @@ def test_cells_to_fit_on_are_those_of_a_column(restrict, one):
         np.testing.assert_allclose(given.X, expected.transform(matrices()), atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, pd.Series, lambda mask: pd.array(mask, "boolean")])
+def test_a_mask_over_obs_says_which_cells_of_one_object(kind):
+    adata = whole()
+    mask = adata.obs["control"].to_numpy()
+    ours, theirs = (mnn_correct(adata, k=5, batch_key=KEY, restrict=r)[0].X for r in (kind(mask), "control"))
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(InputError, match="is a mask of 107 cells, not of 108"):
+        mnn_correct(adata, k=5, batch_key=KEY, restrict=kind(mask[1:]))
+
+
 def test_a_condition_that_is_the_batch_is_warned_of():
     own = parts()
     for part, name in zip(own, "abab", strict=True):

@@ -27,6 +27,7 @@ from benchmarks import (
     limit,
     many_batches,
     million,
+    orders,
     plain_pass,
     quality,
     refined,
@@ -111,6 +112,15 @@ def test_donors_compares_numbers_of_batches(toy):
     assert [row["batches"] for row in rows] == [2, 6] * 3
     assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows)
     assert [row["times"] for row in rows[::2]] == [1.0] * 3
+
+
+def test_orders_compares_orders_and_designs(toy):
+    rows, _ = toy(orders)
+    assert {row["set"] for row in rows} == {"3 batches", "nested"}
+    nested = {row["order"]: row for row in rows if row["set"] == "nested"}
+    assert {"tree", "given, in studies first"} <= set(nested)
+    assert all(row["warned"] == 1 and row["fold_changes"] > 0.9 for row in nested.values())
+    assert all(1 <= row["lisi"] <= 4 for row in rows)
 
 
 def test_many_batches_corrects_all_genes(toy):
