@@ -174,14 +174,10 @@ def _angles_in_memory(model: CorrectionModel, batch: int, X: Any, n_threads: int
 def _corrector(
     model: CorrectionModel, inputs: Batches, source: int, fitted: list[int], *, in_fit: bool
 ) -> ChunkCorrector:
-    n_rows = inputs.sources[source].X.shape[0]
     if inputs.codes is None:
-        return ChunkCorrector(model, fitted[source], np.arange(n_rows) if in_fit else None)
-    rows = np.empty(n_rows, np.intp)
-    for b in range(len(inputs.categories)):
-        in_batch = np.flatnonzero(inputs.codes == b)
-        rows[in_batch] = np.arange(len(in_batch))
-    return ChunkCorrector(model, np.asarray(fitted)[inputs.codes], rows if in_fit else None)
+        return ChunkCorrector.of(model, fitted[source], in_fit=in_fit)
+    codes = np.asarray(fitted, np.min_scalar_type(len(model.names)))[inputs.codes]
+    return ChunkCorrector.of(model, codes, in_fit=in_fit)
 
 
 def check_result_fits(inputs: Batches, free: FreeMemory, wanted: Wanted, n_components: int | None) -> None:

@@ -60,7 +60,7 @@ class Batches:
 
     sources: Sequence[Source]
     categories: list[Hashable]
-    codes: NDArray[np.intp] | None
+    codes: NDArray[np.integer] | None
     design: Design = field(default_factory=Design, kw_only=True)
 
     @property

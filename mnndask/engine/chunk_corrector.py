@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnndask._blocks import row_blocks
 from mnndask._typing import Block, Floats, Rows
 from mnndask.core.model import CorrectionModel
 from mnndask.engine.batches import check_finite
+
+STRIDE = 2**16  # rows
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,49 @@ class ChunkCorrector:
         The fitted correction.
     batches
         Batch of each row of the source, or the one batch of all rows.
-    rows
-        Row of each cell in its fitted batch; None if the source was not part of the fit.
+    in_fit
+        Whether the source was part of the fit, whose batches have its cells in this order.
+    counts
+        Cells of each batch before every :data:`STRIDE`-th row, shape ``(n_strides, n_batches)``; None for one
+        batch, or outside the fit.
     """
 
     model: CorrectionModel
-    batches: NDArray[np.intp] | int
-    rows: Rows | None
+    batches: NDArray[np.integer] | int
+    in_fit: bool
+    counts: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(
+        cls, model: CorrectionModel, batches: NDArray[np.integer] | int, *, in_fit: bool
+    ) -> ChunkCorrector:
+        """Correct chunks of a source with these batches."""
+        if isinstance(batches, int) or not in_fit:
+            return cls(model, batches, in_fit)
+        n_batches = len(model.names)
+        strides = row_blocks(len(batches), STRIDE)
+        counts = [np.bincount(batches[at], minlength=n_batches) for at in strides]
+        return cls(model, batches, in_fit, np.cumsum([np.zeros(n_batches, np.int64), *counts], axis=0)[:-1])
+
+    def rows(self, first: int, n: int) -> Rows | None:
+        """Rows of cells in their fitted batches; None if the source was not part of the fit.
+
+        They are counted when they are needed: for each cell, they would be the largest thing in the model.
+        """
+        if not self.in_fit:
+            return None
+        if isinstance(self.batches, int):
+            return np.arange(first, first + n)
+        assert self.counts is not None
+        start = first // STRIDE * STRIDE
+        before = self.counts[first // STRIDE] + np.bincount(
+            self.batches[start:first], minlength=self.counts.shape[1]
+        )
+        own, out = self.batches[first : first + n], np.empty(n, np.intp)
+        for batch in np.unique(own):
+            at = np.flatnonzero(own == batch)
+            out[at] = before[batch] + np.arange(len(at))
+        return out
 
     def correct(self, X: Block, first: int) -> Floats:
         """Correct a chunk `X` whose first row is row `first` of the source."""
@@ -55,7 +94,7 @@ class ChunkCorrector:
         widths: Sequence[int],
     ) -> tuple[Floats, ...]:
         """Call a function of the model on the cells of each batch; stack what it returns."""
-        rows = None if self.rows is None else self.rows[first : first + X.shape[0]]
+        rows = self.rows(first, X.shape[0])
         groups = self._rows_by_batch(X, first)
         whole = tuple(
             np.empty((0 if len(groups) == 1 else X.shape[0], width), self.model.spaces.dtype)

@@ -36,7 +36,7 @@ class ChunkSupport:
 
     batches: dict[int, BatchSupport]
     names: list[str]
-    codes: NDArray[np.intp] | int
+    codes: NDArray[np.integer] | int
     spaces: GeneSpaces
     centre: Floats
     components: Components | None

@@ -52,7 +52,7 @@ class RowProjector:
         Whether to divide projected cells by their length.
     """
 
-    batches: NDArray[np.intp] | int
+    batches: NDArray[np.integer] | int
     names: list[str]
     near: Rows | slice
     onto: dict[int, NDArray[np.float64]] | None
@@ -171,7 +171,7 @@ def _over_sources(
     needed = {s: np.sort(np.concatenate(parts)) for s, parts in by_source.items()}
     tasks, done = {}, {}
     for s, rows in needed.items():
-        batches: NDArray[np.intp] | int = s if inputs.codes is None else inputs.codes
+        batches: NDArray[np.integer] | int = s if inputs.codes is None else inputs.codes
         projector = RowProjector(batches, inputs.names, spaces.near, onto, spaces.cos_norm_in)
         if inputs.sources[s].lazy:
             tasks[s] = _tasks(inputs.sources[s], projector, rows)

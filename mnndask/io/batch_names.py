@@ -129,7 +129,7 @@ def _given_categories(categories: Sequence[Hashable] | None, n: int) -> list[Has
 
 def split_batches(
     source: Input, keys: Sequence[str], batch_categories: Sequence[Hashable] | None
-) -> tuple[list[Hashable], NDArray[np.intp]]:
+) -> tuple[list[Hashable], NDArray[np.integer]]:
     """Return the batches of one AnnData, by appearance or `batch_categories`, and the batch of each cell."""
     column, batch_key = batch_labels(source, keys), SEPARATOR.join(keys)
     if column is None:
@@ -146,4 +146,5 @@ def split_batches(
             raise InputError(what, "Name its values, in the order that the batches should have.")
         by_name = {str(v): v for v in values}
         values = [by_name[str(v)] for v in given]
-    return values, pd.Index(values).get_indexer(np.asarray(column)).astype(np.intp)
+    codes = pd.Index(values).get_indexer(np.asarray(column))
+    return values, codes.astype(np.int16 if len(values) < 2**15 else np.int32)

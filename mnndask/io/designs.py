@@ -59,6 +59,9 @@ def with_design(inputs: Inputs, options: InputOptions) -> Inputs:
     groups = None
     if options.within is not None:
         names, groups = _groups(_values(inputs, options.within, several=False))
+        if all(len(group) < 2 for group in groups):
+            what = f"No group of obs[{options.within!r}] has two batches, so that nothing would be corrected."
+            raise InputError(what, "Name a column with groups of several batches, or leave within out.")
     nested = _nested(inputs, options.keys) if len(options.keys) > 1 else ()
     restrict = None if options.restricting is None else _marked(inputs, options.restricting)
     if inputs.codes is not None and _is_mask(options.restrict):

@@ -206,6 +206,11 @@ BAD = {
     "unprotected": (InputKeyError, "no column 'plate' in obs, which protect names", {"protect": "plate"}),
     "unrestricted": (InputKeyError, "no column 'plate' in obs, which restrict names", {"restrict": "plate"}),
     "in several groups": (InputError, "cells of 2 groups in obs['tissue']", {"within": "tissue"}),
+    "groups of one": (
+        InputError,
+        "No group of obs['batch_of_its_own'] has two",
+        {"within": "batch_of_its_own"},
+    ),
     "both orders": (InputError, "Both mnn_order and several columns", {"mnn_order": [3, 2, 1, 0]}),
     "no flags": (InputError, "obs['condition'] of batch 0 has type category", {"restrict": "condition"}),
     "no cells": (InputError, "restrict leaves no cell of batch", {"restrict": {"condition": "x"}}),
@@ -217,6 +222,8 @@ BAD = {
 def test_what_cannot_be_is_one_line_before_the_work(kind, message, options, monkeypatch):
     monkeypatch.setattr("mnndask.engine.fit_batches.choose_cells", None)
     data = matrices() if "names the column 'study'" in message else [whole()]
+    if "batch_of_its_own" in options.values():
+        data[0].obs["batch_of_its_own"] = data[0].obs["study"] + data[0].obs["donor"]
     if options.get("within") == "tissue":
         data[0].obs["tissue"] = np.where(np.arange(data[0].n_obs) % 2, "s", "t")
     with pytest.raises(kind) as caught:
