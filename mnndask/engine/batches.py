@@ -95,6 +95,10 @@ class Batches:
             return [int(n) for n in np.bincount(self.codes, minlength=len(self.categories))]
         return [int(source.X.shape[0]) for source in self.sources]
 
+    def source_of(self, batch: int) -> int:
+        """Return the source of a batch."""
+        return batch if self.codes is None else 0
+
     def rows(self, batch: int) -> tuple[int, Rows | None]:
         """Return the source of a batch and the rows of that source that belong to it (None for all)."""
         return (batch, None) if self.codes is None else (0, np.flatnonzero(self.codes == batch))

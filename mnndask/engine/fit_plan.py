@@ -127,7 +127,7 @@ def _cell_bytes(batches: Batches, n_used: Sequence[int], spaces: GeneSpaces) -> 
         columns = COPIES_WITHOUT_REFERENCE * spaces.n_near + COPIES_OF_CELLS * spaces.n_components
     total = columns * n_spaces * sum(n_used) * itemsize
     for b, n in enumerate(n_used):
-        source = batches.sources[batches.rows(b)[0]]
+        source = batches.sources[batches.source_of(b)]
         if source.lazy:
             per_value = SPARSE_SHARE * (itemsize + 4) if sparse.issparse(source.X._meta) else itemsize
             total += int(n * spaces.n_genes * per_value)

@@ -81,7 +81,7 @@ class RowProjector:
             else self.read(X[rows - start], rows)
         )
 
-    def _project(self, X: Block, codes: NDArray[np.intp]) -> Any:
+    def _project(self, X: Block, codes: NDArray[np.integer]) -> Any:
         cells = as_csr(X, self.near)
         if self.onto is None:
             return cells
@@ -167,7 +167,7 @@ def _over_sources(
     """Read rows of batches through a :class:`RowProjector`; lazy sources in one compute."""
     by_source: dict[int, list[Rows]] = {}
     for b, rows in wanted.items():
-        by_source.setdefault(inputs.rows(b)[0], []).append(rows)
+        by_source.setdefault(inputs.source_of(b), []).append(rows)
     needed = {s: np.sort(np.concatenate(parts)) for s, parts in by_source.items()}
     tasks, done = {}, {}
     for s, rows in needed.items():
@@ -183,7 +183,7 @@ def _over_sources(
     stacked = {s: stack(parts) for s, parts in done.items()}
     out = []
     for b, rows in wanted.items():
-        s = inputs.rows(b)[0]
+        s = inputs.source_of(b)
         out.append(
             stacked[s] if len(needed[s]) == len(rows) else stacked[s][np.searchsorted(needed[s], rows)]
         )
