@@ -73,6 +73,7 @@ class Line:
 MakeBar: TypeAlias = Callable[[str, int, str], Bar]  # from a title, a total and a unit
 _make_bar: ContextVar[MakeBar | None] = ContextVar("mnndask_progress_bar", default=None)
 _line: ContextVar[Line | None] = ContextVar("mnndask_progress_line", default=None)
+_in_one: ContextVar[bool] = ContextVar("mnndask_progress_in_one", default=False)
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def stage(title: str, total: int, unit: str = "cells", *, passes: float = 1) -> 
     total, passes
         As of :class:`Line`; without anything to do there is no line.
     """
-    if not total:
+    if not total or _in_one.get():
         yield
         return
     title, make_bar = printable(title), _make_bar.get()
@@ -109,6 +110,20 @@ def stage(title: str, total: int, unit: str = "cells", *, passes: float = 1) -> 
         _line.reset(token)
         line.close(finished=False)  # unless it was
     logger.info("%s: %s %s in %.1f s", title, f"{total:,}", unit, time.perf_counter() - start)
+
+
+@contextmanager
+def in_one_stage(*, wanted: bool = True) -> Iterator[None]:
+    """Neither show nor log the stages inside, nor count what they do: they are part of the current one."""
+    if not wanted:
+        yield
+        return
+    tokens = _in_one.set(True), _line.set(None)
+    try:
+        yield
+    finally:
+        _in_one.reset(tokens[0])
+        _line.reset(tokens[1])
 
 
 def advance(n: float) -> None:

@@ -134,9 +134,10 @@ def mnn_correct(  # noqa: PLR0913
     batch_categories
         Names of the batches, in input order. Default: ``"0"``, ``"1"``, ...
     within
-        Column of ``obs`` with groups of batches, such as tissues, that are corrected apart: no group has
-        influence on another. It must be constant in each batch; a donor's cells of two tissues are two
-        batches with ``batch_key=["tissue", "donor"]``.
+        Column of ``obs`` with groups of batches, such as tissues, that are corrected apart: only pairs inside
+        a group count. Principal components are of all cells, so that all groups have one embedding. The
+        column must be constant in each batch; a donor's cells of two tissues are two batches with
+        ``batch_key=["tissue", "donor"]``.
     protect
         Column of ``obs`` that must not be taken for batch, such as a condition. If it is constant in each
         batch and differs between batches that merge, the correction may remove its effect, and nothing in the

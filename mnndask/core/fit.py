@@ -7,12 +7,13 @@ vectors, which are computed afterwards (see :mod:`mnndask.core.other_genes`).
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnndask._progress import stage
+from mnndask._progress import advance, in_one_stage, stage
 from mnndask._typing import Matrix, Rows
 from mnndask.core.distances import Tolerances
 from mnndask.core.held_once import held_once
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 ANGLE_DIMS = 2  # directions of the reference to which angles are taken
 REFERENCE_CELLS = 20_000  # `max_reference` where batches are sketched
+MANY_MERGES = 20
 KEYS = 2  # what cells' random keys are seeded with, beside the seed and the batch
 
 
@@ -63,9 +65,14 @@ def fit(
     max_reference
         Maximum number of cells of either side that a merge uses, drawn at random; None for no limit.
     """
-    history = begin(cells, parameters, max_reference=max_reference)
-    while (sides := order.following(history, work)) is not None:
-        history = extend(history, *sides, work, again=order.moves_again)
+    history, n_merges = begin(cells, parameters, max_reference=max_reference), len(order.leaves) - 1
+    many = n_merges > MANY_MERGES  # whose stages nobody would read one by one
+    with stage("merging", n_merges, "batches") if many else nullcontext():
+        while (sides := order.following(history, work)) is not None:
+            with in_one_stage(wanted=many):
+                history = extend(history, *sides, work, again=order.moves_again)
+            if many:
+                advance(1)
     for node in history.nodes:  # batches that were merged with none
         history, _ = history.with_reference(node, work)
     return with_support(history) if parameters.refine else history

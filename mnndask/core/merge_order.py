@@ -58,6 +58,10 @@ class MergeOrder(Protocol):
     """Says which batches merge next."""
 
     @property
+    def leaves(self) -> Sequence[int]:
+        """All batches."""
+
+    @property
     def moves_again(self) -> bool:
         """Whether a batch may move more than once."""
 

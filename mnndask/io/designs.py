@@ -154,7 +154,7 @@ def _mask(source: Input, name: str, among: Any) -> NDArray[np.bool_]:
         return np.asarray(column.astype(str).isin(list(map(str, values))), bool)
     if column.dtype.kind != "b":
         what = f"obs[{name!r}] of {source.label} has type {column.dtype}, not boolean."
-        raise InputError(what, f"Name a boolean column, or values: restrict={{{name!r}: ...}}.")
+        raise InputError(what, "Name a boolean column, or give values of this one, too.")
     if n := int(column.isna().sum()):
         what = f"obs[{name!r}] of {source.label} has {n} missing value(s)."
         raise InputError(what, f"Fill them in, e.g. adata.obs[{name!r}] = adata.obs[{name!r}].fillna(False).")

@@ -40,6 +40,16 @@ def test_a_line_moves_with_the_blocks_that_are_done(monkeypatch):
     assert moved[-7:] == [20, 20, 20, 20, 20, 20, 10]
 
 
+def test_many_merges_are_one_stage(caplog, monkeypatch):
+    monkeypatch.setattr("mnndask.core.fit.MANY_MERGES", 1)
+    caplog.set_level(logging.INFO, logger="mnndask")
+    with terminal() as seen_there:
+        mnn_correct(*BATCHES, k=5)
+    assert "merging: 2 batches in" in caplog.text
+    assert "pairs of batch" not in caplog.text
+    assert any("merging" in line and "2/2" in line for line in seen_there.lines())
+
+
 @pytest.mark.parametrize("asked", [False, None])
 def test_nothing_is_shown_unasked_for_or_where_nobody_looks(asked, capsys, monkeypatch):
     if asked is None:
