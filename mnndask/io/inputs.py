@@ -130,8 +130,10 @@ def _open(data: Any, label: str, options: InputOptions, budget: Budget, first: i
     match data:
         case Location():
             open_ = partial(open_lazily, data, layer, label, budget.chunk_bytes, columns, first)
-            reopen = partial(_unchanged, data, Fingerprint.of(data, MATRICES), label, open_)
-            return replace(_from_anndata(reopen(), label, layer, columns), reopen=reopen)
+            files = Fingerprint.of(data, MATRICES)
+            reopen = partial(_unchanged, data, files, label, open_)
+            opened = _from_anndata(reopen(), label, layer, columns)
+            return replace(opened, reopen=reopen, check=partial(files.check, data, label))
         case AnnData():
             return _from_anndata(data, label, layer, columns)
         case xr.DataArray():

@@ -17,6 +17,7 @@ from mnndask.engine.batches import Batches, Source
 from mnndask.errors import InputError, InputTypeError, without_warnings
 from mnndask.io.anndata_compat import quiet_anndata
 
+FEW_CELLS = 200_000  # of all inputs, whose tables take some tens of megabytes
 SEPARATOR = "_"  # of the columns' names and values, where several distinguish batches
 
 
@@ -32,14 +33,19 @@ class Input(Source):
         AnnData or DataArray that contains the matrix, with annotations in memory; None for bare matrices.
     reopen
         Function that opens the AnnData again, for files whose annotations are not kept in memory.
+    check
+        Raises if the file has changed since it was opened; None for objects in memory.
     """
 
     frame: AnnData | xr.DataArray | None = None
     reopen: Callable[[], AnnData] | None = None
+    check: Callable[[], None] | None = None
 
     def annotated(self) -> AnnData | xr.DataArray | None:
         """Return ``frame``, read again if necessary, without repeating warnings."""
         if self.reopen is None:
+            if self.check is not None:
+                self.check()
             return self.frame
         with without_warnings(), quiet_anndata():
             return self.reopen()
@@ -100,7 +106,12 @@ class Inputs(Batches):
         return replace(self, sources=[source.of_genes(columns) for source in self.sources], genes=genes)
 
     def without_tables(self) -> Inputs:
-        """Return inputs without tables that can be read again: those of a million cells take much memory."""
+        """Return inputs without tables that can be read again: those of a million cells take much memory.
+
+        Those of few cells stay, as opening a store again takes longer than they are worth.
+        """
+        if sum(self.n_cells) <= FEW_CELLS:
+            return replace(self, sources=[replace(s, reopen=None) for s in self.sources])
         return replace(
             self, sources=[s if s.reopen is None else replace(s, frame=None) for s in self.sources]
         )
