@@ -14,7 +14,9 @@ from mnndask.io.opened_inputs import InputOptions
 from mnndask.io.packing import Packing
 
 VALUES = (Parameters, RunOptions, InputOptions, Packing)
-SHARED = {"batch_key"}  # tells batches apart where they are read, and is written where they are packed
+# Tells batches apart where they are read, and is written where they are packed; a column where inputs are
+# read, and rows to fit on.
+SHARED = {"batch_key", "restrict"}
 
 
 def parameters_of(function, *left_out):
