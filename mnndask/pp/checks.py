@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,17 @@ def labels_of(adata: AnnData, key: Any) -> pd.Series:
         raise InputError(what, "Name a column that distinguishes two batches or more.")
     out: pd.Series = labels.set_axis(map(str, range(len(labels))))  # names of cells may recur
     return out
+
+
+def with_design(adata: AnnData, labels: pd.Series, options: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the batch of each cell, and the columns of obs that options name."""
+    restrict = options.get("restrict")
+    named = (
+        [restrict] if isinstance(restrict, str) else list(restrict) if isinstance(restrict, Mapping) else []
+    )
+    obs, asked = to_memory(adata.obs), [options.get("within"), options.get("protect"), *named]
+    kept = [name for name in dict.fromkeys(asked) if name in obs and name != labels.name]
+    return labels.to_frame().join(obs[kept].set_axis(labels.index))
 
 
 def masked_genes(adata: AnnData, mask: Any) -> list[Any] | None:

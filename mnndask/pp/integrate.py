@@ -15,7 +15,7 @@ from mnndask.errors import InputError, InputTypeError
 from mnndask.io.inputs import matrix_of
 from mnndask.io.record import COLUMNS, EMBEDDING_KEY, meaning_of_values
 from mnndask.pp.basis import Basis
-from mnndask.pp.checks import check_arguments, labels_of, masked_genes
+from mnndask.pp.checks import check_arguments, labels_of, masked_genes, with_design
 
 # Options of mnn_correct that this call determines, or whose results it has no place for.
 OWN = {
@@ -69,9 +69,9 @@ def mnn_integrate(  # noqa: PLR0913
     copy
         Whether to return a copy rather than to change `adata`.
     **options
-        Other options of :func:`mnndask.mnn_correct`, such as `k`, `sigma`, `mnn_order`, `sketch_size` and
-        `layer`. With ``diagnostics=True``, which takes seconds more, the correction is measured, for plots
-        and reports.
+        Other options of :func:`mnndask.mnn_correct`, such as `k`, `sigma`, `mnn_order`, `within`, `protect`,
+        `restrict`, `sketch_size` and `layer`. With ``diagnostics=True``, which takes seconds more, the
+        correction is measured, for plots and reports.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def _genes_corrected(
     adata: AnnData, labels: pd.Series, options: Mapping[str, Any], layer_added: str | None
 ) -> tuple[tuple[Any, dict[str, Any]], Any, dict[str, Any]]:
     X = matrix_of(adata, options.get("layer"), str(labels.name))
-    cells = AnnData(X, obs=labels.to_frame(), var=pd.DataFrame(index=adata.var_names))
+    cells = AnnData(X, obs=with_design(adata, labels, options), var=pd.DataFrame(index=adata.var_names))
     genes = "none" if layer_added is None else "all"
     others = {name: value for name, value in options.items() if name != "layer"}
     result = _corrected(cells, batch_key=str(labels.name), genes=genes, **others)
@@ -149,7 +149,7 @@ def _basis_corrected(
     adata: AnnData, basis: str, labels: pd.Series, options: Mapping[str, Any]
 ) -> tuple[tuple[Any, dict[str, Any]], None, dict[str, Any]]:
     of_basis = Basis.of(adata, basis)
-    cells = AnnData(of_basis.scaled(), obs=labels.to_frame())
+    cells = AnnData(of_basis.scaled(), obs=with_design(adata, labels, options))
     plain = {"cos_norm_in": False, "cos_norm_out": False}
     result = _corrected(cells, batch_key=str(labels.name), **plain, **options)
     uns = result.uns["mnn"]
