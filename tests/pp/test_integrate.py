@@ -254,15 +254,15 @@ def test_only_one_anndata_is_taken(tmp_path):
 @pytest.mark.parametrize("basis", [None, "X_pca"])
 def test_columns_of_designs_are_those_of_the_data(basis):
     adata, plain = embedded(), embedded()
-    of_z = (adata.obs["sample"] == "z").to_numpy()
+    alone_there = (adata.obs["sample"] == "x").to_numpy()  # which is not the first
     for data in (adata, plain):
-        data.obsm["X_pca"][of_z] += 0.5 * np.abs(data.obsm["X_pca"]).max()
-    adata.obs["tissue"] = np.where(of_z, "t", "s")
+        data.obsm["X_pca"][alone_there] += 0.5 * np.abs(data.obsm["X_pca"]).max()
+    adata.obs["tissue"] = np.where(alone_there, "t", "s")
     adata.obs["control"] = np.arange(adata.n_obs) % 3 > 0
     options = {"basis": basis, **({} if basis else FEW)}
     mnn_integrate(adata, "sample", within="tissue", protect="tissue", restrict="control", **options)
     mnn_integrate(plain, "sample", **options)
-    moved = np.abs(adata.obsm["X_mnn"] - plain.obsm["X_mnn"])[of_z]
+    moved = np.abs(adata.obsm["X_mnn"] - plain.obsm["X_mnn"])[alone_there]
     assert moved.max() > 1e-3 * np.abs(plain.obsm["X_mnn"]).max()
     assert adata.uns["mnn"]["parameters"]["within"] == "tissue"
     assert "confounded" not in adata.uns["mnn"]
