@@ -123,8 +123,8 @@ def _marked(inputs: Inputs, wanted: Any) -> list[NDArray[np.bool_]]:
 
 def _is_mask(restrict: Any) -> bool:
     """Whether something is one flag for each cell, and not a sequence of cells of each batch."""
-    dtype = getattr(restrict, "dtype", None)
-    return np.ndim(restrict) == 1 and getattr(dtype, "kind", "O") == "b"
+    dtype = getattr(restrict, "dtype", None)  # which lists of cells of each batch have not
+    return getattr(dtype, "kind", "O") == "b" and restrict.ndim == 1
 
 
 def _split(inputs: Inputs, mask: NDArray[np.bool_], by: str) -> list[NDArray[np.bool_]]:
