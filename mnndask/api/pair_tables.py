@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mnndask._typing import Rows
-from mnndask.core.history import MergeHistory, start_of
+from mnndask.core.history import MergeHistory
 
 PAIR_COLUMNS = ("new cell", "ref cell", "original batch")
 
@@ -23,9 +23,7 @@ def pair_tables(history: MergeHistory) -> list[pd.DataFrame]:
     for number, merge in enumerate(history.merges):
         ref_row, ref_batch = _rows_of_all_cells(history, merge.left.batches)
         for batch in merge.right.batches:
-            start = start_of(batch, merge.right.batches, sizes)
-            own = slice(*np.searchsorted(merge.pairs.new_rows, [start, start + sizes[batch]]))
-            new, ref = merge.pairs.new_rows[own] - start, merge.pairs.ref_rows[own]
+            new, ref = merge.pairs_of(batch, sizes)
             pairs = raw[batch].rows[new], ref_row[ref], ref_batch[ref], np.full(len(new), number)
             found[batch].append(pairs)
     columns = PAIR_COLUMNS if max(map(len, found)) < 2 else (*PAIR_COLUMNS, "merge")

@@ -13,8 +13,9 @@ Step What                                                    Where
 1'   Principal components, if distances are taken in those   :mod:`~mnndask.core.components`
 2    The merge loop                                          :mod:`~mnndask.core.fit`,
                                                              :mod:`~mnndask.core.merge_order` (which merge
-                                                             next), :mod:`~mnndask.core.pair_counts` (by
-                                                             which that is chosen),
+                                                             next), :mod:`~mnndask.core.automatic_order`,
+                                                             :mod:`~mnndask.core.pair_counts` (by which that
+                                                             is chosen),
                                                              :mod:`~mnndask.core.node` (sides of a merge)
 3    Mutual nearest neighbours                               :mod:`~mnndask.core.pairs`,
                                                              :mod:`~mnndask.core.neighbors` (nearest of a

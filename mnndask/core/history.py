@@ -65,6 +65,12 @@ class Merge:
         own = (anchors >= start) & (anchors < start + n_fitted[batch])
         return anchors[own] - start, own
 
+    def pairs_of(self, batch: int, n_fitted: Sequence[int]) -> tuple[Rows, Rows]:
+        """Pairs of a batch's cells: rows of its fitted cells, and of the cells of the reference."""
+        start = start_of(batch, self.right.batches, n_fitted)
+        own = slice(*np.searchsorted(self.pairs.new_rows, [start, start + n_fitted[batch]]))
+        return self.pairs.new_rows[own] - start, self.pairs.ref_rows[own]
+
     def effect(self, batch: int, n_fitted: Sequence[int]) -> float:
         """Mean shrink factor of a batch's anchors: near 0 if the sides do not differ beyond noise.
 

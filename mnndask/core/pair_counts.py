@@ -65,12 +65,13 @@ def count_pairs(one: Drawn, others: Sequence[Drawn], k: int, n_bytes: int) -> Pa
     k
         Number of neighbours; at most all.
     n_bytes
-        Memory of distances.
+        Memory of distances and of copies of cells.
     """
     sizes = np.array([len(own) for own in others], np.intp)
     pairs, paired = np.zeros((2, len(others)))
     most = int(sizes.max(initial=1))
-    at_once = max(1, n_bytes // (COPIES * len(one) * most * one.points.squared.itemsize))
+    columns = COPIES * len(one) + one.points.X.shape[1]  # distances, and the cells themselves
+    at_once = max(1, n_bytes // (columns * most * one.points.squared.itemsize))
     for block in row_blocks(len(others), at_once):
         near = _mutual(one, others[block], most, k)
         pairs[block] = near.sum(axis=(0, 2))

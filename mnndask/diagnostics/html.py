@@ -48,6 +48,11 @@ def text(value: Any, *, percent: bool = False) -> str:
     return _escaped(value)
 
 
+def section(title: str, *parts: str) -> str:
+    """Return a section of the page; the parts are HTML."""
+    return f"<section><h2>{text(title)}</h2>{''.join(parts)}</section>"
+
+
 def _escaped(value: object) -> str:
     return escape(printable(value))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mnndask._library_state import exclusive
 from mnndask._typing import Rows
-from mnndask.core.history import Merge, MergeHistory, start_of
+from mnndask.core.history import Merge, MergeHistory
 from mnndask.diagnostics.sample import SampledCells
 from mnndask.diagnostics.shared_cells import merged_share, sharing
 from mnndask.metrics.neighborhoods import nearest_cells
@@ -206,13 +206,12 @@ def _angle(sampled: SampledCells, new: Rows, ref: Rows) -> float:
 
 
 def _of_step(history: MergeHistory, merge: Merge, batch: int, sampled: SampledCells) -> StepMeasures:
-    sizes, rows, pairs = history.cells.n_fitted, history.cells.raw[batch].rows, merge.pairs
+    sizes, rows = history.cells.n_fitted, history.cells.raw[batch].rows
     own, factors = sampled.batch == batch, merge.step.known(batch, rows)
-    start, length = start_of(batch, merge.right.batches, sizes), sampled.length[own]
-    of_batch = slice(*np.searchsorted(pairs.new_rows, [start, start + sizes[batch]]))
+    (new, ref), length = merge.pairs_of(batch, sizes), sampled.length[own]
     return {
-        "paired": len(np.unique(pairs.new_rows[of_batch])) / len(rows),
-        "paired_reference": len(np.unique(pairs.ref_rows[of_batch])) / pairs.n_reference_used,
+        "paired": len(np.unique(new)) / len(rows),
+        "paired_reference": len(np.unique(ref)) / merge.pairs.n_reference_used,
         "length_median": float(np.median(length)),
         "length_95": float(np.quantile(length, 0.95)),
         "lengthened": 0.0 if factors is None else float((factors > LENGTHENED).mean()),

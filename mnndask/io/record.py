@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mnndask._library_state import exclusive
-from mnndask._typing import Rows
 from mnndask._version import __version__
-from mnndask.core.history import Merge, MergeHistory, start_of
+from mnndask.core.history import MergeHistory
 from mnndask.core.merge_order import named_trees
 from mnndask.core.support import LITTLE
 from mnndask.engine.run_options import RUN_OPTIONS
@@ -241,7 +240,7 @@ def _steps_of(history: MergeHistory) -> pd.DataFrame:
     order, cells, sizes = history.order, history.cells, history.cells.n_fitted
     last = [history.last_merge_of(b) for b in order]
     pairs = [m.pairs if m else None for m in last]
-    moves = {b: [(m, *_pairs_of(m, b, sizes)) for m in history.merges_of(b)] for b in order}
+    moves = {b: [m.pairs_of(b, sizes) for m in history.merges_of(b)] for b in order}
     effects = {}
     if history.parameters.refine:
         effects = {"effect": [m.effect(b, sizes) if m else np.nan for b, m in zip(order, last, strict=True)]}
@@ -252,21 +251,14 @@ def _steps_of(history: MergeHistory) -> pd.DataFrame:
             "n_used": [sizes[b] for b in order],
             "n_reference": [p.n_reference if p else 0 for p in pairs],
             "n_reference_used": [p.n_reference_used if p else 0 for p in pairs],
-            "n_pairs": [sum(len(new) for _, new, _ in moves[b]) for b in order],
-            "n_paired_cells": [len(np.unique(moves[b][-1][1])) if moves[b] else 0 for b in order],
-            "n_paired_reference": [len(np.unique(moves[b][-1][2])) if moves[b] else 0 for b in order],
+            "n_pairs": [sum(len(new) for new, _ in moves[b]) for b in order],
+            "n_paired_cells": [len(np.unique(moves[b][-1][0])) if moves[b] else 0 for b in order],
+            "n_paired_reference": [len(np.unique(moves[b][-1][1])) if moves[b] else 0 for b in order],
             **effects,
             **_support_of(history),
         },
         index=pd.Index([str(i) for i in range(len(order))], name="step"),
     )
-
-
-def _pairs_of(merge: Merge, batch: int, sizes: Sequence[int]) -> tuple[Rows, Rows]:
-    """Cells that move and cells of the reference in the pairs of a batch's cells, in one merge."""
-    start = start_of(batch, merge.right.batches, sizes)
-    own = slice(*np.searchsorted(merge.pairs.new_rows, [start, start + sizes[batch]]))
-    return merge.pairs.new_rows[own], merge.pairs.ref_rows[own]
 
 
 def _support_of(history: MergeHistory) -> dict[str, list[float]]:

@@ -81,11 +81,12 @@ def label_transfer(
     check_number(n_neighbors, None, "other batches")
     out, sizes = np.empty(len(cells)), np.bincount(own_batch)
     few = (sizes <= SMALL_BATCH) & (len(cells) - sizes >= n_neighbors)
+    few &= few.sum() > 1
     of_few = np.flatnonzero(few[own_batch])
-    if few.sum() > 1:
+    if len(of_few):
         found = _nearest_of_others(cells, own_batch, of_few, n_neighbors, int(sizes[few].max()))
         out[of_few] = _predicted(codes[found], codes[of_few], len(values))
-    for batch in np.flatnonzero(~few) if few.sum() > 1 else range(len(names)):
+    for batch in np.flatnonzero(~few):
         own = own_batch == batch
         others = codes[~own]
         with exclusive(), single_threaded_blas():

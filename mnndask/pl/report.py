@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from io import BytesIO
-from itertools import groupby
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,6 @@ import pandas as pd
 from mnndask._library_state import exclusive
 from mnndask.diagnostics import html as markup
 from mnndask.diagnostics.findings import Finding, findings, findings_of_labels, findings_of_support
-from mnndask.diagnostics.protected import condition_effects
 from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import NO_VERDICT, Verdict, verdicts
 from mnndask.io.designs import confounding
@@ -29,13 +26,12 @@ from mnndask.pl.cells import correction_length, variance_factor
 from mnndask.pl.drawing import draw_to_files, short
 from mnndask.pl.embeddings import embedding, pairs
 from mnndask.pl.measures import merge_overview, mixing
+from mnndask.pl.report_designs import conditions, order_of_merges
 from mnndask.pl.report_terms import (
-    CONDITIONS_MEAN,
     LABELS_MEAN,
     MEASURES,
     MEASURES_MEAN,
     MIXING_MEANS,
-    OF_CONDITIONS,
     OF_LABELS,
     OF_MIXING,
     OF_STEPS,
@@ -97,14 +93,14 @@ def report(
             of_labels = _by_label(by_label, support, label)
         sections += [
             _mixing(cells, record.mixing, label),
-            _section("Measures of all batches", _measures(overall)),
+            markup.section("Measures of all batches", _measures(overall)),
             of_labels,
         ]
-    sections += [_conditions(cells, label), _steps(cells), _parameters(record, seconds)]
+    sections += [conditions(cells, label), _steps(cells), _parameters(record, seconds)]
     summary = (
         _verdict(record)
         + _data(record, n_genes)
-        + _section("At a glance", f"<ul>{''.join(map(_item, found))}</ul>")
+        + markup.section("At a glance", f"<ul>{''.join(map(_item, found))}</ul>")
     )
     page = Template(files("mnndask.pl").joinpath("page.html").read_text(encoding="utf-8"))
     html = page.substitute(
@@ -130,10 +126,6 @@ def _references(steps: pd.DataFrame) -> str:
         return f"{still[0]} is the reference, which is not moved"
     some = ", ".join(short(still[:5])) + (", ..." if len(still) > 5 else "")
     return f"{some} are references, which are not moved"
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{markup.text(title)}</h2>{''.join(parts)}</section>"
 
 
 def _item(finding: Finding) -> str:
@@ -170,7 +162,7 @@ def _verdict(record: Record) -> str:
     if record.confounded is not None:
         what, remedy = confounding(record.confounded)
         warning = f'<ul><li class="attention">{markup.text(f"{what} {remedy}")}</li></ul>'
-    return _section("Verdict", warning, said if found else f"<p>{markup.text(NO_VERDICT)}</p>")
+    return markup.section("Verdict", warning, said if found else f"<p>{markup.text(NO_VERDICT)}</p>")
 
 
 def _data(record: Record, n_genes: int | None) -> str:
@@ -194,7 +186,7 @@ def _data(record: Record, n_genes: int | None) -> str:
         "They are not for": about.get("not_for", ""),
         "Genes used for distances": genes,
     }
-    return _section("Values, genes and cells", markup.name_value_table(meaning, kind="terms"), table)
+    return markup.section("Values, genes and cells", markup.name_value_table(meaning, kind="terms"), table)
 
 
 Picture = tuple[Callable[[], Any], str]
@@ -202,7 +194,7 @@ Picture = tuple[Callable[[], Any], str]
 
 def _pictures(title: str, pictures: Sequence[Picture], *parts: str) -> str:
     figures = [_figure(draw, caption) for draw, caption in pictures]
-    return _section(title, f'<div class="pictures">{"".join(figures)}</div>', *parts)
+    return markup.section(title, f'<div class="pictures">{"".join(figures)}</div>', *parts)
 
 
 def _figure(draw: Callable[[], Any], caption: str) -> str:
@@ -273,19 +265,7 @@ def _by_label(by_label: Any, support: pd.DataFrame, label: str) -> str:
     if support.notna().any(axis=None):
         headings = {name: f"support in {name}" for name in support.columns}
         parts += [markup.html_table(support, headings, label), markup.definitions(SUPPORT_MEANS)]
-    return _section(f"Cell types, by {label}", *parts)
-
-
-def _conditions(cells: RecordedCells, label: str | None) -> str:
-    """Section on what is left of the differences between protected conditions; empty if there are none."""
-    column = cells.record.parameters.get("protect")
-    if column is None or column not in cells.obs:
-        return ""
-    found = condition_effects(cells, str(column), label)
-    if found is None:
-        return ""
-    table = markup.html_table(found, OF_CONDITIONS)
-    return _section(f"Effect of {column} within batches", table, markup.definitions(CONDITIONS_MEAN))
+    return markup.section(f"Cell types, by {label}", *parts)
 
 
 def _steps(cells: RecordedCells) -> str:
@@ -311,48 +291,24 @@ def _steps(cells: RecordedCells) -> str:
     pictures += [(partial(pairs, cells, name), caption) for name in names]
     shares = "paired paired_reference lengthened lost_variance"
     columns = {name: heading for name, heading in OF_STEPS.items() if name in cells.steps}
-    table = _tree(cells.record) + markup.html_table(cells.steps, columns, percent=shares)
+    table = order_of_merges(cells.record) + markup.html_table(cells.steps, columns, percent=shares)
     terms = STEPS_MEAN | (SUPPORT_MEANS if "support" in columns else {})
     return _pictures("Merge steps", pictures, table, markup.definitions(terms))
-
-
-def _tree(record: Record) -> str:
-    """The order of merges as nested lists, where batches that are merged merge with others."""
-    trees = json.loads(record.order or "[]")
-    of_groups = trees if isinstance(trees, dict) else {"": trees}
-    if not isinstance(trees, dict) and all(isinstance(part, str) for part in trees):
-        return ""  # one after the other, as in the table
-    words = "Order of merges: the first of a list is its reference, into which the others merge in turn."
-    drawn = "".join(f"<li>{markup.text(name)}{_branch(tree)}</li>" for name, tree in of_groups.items())
-    return f"<p>{markup.text(words)}</p><ul>{drawn}</ul>"
-
-
-def _branch(tree: Any) -> str:
-    """Nested lists in HTML; runs of single batches are one line."""
-    if isinstance(tree, str):
-        return f"<ul><li>{markup.text(tree)}</li></ul>"
-    lines: list[str] = []
-    for is_batch, parts in groupby(tree, key=lambda part: isinstance(part, str)):
-        if is_batch:
-            lines.append(f"<li>{markup.text(', '.join(map(str, parts)))}</li>")
-        else:
-            lines.extend(f"<li>{_branch(part)}</li>" for part in parts)
-    return f"<ul>{''.join(lines)}</ul>"
 
 
 def _parameters(record: Record, seconds: Mapping[str, float] | None) -> str:
     parameters = sorted(record.parameters.items())
     given = {name: value for name, value in parameters if not isinstance(value, Mapping)}
-    parts = [_section("Parameters", markup.name_value_table(given, PARAMETERS_MEAN, kind="terms"))]
+    parts = [markup.section("Parameters", markup.name_value_table(given, PARAMETERS_MEAN, kind="terms"))]
     if record.sketch is not None:
-        parts.append(_section("Sketch", markup.name_value_table(dict(sorted(record.sketch.items())))))
+        parts.append(markup.section("Sketch", markup.name_value_table(dict(sorted(record.sketch.items())))))
     if seconds:
-        parts.append(_section("Time (s)", markup.name_value_table(seconds)))
+        parts.append(markup.section("Time (s)", markup.name_value_table(seconds)))
     versions = {"corrected by mnndask": record.version}
     for library in LIBRARIES:
         try:
             versions[f"{library} (of this page)"] = version(library)
         except PackageNotFoundError:
             continue
-    parts.append(_section("Versions", markup.name_value_table(versions)))
+    parts.append(markup.section("Versions", markup.name_value_table(versions)))
     return "".join(parts)
