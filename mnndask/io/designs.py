@@ -11,7 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from mnndask.core.merge_order import Design, Groups
+from mnndask.core.automatic_order import Groups
+from mnndask.core.merge_order import Design
 from mnndask.errors import InputError, InputKeyError, InputTypeError, warn
 from mnndask.io.anndata_compat import to_memory
 from mnndask.io.batch_names import design_column
@@ -114,6 +115,12 @@ def _marked(inputs: Inputs, wanted: Any) -> list[NDArray[np.bool_]]:
         what = f"restrict names {len(wanted)} columns."
         raise InputError(what, "Name one: restrict={'condition': 'control'}.")
     ((name, among),) = wanted.items()
+    if among is not True:
+        known = {str(value) for source in inputs.sources for value in _column(source, name).unique()}
+        unknown = [value for value in _listed(among) if value not in known]
+        if unknown:
+            what = f"restrict names {unknown[0]!r}, which is no value of obs[{name!r}]."
+            raise InputError(what, f"Its values are: {', '.join(sorted(known)[:20])}.")
     masks = [_mask(source, name, among) for source in inputs.sources]
     if inputs.codes is not None:
         return _split(inputs, masks[0], f"obs[{name!r}]")
@@ -145,13 +152,23 @@ def _check_some_left(inputs: Inputs, masks: Sequence[NDArray[np.bool_]], by: str
             raise InputError(what, "Leave the batch out, or choose other cells.")
 
 
-def _mask(source: Input, name: str, among: Any) -> NDArray[np.bool_]:
+def _column(source: Input, name: str) -> pd.Series:
     assert isinstance(source.frame, AnnData)
     with reading(source.label, "obs"):
-        column = to_memory(source.frame.obs)[name]
+        column: pd.Series = to_memory(source.frame.obs)[name]
+    return column
+
+
+def _listed(among: Any) -> list[str]:
+    """One value or several, as text."""
+    several = isinstance(among, Sequence | set | np.ndarray) and not isinstance(among, str)
+    return list(map(str, among if several else [among]))
+
+
+def _mask(source: Input, name: str, among: Any) -> NDArray[np.bool_]:
+    column = _column(source, name)
     if among is not True:
-        values = [among] if isinstance(among, str) or not isinstance(among, Sequence | set) else list(among)
-        return np.asarray(column.astype(str).isin(list(map(str, values))), bool)
+        return np.asarray(column.astype(str).isin(_listed(among)), bool)
     if column.dtype.kind != "b":
         what = f"obs[{name!r}] of {source.label} has type {column.dtype}, not boolean."
         raise InputError(what, "Name a boolean column, or give values of this one, too.")

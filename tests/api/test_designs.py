@@ -135,7 +135,7 @@ def test_a_group_of_one_batch_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "restrict", ["control", {"control": True}, {"condition": "healthy"}, {"condition": ["healthy", "none"]}]
+    "restrict", ["control", {"control": True}, {"condition": "healthy"}, {"condition": ["healthy"]}]
 )
 @pytest.mark.parametrize("one", [True, False], ids=["one", "several"])
 def test_cells_to_fit_on_are_those_of_a_column(restrict, one):
@@ -213,7 +213,12 @@ BAD = {
     ),
     "both orders": (InputError, "Both mnn_order and several columns", {"mnn_order": [3, 2, 1, 0]}),
     "no flags": (InputError, "obs['condition'] of batch 0 has type category", {"restrict": "condition"}),
-    "no cells": (InputError, "restrict leaves no cell of batch", {"restrict": {"condition": "x"}}),
+    "no cells": (InputError, "restrict leaves no cell of batch", {"restrict": {"study": "A"}}),
+    "a value misspelt": (
+        InputError,
+        "restrict names 'hale'",
+        {"restrict": {"condition": ["healthy", "hale"]}},
+    ),
     "two columns": (InputError, "restrict names 2 columns", {"restrict": {"control": True, "study": "A"}}),
 }
 
