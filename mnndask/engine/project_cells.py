@@ -23,9 +23,9 @@ from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.core.kernels.csr_rows import N_DIMS
 from mnndask.core.projection import as_csr, csr_lengths, directions, project
 from mnndask.engine.batches import Batches, Source, check_finite
+from mnndask.engine.block_tasks import BlockTasks, compute_each, over_blocks
 from mnndask.engine.chunks import dense_or_csr
 from mnndask.engine.run_options import RunOptions
-from mnndask.engine.tasks import compute_lists, named_tasks
 from mnndask.stores.lazy_matrix import reblocked
 
 PILOT_CELLS = 1_500
@@ -174,11 +174,11 @@ def _over_sources(
         batches: NDArray[np.integer] | int = s if inputs.codes is None else inputs.codes
         projector = RowProjector(batches, inputs.names, spaces.near, onto, spaces.cos_norm_in)
         if inputs.sources[s].lazy:
-            tasks[s] = _tasks(inputs.sources[s], projector, rows)
+            tasks[s] = _tasks(inputs.sources[s], projector, rows, s if inputs.codes is None else None)
         else:
             done[s] = _read_in_memory(inputs.sources[s], projector, rows, run.n_threads)
     n_read = sum(len(needed[s]) for s in tasks)
-    done.update(dict(zip(tasks, compute_lists(list(tasks.values()), run.n_jobs, n_read), strict=True)))
+    done.update(dict(zip(tasks, compute_each(list(tasks.values()), run.n_jobs, n_read), strict=True)))
     stack: Callable[[Any], Any] = sparse.vstack if onto is None else np.concatenate
     stacked = {s: stack(parts) for s, parts in done.items()}
     out = []
@@ -190,19 +190,18 @@ def _over_sources(
     return out
 
 
-def _tasks(source: Source, projector: RowProjector, rows: Rows) -> list[Any]:
+def _tasks(source: Source, projector: RowProjector, rows: Rows, batch: int | None) -> BlockTasks:
     """Create one task per chunk that contains some of the rows, or per run of rows."""
     X = _in_runs(source.X, rows)
     starts = np.cumsum((0, *X.chunks[0]))
     cuts = np.searchsorted(rows, starts)
-    sketch, read = named_tasks("sketch"), counted(projector.read_chunk, rows=_n_read)
-    tasks = []
-    for block, start, n, low, high in zip(
-        X.to_delayed().ravel(), starts, X.chunks[0], cuts, cuts[1:], strict=False
-    ):
-        if high > low:
-            tasks.append(sketch(read, block, int(start), None if high - low == n else rows[low:high]))
-    return tasks
+    read = counted(projector.read_chunk, rows=_n_read)
+    wanted = {
+        int(i): (int(starts[i]), None if cuts[i + 1] - cuts[i] == n else rows[cuts[i] : cuts[i + 1]])
+        for i, n in enumerate(X.chunks[0])
+        if cuts[i + 1] > cuts[i]
+    }
+    return over_blocks("sketch", read, X, wanted, batch)
 
 
 def _in_runs(X: da.Array, rows: Rows) -> da.Array:

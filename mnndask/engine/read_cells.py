@@ -13,9 +13,9 @@ from mnndask._typing import Block, Rows
 from mnndask.core.fit_cells import FitCells, FitCellsInMemory
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.engine.batches import Batches, check_finite
+from mnndask.engine.block_tasks import compute_each, over_blocks, rows_of_blocks
 from mnndask.engine.chunks import dense_or_csr, in_row_chunks, stack_cells
 from mnndask.engine.stored_cells import Spiller
-from mnndask.engine.tasks import compute_lists, named_tasks
 from mnndask.stores.scratch import ScratchStore
 
 
@@ -24,22 +24,14 @@ def gather(arrays: Sequence[da.Array], rows: Sequence[Rows | None], n_jobs: int 
 
     Triggers one compute. Sparse chunks stay sparse. Progress counts each row once.
     """
-    lists, n_rows = [], 0
+    tasks, n_rows = [], 0
     counting = counted(_rows_of_chunk, rows=_n_rows)
     for X, wanted in zip(arrays, rows, strict=True):
-        starts = np.cumsum((0, *X.chunks[0]))
-        tasks = []
-        read = named_tasks("gather")
-        for block, start, stop in zip(X.to_delayed().ravel(), starts[:-1], starts[1:], strict=True):
-            if wanted is None:
-                tasks.append(read(counting, block, None))
-            elif len(own := wanted[(wanted >= start) & (wanted < stop)]):
-                tasks.append(read(counting, block, own - start))
-        lists.append(tasks)
+        tasks.append(over_blocks("gather", counting, X, rows_of_blocks(X, wanted)))
         n_rows += X.shape[0] if wanted is None else len(wanted)
     return [
         blocks[0] if len(blocks) == 1 else stack_cells(blocks)
-        for blocks in compute_lists(lists, n_jobs, n_rows)
+        for blocks in compute_each(tasks, n_jobs, n_rows)
     ]
 
 

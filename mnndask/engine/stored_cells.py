@@ -15,8 +15,8 @@ from mnndask._typing import Floats, Matrix, Rows
 from mnndask.core.arrays import Stacked
 from mnndask.core.gene_spaces import GeneSpaces
 from mnndask.engine.batches import check_finite
+from mnndask.engine.block_tasks import BlockTasks, compute_each, over_blocks, rows_of_blocks
 from mnndask.engine.chunks import dense_or_csr
-from mnndask.engine.tasks import compute_lists, named_tasks
 from mnndask.stores.scratch import ScratchStore, StoredMatrix
 
 CHUNK_VALUES = 2**18
@@ -142,30 +142,25 @@ class Spiller:
             Sizes and names of the batches.
         """
         tasks = [self._tasks(arrays[a], rows, b, names[b]) for b, (a, rows) in enumerate(wanted)]
-        stored = compute_lists(tasks, n_jobs, sum(map(len, batch_rows)))
+        stored = compute_each(tasks, n_jobs, sum(map(len, batch_rows)))
         return [
             FitCellsOnDisk(Stacked(tuple(near for near, _ in chunks)), [r for _, r in chunks if r], rows, n)
             for chunks, rows, n in zip(stored, batch_rows, n_cells, strict=True)
         ]
 
-    def _tasks(self, X: Matrix, rows: Rows | None, b: int, name: str) -> list[Any]:
-        spill, put = named_tasks("spill"), counted(self._put, rows=lambda _, own, *__: len(own))
-        rows = np.arange(X.shape[0]) if rows is None else rows
-        tasks, start = [], 0
-        for i, (block, n) in enumerate(zip(X.to_delayed().ravel(), X.chunks[0], strict=True)):
-            own = rows[(rows >= start) & (rows < start + n)] - start
-            if len(own):
-                tasks.append(spill(put, block, own, f"{b}-{i}", name, start))
-            start += n
-        return tasks
+    def _tasks(self, X: Matrix, rows: Rows | None, b: int, name: str) -> BlockTasks:
+        put = counted(self._put, rows=lambda block, own, *_: block.shape[0] if own is None else len(own))
+        starts = np.cumsum((0, *X.chunks[0]))
+        wanted = {i: (*own, f"{b}-{i}", name, int(starts[i])) for i, own in rows_of_blocks(X, rows).items()}
+        return over_blocks("spill", put, X, wanted, b)
 
     def _put(
-        self, block: Any, rows: Rows, at: str, batch: str, first: int
+        self, block: Any, rows: Rows | None, at: str, batch: str, first: int
     ) -> tuple[StoredMatrix, StoredColumns | None]:
         X = dense_or_csr(block)
-        X = X if len(rows) == X.shape[0] else X[rows]
-        check_finite(X, f"batch {batch!r}", rows=rows + first)
-        near = self.store.matrix(f"raw-{at}", (len(rows), self.spaces.n_near), self.spaces.dtype)
+        X = X if rows is None else X[rows]
+        check_finite(X, f"batch {batch!r}", rows=first + (np.arange(X.shape[0]) if rows is None else rows))
+        near = self.store.matrix(f"raw-{at}", (X.shape[0], self.spaces.n_near), self.spaces.dtype)
         near[:] = self.spaces.dense(X[:, self.spaces.near])
         if not len(self.spaces.rest):
             return near, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,11 +16,11 @@ from mnndask._threads import map_blocks, shared_blocks, single_threaded_blas
 from mnndask.core.history import MergeHistory
 from mnndask.core.support import BatchSupport
 from mnndask.engine.batches import Batches
+from mnndask.engine.block_tasks import compute_each, over_blocks
 from mnndask.engine.chunk_support import ChunkSupport
 from mnndask.engine.chunks import dense_or_csr
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.shared_model import SharedModel, SharedModelPath
-from mnndask.engine.tasks import compute, named_tasks
 
 _of_all: ContextVar[bool] = ContextVar("mnndask_support", default=False)
 
@@ -94,18 +95,11 @@ def _of_source(X: Any, shared: Shared, source: int, run: RunOptions, *, lazy: bo
         with single_threaded_blas():
             blocks = shared_blocks(X.shape[0], run.n_threads, X.shape[0])
             return np.concatenate(map_blocks(counted(one), blocks, run.n_threads))
-    measure, call = named_tasks("support"), counted(_of_chunk, rows=_n_rows)
+    call = counted(partial(_of_chunk, shared, source), rows=lambda block, _: block.shape[0])
     starts = np.cumsum((0, *X.chunks[0]))[:-1]
-    tasks = [
-        measure(call, shared, source, block, int(first))
-        for block, first in zip(X.to_delayed().ravel(), starts, strict=True)
-    ]
-    return np.concatenate(compute(tasks, run.n_jobs, X.shape[0]))
+    tasks = over_blocks("support", call, X, {i: (int(first),) for i, first in enumerate(starts)})
+    return np.concatenate(compute_each([tasks], run.n_jobs, X.shape[0])[0])
 
 
 def _of_chunk(shared: Shared, source: int, block: Any, first: int) -> NDArray[np.float32]:
     return shared.get()[source].of_chunk(dense_or_csr(block), first)
-
-
-def _n_rows(shared: Shared, source: int, block: Any, first: int) -> int:
-    return int(block.shape[0])

@@ -74,15 +74,8 @@ def _on_one_thread(function: Callable[..., T], *args: Any) -> T:
 
 def compute(tasks: list[Delayed], n_jobs: int | None, counts: float) -> list[Any]:
     """Compute tasks. On a cluster they advance the current progress line, by `counts` in total."""
-    with single_threaded_blas(), watched(tasks, counts), waiting_for_workers():
+    with single_threaded_blas(), watched([task.key for task in tasks], counts), waiting_for_workers():
         return list(dask.compute(*tasks, **threads(n_jobs)))
-
-
-def compute_lists(lists: Sequence[list[Delayed]], n_jobs: int | None, counts: float) -> list[list[Any]]:
-    """Compute lists of tasks together, with progress as in :func:`compute`."""
-    tasks = [task for tasks in lists for task in tasks]
-    with single_threaded_blas(), watched(tasks, counts), waiting_for_workers():
-        return list(dask.compute(*lists, **threads(n_jobs)))
 
 
 POLL_SECONDS = 0.2  # between checks of what a cluster has finished
@@ -95,7 +88,7 @@ def watched(tasks: Sequence[Any], n: float) -> Iterator[None]:
     Parameters
     ----------
     tasks
-        Tasks of about equal size.
+        Keys of tasks of about equal size.
     n
         Total by which they advance the line.
     """
@@ -104,7 +97,7 @@ def watched(tasks: Sequence[Any], n: float) -> Iterator[None]:
         yield
         return
     ended = threading.Event()
-    keys = {task.key for task in tasks}
+    keys = set(tasks)
     thread = threading.Thread(target=_follow, args=(client, keys, n / len(keys), line, ended), daemon=True)
     thread.start()
     try:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dask
@@ -24,7 +25,8 @@ from zarr.storage import MemoryStore
 from mnndask._blocks import rows_per_chunk
 from mnndask._library_state import exclusive
 from mnndask._progress import counted, stage
-from mnndask.engine.tasks import compute, named_tasks, threads
+from mnndask.engine.block_tasks import compute_each, over_blocks
+from mnndask.engine.tasks import threads
 from mnndask.engine.waiting import waiting_for_workers
 from mnndask.errors import OutputError, this_worker
 from mnndask.io.anndata_compat import layer_names, writing_elements
@@ -183,21 +185,17 @@ def write_matrices(
     arrays, gone = _begun_or_empty(matrices, root, n_jobs, chunk_bytes, sharded=remote)
     n, rows = arrays[0].shape[0], stored_chunks(arrays[0])[0]
     starts = range(0, n, rows)
-    sizes = [min(rows, n - start) for start in starts]
-    # Tasks are not fused, so that progress displays show the stage of each.
-    with exclusive() as changes:
-        changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
-        chunked = [da.asarray(X).rechunk((rows, -1)) for X in matrices.values()]
-        blocks = (chunked[0] if len(chunked) == 1 else _in_tuples(chunked)).to_delayed().ravel()
-    n_cells = sum(size for size, is_gone in zip(sizes, gone, strict=True) if is_gone)
+    todo = {i: (start,) for i, start in enumerate(starts) if gone[i]}
+    n_cells = sum(min(rows, n - start) for (start,) in todo.values())
     with stage("writing", n_cells):
-        write, put = named_tasks("write"), counted(_put_each, rows=_n_rows)
-        tasks = [
-            write(put, arrays, start, block)
-            for start, block, is_gone in zip(starts, blocks, gone, strict=True)
-            if is_gone
-        ]
-        compute(tasks, n_jobs, n_cells)
+        put = counted(partial(_put_each, arrays), rows=_n_rows)
+        # Tasks are not fused, so that progress displays show the stage of each.
+        with exclusive() as changes:
+            changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
+            chunked = [da.asarray(X).rechunk((rows, -1)) for X in matrices.values()]
+            blocks = chunked[0] if len(chunked) == 1 else _in_tuples(chunked)
+            tasks = over_blocks("write", put, blocks, todo)
+        compute_each([tasks], n_jobs, n_cells)
 
 
 def _begun_or_empty(
@@ -262,11 +260,11 @@ def _tuple(*blocks: Any) -> tuple[Any, ...]:
     return blocks
 
 
-def _n_rows(_: Sequence[zarr.Array[Any]], __: int, block: Any) -> int:
+def _n_rows(block: Any, _: int) -> int:
     return len(block[0] if isinstance(block, tuple) else block)
 
 
-def _put_each(arrays: Sequence[zarr.Array[Any]], start: int, block: Any) -> None:
+def _put_each(arrays: Sequence[zarr.Array[Any]], block: Any, start: int) -> None:
     """Write the same rows of each matrix: a block, or a tuple of blocks."""
     for array, own in zip(arrays, block if isinstance(block, tuple) else (block,), strict=True):
         _put(array, start, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from mnndask._progress import counted, stage
-from mnndask.engine.tasks import compute, named_tasks
+from mnndask.engine.block_tasks import compute_each, over_arguments
 from mnndask.errors import warn
 from mnndask.stores.atomic_store import AtomicStore
 from mnndask.stores.contents import filled_keys
@@ -84,8 +85,9 @@ def _damaged(array: zarr.Array[Any], chunks: NDArray[np.integer], n_jobs: int | 
     rows = stored_chunks(array)[0]
     n_cells = chunks.size * rows
     with stage("checking what is written", n_cells):
-        read, check = named_tasks("check"), counted(_is_damaged, rows=lambda _, __, rows: rows)
-        return compute([read(check, array, int(i) * rows, rows) for i in chunks], n_jobs, n_cells)
+        check = counted(partial(_is_damaged, array), rows=lambda _, rows: rows)
+        tasks = over_arguments("check", check, [(int(i) * rows, rows) for i in chunks])
+        return compute_each([tasks], n_jobs, n_cells)[0]
 
 
 def _is_damaged(array: zarr.Array[Any], start: int, rows: int) -> bool:
