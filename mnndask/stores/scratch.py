@@ -18,6 +18,7 @@ import zarr
 
 from mnndask._blocks import GENES_PER_BLOCK
 from mnndask.errors import MNNError, ScratchError, first_line, this_worker
+from mnndask.stores.left_behind import removed, removed_if_killed
 from mnndask.stores.location import Location, is_remote, unreachable
 from mnndask.stores.whole_store import MissingChunkError, WholeStore
 
@@ -26,7 +27,7 @@ class _Folder:
     """A folder that is removed once no write is in progress; threads of a failed fit may still write."""
 
     def __init__(self, location: Location) -> None:
-        self.location = location
+        self.location, self.process = location, os.getpid()
         self.n_writers, self.gone = 0, False
         self.changed = threading.Condition()
 
@@ -56,10 +57,14 @@ class _Folder:
                 self.changed.notify_all()
 
     def remove(self) -> None:
+        if os.getpid() != self.process:  # a fork of the one that made it
+            return
         with self.changed:
             self.gone = True
             self.changed.wait_for(lambda: self.n_writers == 0)
         self.location.remove()
+        if not self.location.is_url:
+            removed(self.location.path)
 
 
 def _removed_error(place: Location) -> ScratchError:
@@ -75,8 +80,8 @@ def _removed_error(place: Location) -> ScratchError:
 class ScratchStore:
     """Matrices in zarr arrays below a temporary folder, of which only tiles are in memory.
 
-    The folder is removed with the last object that refers to it, on failure, or when the process exits.
-    Copies of the store in other processes do not remove it.
+    The folder is removed with the last object that refers to it, on failure, or when the process ends, even
+    if it is killed; objects at a URL stay then. Copies of the store in other processes do not remove it.
 
     Parameters
     ----------
@@ -143,7 +148,9 @@ def _new_folder(folder: Location) -> Location:
     if folder.is_url:
         return folder.child(f"mnndask-{uuid.uuid4().hex}")
     # An absolute path, as the working directory may change, and that of workers may differ.
-    return Location.of(Path(tempfile.mkdtemp(prefix="mnndask-", dir=folder.path)).absolute())
+    new = Path(tempfile.mkdtemp(prefix="mnndask-", dir=folder.path)).absolute()
+    removed_if_killed(new)
+    return Location.of(new)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import gc
 import shutil
+import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import dask.array as da
@@ -154,6 +156,45 @@ corrected, _, _ = mnn_correct(*lazy, scratch={str(scratch)!r}, **{ON_DISK!r})
 print(len(os.listdir({str(scratch)!r})))
 """
     assert forked.run(program).stdout == "1\n"
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_folder_goes_when_the_process_is_killed(scratch, number):
+    program = f"""
+import os, signal
+import dask.array as da
+from helpers import make_batches
+from mnndask import mnn_correct
+lazy = [da.from_array(X, chunks=(37, -1)) for X in make_batches()]
+corrected, _, _ = mnn_correct(*lazy, scratch={str(scratch)!r}, **{ON_DISK!r})
+assert os.listdir({str(scratch)!r})
+os.kill(os.getpid(), {int(number)})
+"""
+    assert forked.run(program, check=False).returncode == -number
+    end = time.monotonic() + 20
+    while list(scratch.iterdir()) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not list(scratch.iterdir())
+
+
+def test_a_forked_process_leaves_the_folder_to_its_parent(scratch):
+    program = f"""
+import os, sys
+import dask.array as da
+from helpers import make_batches
+from mnndask import mnn_correct
+lazy = [da.from_array(X, chunks=(37, -1)) for X in make_batches()]
+corrected, _, _ = mnn_correct(*lazy, scratch={str(scratch)!r}, **{ON_DISK!r})
+child = os.fork()
+if not child:
+    sys.exit(0)
+print(os.waitpid(child, 0)[1], len(os.listdir({str(scratch)!r})))
+corrected[:5].compute()
+"""
+    done = forked.run(program)
+    assert (done.stdout, done.returncode) == ("0 1\n", 0)
+    assert "Traceback" not in done.stderr
     assert not list(scratch.iterdir())
 
 
