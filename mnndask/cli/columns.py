@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def check_label(inputs: tuple[Location, ...], labels: list[str], column: str, ba
         raise InputKeyError(what, "Name a column of obs with cell types, or leave out --label.")
 
 
-def marked_genes(inputs: tuple[Location, ...], opened: list[AnnData], column: str) -> list[str]:
+def marked_genes(inputs: Sequence[Location], opened: list[AnnData], column: str) -> list[str]:
     """Return the genes that a column of var marks in every input."""
     marked = opened[0].var_names
     for adata, path in zip(opened, inputs, strict=True):

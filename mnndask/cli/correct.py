@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mnndask.cli.columns import (
     stems_unless_named,
 )
 from mnndask.cli.look import check_report, lines_of_steps, lines_of_verdicts, write_report
+from mnndask.cli.prepare import PreparationOptions, prepared_files
 from mnndask.cli.terminal import say
 from mnndask.engine.apply import in_one_pass
 from mnndask.engine.cluster import address_in_file, scheduled_by
@@ -36,6 +37,7 @@ from mnndask.io.anndata_store import open_lazily
 from mnndask.io.anndata_writer import write_annotations, write_matrices
 from mnndask.io.opened_inputs import joined_key
 from mnndask.io.output import check_output, is_complete, writing
+from mnndask.io.prepared import Prepared
 from mnndask.io.record import EMBEDDING_KEY
 from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
@@ -73,7 +75,11 @@ def correct_files(*, quiet: bool, **options: Any) -> None:
     start = time.perf_counter()
     files = Files(**{field.name: options.pop(field.name) for field in fields(Files)})
     cluster = {name: options.pop(name) for name in ("scheduler", "scheduler_file", "worker_timeout")}
-    address = _checked(files, options, **cluster)
+    preparing = PreparationOptions(
+        **{field.name: options.pop(field.name) for field in fields(PreparationOptions)}
+    )
+    preparing.check(names_genes=bool(options["hvg_key"] or options["var_subset"]))
+    address = _checked(files, options, preparing, **cluster)
     show_progress = False if quiet else None
     with (
         patient_for(cluster["worker_timeout"]),
@@ -81,7 +87,7 @@ def correct_files(*, quiet: bool, **options: Any) -> None:
         showing(show_progress),
         nullcontext() if quiet else log_stages(),
     ):
-        done = _corrected(files, show_progress, options)
+        done = _corrected(files, preparing, show_progress, options)
     seconds = time.perf_counter() - start
     if not quiet:
         for line in [f"{files.output} is complete: nothing to do"] if done is None else done.lines():
@@ -115,6 +121,7 @@ class _Done:
 def _checked(
     files: Files,
     options: dict[str, Any],
+    preparing: PreparationOptions,
     *,
     scheduler: str | None,
     scheduler_file: Path | None,
@@ -127,9 +134,10 @@ def _checked(
         "Both --hvg-key and --var-subset name the genes used for distances.",
     )
     _check_exclusive(scheduler and scheduler_file, "Both --scheduler and --scheduler-file name a cluster.")
-    if options["genes"] == "subset" and not (options["hvg_key"] or options["var_subset"]):
-        what = "--genes subset was given, but no option that names genes."
-        raise InputError(what, "Give --hvg-key COLUMN or --var-subset FILE.")
+    chosen = options["hvg_key"] or options["var_subset"] or preparing.n_top_genes
+    if options["genes"] == "subset" and not chosen:
+        what = "--genes subset was given, but no option that chooses genes."
+        raise InputError(what, "Give --hvg-key COLUMN, --var-subset FILE or --n-top-genes NUMBER.")
     if files.report is None and files.label is not None:
         what = "--label names a column for the report, but there is no --report."
         raise InputError(what, "Give --report FILE, or leave out --label.")
@@ -144,7 +152,9 @@ def _checked(
     return scheduler if scheduler_file is None else address_in_file(scheduler_file)
 
 
-def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]) -> _Done | None:
+def _corrected(
+    files: Files, preparing: PreparationOptions, show_progress: bool | None, options: dict[str, Any]
+) -> _Done | None:
     """Correct and write. Return what was done; None if there was nothing to do."""
     run = RunOptions(n_jobs=options["n_jobs"], memory_limit=options["memory_limit"])
     budget, n_jobs = Budget.of(run.memory_limit, run.n_threads), run.n_jobs
@@ -153,7 +163,8 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     var_names = listed_genes(var_subset) if var_subset else None
     of_result = {key: value for key, value in options.items() if key not in NOT_IN_RECORD}
     genes_and_cells = {"hvg_key": hvg_key, "var_subset": var_names, "restrict": restrict}
-    record = ResumeRecord.of(files.inputs, of_result | genes_and_cells)
+    prepared_by = asdict(preparing) if preparing.wanted else {}
+    record = ResumeRecord.of(files.inputs, of_result | genes_and_cells | prepared_by)
     target = target_of(files.output)
     if files.resume and is_complete(files.output, target, record):
         return None
@@ -163,20 +174,10 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     check_output_folder(files.output)
     if files.label is not None:
         check_label(files.inputs, files.labels, files.label, joined_key(options["batch_key"]))
-    given = {key: value for key, value in options.items() if value is not None or key in NONE_MEANS_ALL}
-    given["index_unique"] = options["index_unique"] or None
-    one_column = isinstance(options["batch_key"], str)
-    if len(files.inputs) > 1 and options["batch_categories"] is None and one_column:
-        given["batch_categories"] = stems_unless_named(files.inputs, files.labels, options["batch_key"])
-    if hvg_key:
-        given["var_subset"] = _marked(files, hvg_key)
-    if restrict:
-        given["restrict"] = restrict
-    if var_names is not None:
-        given["var_subset"] = var_names
+    datas, given = _arguments(files, preparing, options, genes_and_cells, run)
     space = target.space(*(record.matrices if files.resume else ()))
     with written_to(Output(space, files.overwrite and target.exists())), reading_all_cells(), in_one_pass():
-        result, _, angles = mnn_correct(*files.inputs, show_progress=show_progress, **given)
+        result, _, angles = mnn_correct(*datas, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."
         raise InputError(what, "Give one file per batch, or one whose --batch-key column has several values.")
@@ -195,6 +196,31 @@ def _corrected(files: Files, show_progress: bool | None, options: dict[str, Any]
     return done
 
 
+def _arguments(
+    files: Files,
+    preparing: PreparationOptions,
+    options: Mapping[str, Any],
+    genes_and_cells: Mapping[str, Any],
+    run: RunOptions,
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Return what is corrected, and the options of :func:`mnn_correct`. Prepares files, if they are to be."""
+    given = {key: value for key, value in options.items() if value is not None or key in NONE_MEANS_ALL}
+    given["index_unique"] = options["index_unique"] or None
+    datas: Sequence[Any] = files.inputs
+    one_column = isinstance(options["batch_key"], str)
+    if preparing.wanted:
+        datas = prepared_files(files.inputs, files.labels, preparing, given, run)
+    elif len(files.inputs) > 1 and options["batch_categories"] is None and one_column:
+        given["batch_categories"] = stems_unless_named(files.inputs, files.labels, options["batch_key"])
+    if genes_and_cells["hvg_key"]:
+        given["var_subset"] = _marked(files, datas, genes_and_cells["hvg_key"])
+    if genes_and_cells["restrict"]:
+        given["restrict"] = genes_and_cells["restrict"]
+    if genes_and_cells["var_subset"] is not None:
+        given["var_subset"] = genes_and_cells["var_subset"]
+    return datas, given
+
+
 def _corrected_matrices(result: AnnData, name: str, layer: str | None) -> dict[str, Any]:
     """Return what is written chunk by chunk, by path: the matrix of that `name`, and one that goes with it.
 
@@ -206,8 +232,12 @@ def _corrected_matrices(result: AnnData, name: str, layer: str | None) -> dict[s
     return out if embedding is None else out | {f"obsm/{EMBEDDING_KEY}": embedding}
 
 
-def _marked(files: Files, hvg_key: str) -> list[str]:
+def _marked(files: Files, datas: Sequence[Any], hvg_key: str) -> list[str]:
     """Return the genes that a column of var marks in every input. Reads the column."""
+    if isinstance(datas[0], Prepared):
+        return marked_genes(
+            [one.location for one in datas], [one.open(used=[hvg_key]) for one in datas], hvg_key
+        )
     named = zip(files.inputs, files.labels, strict=True)
     opened = [open_lazily(path, None, label, used=[hvg_key]) for path, label in named]
     return marked_genes(files.inputs, opened, hvg_key)

@@ -59,6 +59,30 @@ DATA: tuple[Decorator, ...] = (  # batches, and the genes and cells to fit on
         "tree; auto, share or tree: as their mutual pairs decide.  [default: input order]",
     ),
     click.option(
+        "--join",
+        metavar="HOW",
+        help="Align genes by name: inner keeps those that all inputs have, in the order of the first.  "
+        "[default: genes must be equal; with the next three options, inner]",
+    ),
+    click.option(
+        "--gene-key",
+        metavar="COLUMN",
+        help="Column of var with the names of the genes, e.g. gene_symbols.  [default: var_names]",
+    ),
+    click.option(
+        "--counts",
+        is_flag=True,
+        help="The expression consists of counts: scale each cell to --target-sum, take log(1 + x).",
+    ),
+    click.option(
+        "--n-top-genes",
+        type=int,
+        help="Use the genes that vary most within batches for distances, e.g. 2000; marked in var.",
+    ),
+    click.option(
+        "--target-sum", type=float, help="Sum over all genes to which --counts scales a cell.  [default: 1e4]"
+    ),
+    click.option(
         "--hvg-key",
         metavar="COLUMN",
         help="Use the genes that this column of var marks in every input for distances.",

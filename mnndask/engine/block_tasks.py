@@ -117,6 +117,20 @@ def _call(function: Callable[..., Any], arguments: _Arguments, *block: Any) -> A
         return function(*block, *arguments.values)
 
 
+FAN_IN = 8  # results that one task adds
+
+
+def added(stage: str, add: Callable[[list[Any]], Any], tasks: BlockTasks) -> BlockTasks:
+    """Return one task for the sum of all results, which are added in a tree, a few at a time."""
+    graph, keys = dict(tasks.graph), list(tasks.keys)
+    while len(keys) > 1:
+        name = f"mnn-{stage}-{uuid.uuid4().hex}"
+        parts = [keys[i : i + FAN_IN] for i in range(0, len(keys), FAN_IN)]
+        graph.update({(name, i): (add, part) for i, part in enumerate(parts)})
+        keys = [(name, i) for i in range(len(parts))]
+    return BlockTasks(graph, keys)
+
+
 def compute_each(tasks: Sequence[BlockTasks], n_jobs: int | None, counts: float) -> list[list[Any]]:
     """Compute tasks together. Return the results of each.
 

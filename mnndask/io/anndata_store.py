@@ -65,7 +65,7 @@ def open_lazily(
     InputReadError
         If it is damaged. An unreadable chunk of a matrix raises only when it is computed.
     """
-    with _group(location, label) as group:
+    with open_group(location, label) as group:
         if not is_old(group):
             return _opened(group, layer, label, chunk_bytes, used, first)
         try:
@@ -93,7 +93,7 @@ def read_record(
         If a column does not exist.
     """
     label = str(location)
-    with _group(location, label) as group:
+    with open_group(location, label) as group:
         if group.attrs.get("encoding-type") != "anndata" and not is_old(group):
             what = f"{label} is not an AnnData store."
             raise InputError(what, "Give a result of mnn_correct or of the command.")
@@ -126,7 +126,7 @@ def read_colors(location: Location, columns: Collection[str]) -> dict[str, Any]:
         As in :func:`open_lazily`.
     """
     label = str(location)
-    with _group(location, label) as group:
+    with open_group(location, label) as group:
         uns = member(group, "uns") or {}
         keys = [f"{column}_colors" for column in columns]
         return {key: read_element(uns, key, label) for key in keys if key in uns}
@@ -141,8 +141,8 @@ def read_column(location: Location, label: str, column: str) -> Any:
     InputNotFoundError, InputError, InputReadError
         As in :func:`open_lazily`.
     """
-    with _group(location, label) as group:
-        _check_anndata(group, label)
+    with open_group(location, label) as group:
+        check_anndata(group, label)
         with reading(label, "obs"):
             if is_old(group):
                 with quietly_old():
@@ -169,7 +169,7 @@ def _n_rows(table: Any) -> int:
 
 
 @contextmanager
-def _group(location: Location, label: str) -> Iterator[Any]:
+def open_group(location: Location, label: str) -> Iterator[Any]:
     """Open the root of a store; close a file afterwards. Errors inside name the input as damaged."""
     with reading(label, "it"):  # also raises for a damaged archive
         exists = location.exists()
@@ -177,7 +177,7 @@ def _group(location: Location, label: str) -> Iterator[Any]:
         what = f"{label} does not exist."
         raise InputNotFoundError(what, "Check the path.")
     with reading(label, "its contents"):
-        group = _open_group(location, label)
+        group = _opened_group(location, label)
         try:
             yield group
         finally:
@@ -185,7 +185,7 @@ def _group(location: Location, label: str) -> Iterator[Any]:
                 group.close()
 
 
-def _open_group(location: Location, label: str) -> Any:
+def _opened_group(location: Location, label: str) -> Any:
     if location.is_url or location.path.is_dir():
         return _open_zarr(location, label)
     return _open_file(location.path, label)
@@ -234,7 +234,8 @@ def _check_members(group: zarr.Group, label: str) -> None:
         raise InputError(what, remedy)
 
 
-def _check_anndata(group: Any, label: str) -> None:
+def check_anndata(group: Any, label: str) -> None:
+    """Refuse a store that is not of an AnnData."""
     encoding = group.attrs.get("encoding-type")
     if encoding != "anndata" and not is_old(group):
         what = f"{label} is not an AnnData store (encoding-type: {encoding})."
@@ -244,7 +245,7 @@ def _check_anndata(group: Any, label: str) -> None:
 def _opened(
     group: Any, layer: str | None, label: str, chunk_bytes: int, used: Collection[str], first: int
 ) -> AnnData:
-    _check_anndata(group, label)
+    check_anndata(group, label)
     layers = dict(member(group, "layers") or {})
     if layer is not None and layer not in layers:
         what = f"{label} has no layer {layer!r}."

@@ -14,6 +14,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from mnndask.errors import InputTypeError
+from mnndask.io.prepared import Prepared
 from mnndask.stores.location import Location
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _kind(data: Any) -> str:
     match data:
         case AnnData():
             return "anndata"
-        case str() | os.PathLike() | Location():
+        case str() | os.PathLike() | Location() | Prepared():
             return "path"
         case np.ndarray():
             return "array"

@@ -31,6 +31,7 @@ from mnndask.io.genes import common_genes
 from mnndask.io.input_checks import check_sparse
 from mnndask.io.input_kinds import common_kind
 from mnndask.io.opened_inputs import Input, InputOptions, Inputs
+from mnndask.io.prepared import Prepared
 from mnndask.stores.fingerprint import Fingerprint
 from mnndask.stores.lazy_matrix import check_stored, lazy_matrix
 from mnndask.stores.location import Location
@@ -119,12 +120,13 @@ def _located(i: int, data: Any, options: Mapping[str, Any] | None) -> Any:
 
 
 def _label(i: int, data: Any) -> str:
-    return f"batch {i} ({data})" if isinstance(data, Location) else f"batch {i}"
+    place = data.location if isinstance(data, Prepared) else data
+    return f"batch {i} ({place})" if isinstance(place, Location) else f"batch {i}"
 
 
 def _open(data: Any, label: str, options: InputOptions, budget: Budget, first: int) -> Input:
     layer, columns = options.layer, options.columns
-    if layer is not None and not isinstance(data, AnnData | Location):
+    if layer is not None and not isinstance(data, AnnData | Location | Prepared):
         what = f"layer={layer!r} was given, but {label} is a matrix."
         raise InputTypeError(what, "Leave layer out, or pass AnnData.")
     match data:
@@ -134,6 +136,12 @@ def _open(data: Any, label: str, options: InputOptions, budget: Budget, first: i
             reopen = partial(_unchanged, data, files, label, open_)
             opened = _from_anndata(reopen(), label, layer, columns)
             return replace(opened, reopen=reopen, check=partial(files.check, data, label))
+        case Prepared():
+            open_ = partial(data.open, budget.chunk_bytes, columns, first)
+            files = Fingerprint.of(data.location, MATRICES)
+            reopen = partial(_unchanged, data.location, files, label, open_)
+            opened = _from_anndata(reopen(), label, None, columns)
+            return replace(opened, reopen=reopen, check=partial(files.check, data.location, label))
         case AnnData():
             return _from_anndata(data, label, layer, columns)
         case xr.DataArray():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ class BlockReader:
         Shape of the matrix.
     opened
         Version of the HDF5 file when it was opened, or of the chunks of each zarr array by its path.
+    then
+        Called with each block of whole rows, and the number of its first row; returns what stands for it.
     """
 
     source: Any
@@ -52,13 +54,17 @@ class BlockReader:
     format: str
     shape: tuple[int, ...]
     opened: Any
+    then: Callable[[Any, int], Any] | None = None
 
     def __call__(self, block_info: Any = None) -> Any:
         """Read the block at the location that dask passes in `block_info`."""
         region = [slice(start, stop) for start, stop in block_info[None]["array-location"]]
+        if self.then is not None:  # whose results may have other columns
+            region[1] = slice(0, self.shape[1])
         where = f"{self.name}, {_describe(region, self.format)},"
         with naming_worker(self.label, self.source), reading(self.label, where), self._opened() as stored:
-            return self._read(stored, region)
+            block = self._read(stored, region)
+        return block if self.then is None else self.then(block, region[0].start)
 
     def stored_bytes(self, ends: NDArray[np.integer]) -> NDArray[np.integer]:
         """Bytes of the values and indices of the sparse rows before each of `ends`; reads the pointers."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import zarr
 from anndata.io import sparse_dataset
 from dask.highlevelgraph import HighLevelGraph
+from dask.utils import key_split
 from scipy import sparse
 
 from mnndask._blocks import CHUNK_BYTES, rows_per_chunk
@@ -108,12 +111,46 @@ def _lazy(reader: BlockReader, chunks: Any, dtype: np.dtype, meta: Any, name: st
     return out
 
 
+def each_row(
+    X: da.Array, function: Callable[[Any, int], Any], n_columns: int, dtype: np.dtype, stage: str
+) -> da.Array:
+    """Return an array of what a function makes of each row of a matrix, in the tasks that read it.
+
+    Parameters
+    ----------
+    X
+        Array chunked along rows, or that :func:`lazy_matrix` returned.
+    function
+        Called with blocks of whole rows, dense or CSR, and the number of their first row. What it returns for
+        a row may not depend on the block.
+    n_columns, dtype
+        Of what it returns. Sparse blocks stay so.
+    stage
+        Name of the tasks on the dashboard, without ``mnn-``.
+    """
+    name, chunks = f"mnn-{stage}-{uuid.uuid4().hex}", (X.chunks[0], (n_columns,))
+    is_sparse = sparse.issparse(X._meta)
+    meta = sparse.csr_matrix((0, 0), dtype=dtype) if is_sparse else np.empty((0, 0), dtype)
+    reader = _reader(X.dask.layers.get(X.name)) if isinstance(X.dask, HighLevelGraph) else None
+    if reader is not None and reader.then is None and reader.format != "csc" and X.numblocks[1] == 1:
+        return _lazy(replace(reader, then=function), chunks, dtype, meta, name)
+    on_block = partial(_on_block, function)
+    out: da.Array = da.map_blocks(on_block, X, name=name, chunks=chunks, dtype=dtype, meta=meta)
+    return out
+
+
+def _on_block(function: Callable[[Any, int], Any], block: Any, block_info: Any = None) -> Any:
+    block = block.tocsr() if hasattr(block, "tocsr") else np.asarray(block)
+    return function(block, block_info[0]["array-location"][0][0])
+
+
 def reblocked(X: da.Array, rows: tuple[int, ...]) -> da.Array:
     """Return an array read directly from CSR rows in blocks of `rows` rows; any other array unchanged."""
     reader = _reader_of(X)
     if reader is None:
         return X
-    return _lazy(reader, (rows, X.chunks[1]), X.dtype, X._meta)
+    name = f"{key_split(X.name)}-{uuid.uuid4().hex}"
+    return _lazy(reader, (rows, X.chunks[1]), X.dtype, X._meta, name)
 
 
 def in_large_blocks(X: da.Array, n_bytes: int, n_workers: int) -> da.Array:
