@@ -35,13 +35,15 @@ from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
 from mnndask.io.anndata_store import open_lazily
 from mnndask.io.anndata_writer import write_annotations, write_matrices
+from mnndask.io.h5ad_writer import write_h5ad, writing_file
 from mnndask.io.opened_inputs import joined_key
 from mnndask.io.output import check_output, is_complete, writing
 from mnndask.io.prepared import Prepared
 from mnndask.io.record import EMBEDDING_KEY
 from mnndask.io.resume import ResumeRecord
+from mnndask.stores.file_target import FileTarget
 from mnndask.stores.location import Location
-from mnndask.stores.output_target import target_of
+from mnndask.stores.output_target import store_or_file
 
 NONE_MEANS_ALL = {"sketch_size", "n_jobs"}
 MANY_CELLS = 100_000  # from which freeing the memory of annotations is worth a third of a second
@@ -146,10 +148,28 @@ def _checked(
         raise InputError(what, "Leave one of them out.")
     if files.report is not None:
         check_report(files.report, files.others, overwrite=files.overwrite or files.resume)
+    _check_file(files, on_cluster=bool(scheduler or scheduler_file))
     if worker_timeout is not None and not (scheduler or scheduler_file):
         what = "--worker-timeout was given, but there is no --scheduler."
         raise InputError(what, "Give --scheduler ADDRESS, or leave out --worker-timeout.")
     return scheduler if scheduler_file is None else address_in_file(scheduler_file)
+
+
+def _check_file(files: Files, *, on_cluster: bool) -> None:
+    """Refuse an output in one file where only a store of many will do."""
+    output = files.output
+    if output.pure.suffix != ".h5ad":
+        return
+    zarr = "Write a zarr store: give a path that ends in .zarr."
+    if output.is_url:
+        what = f"The output {output} is an HDF5 file at a URL, which cannot be written in parts."
+        raise InputError(what, zarr)
+    if files.resume:
+        what = f"--resume was given, but {output} is one HDF5 file, which cannot be continued."
+        raise InputError(what, zarr)
+    if on_cluster:
+        what = f"A cluster was named, but {output} is one HDF5 file, which only one process can write."
+        raise InputError(what, zarr)
 
 
 def _corrected(
@@ -165,7 +185,7 @@ def _corrected(
     genes_and_cells = {"hvg_key": hvg_key, "var_subset": var_names, "restrict": restrict}
     prepared_by = asdict(preparing) if preparing.wanted else {}
     record = ResumeRecord.of(files.inputs, of_result | genes_and_cells | prepared_by)
-    target = target_of(files.output)
+    target = store_or_file(files.output)
     if files.resume and is_complete(files.output, target, record):
         return None
     if files.report is not None and files.resume:  # the report of a complete output may exist
@@ -176,7 +196,8 @@ def _corrected(
         check_label(files.inputs, files.labels, files.label, joined_key(options["batch_key"]))
     datas, given = _arguments(files, preparing, options, genes_and_cells, run)
     space = target.space(*(record.matrices if files.resume else ()))
-    with written_to(Output(space, files.overwrite and target.exists())), reading_all_cells(), in_one_pass():
+    place = Output(space, files.overwrite and target.exists(), compressed=not isinstance(target, FileTarget))
+    with written_to(place), reading_all_cells(), in_one_pass():
         result, _, angles = mnn_correct(*datas, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."
@@ -187,6 +208,10 @@ def _corrected(
     matrices = _corrected_matrices(result, record.matrices[0], layer)
     done = _Done(result.uns["mnn"], matrices[record.matrices[0]].shape, options["genes"] == "none")
     free_memory: Callable[[], None] = return_freed if result.n_obs >= MANY_CELLS else lambda: None
+    if isinstance(target, FileTarget):
+        with writing_file(target, overwrite=files.overwrite) as file:
+            write_h5ad(result, matrices, file, n_jobs, budget.chunk_bytes, with_X=layer is not None)
+        return done
     with writing(target, overwrite=files.overwrite, run=record, resume=files.resume) as root:
         free_memory()
         write_annotations(result, root, n_jobs, remote=target.remote, with_X=layer is not None)

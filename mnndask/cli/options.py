@@ -23,7 +23,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FILES: tuple[Decorator, ...] = (  # inputs, output and report
     click.argument("inputs", nargs=-1, required=True, type=StoreLocation(), metavar="INPUT..."),
-    click.option("-o", "--output", required=True, type=StoreLocation(), help="Store to write (.zarr)."),
+    click.option(
+        "-o",
+        "--output",
+        required=True,
+        type=StoreLocation(),
+        help="Store to write: .zarr, or .h5ad on this machine.",
+    ),
     click.option(
         "--report",
         type=click.Path(path_type=Path, dir_okay=False),

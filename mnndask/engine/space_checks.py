@@ -36,10 +36,13 @@ class Output:
         Space that is free there; None if that cannot be told.
     replaces
         Whether an older output stays until the new one is complete.
+    compressed
+        Whether values are compressed there.
     """
 
     space: Space | None
     replaces: bool
+    compressed: bool = True
 
 
 _output: ContextVar[Output | None] = ContextVar("mnndask_output", default=None)
@@ -93,6 +96,8 @@ def check_output_space(
         dense, estimate = dense + embedded, estimate + embedded
     space = output.space
     sizes = f"{in_words(dense)} dense, about {in_words(estimate)} compressed"
+    if not output.compressed:
+        estimate, sizes = dense, f"{in_words(dense)}, not compressed"
     if space is None:
         announcements.info("output: %s; whether there is space for it is not known", sizes)
         return

@@ -7,10 +7,11 @@ import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import dask
 import dask.array as da
+import h5py
 import numpy as np
 import zarr
 from anndata import AnnData, Raw
@@ -36,6 +37,8 @@ from mnndask.stores.disk_space import COMPRESSOR
 from mnndask.stores.local_files import SHARE_IT, is_stored_here
 from mnndask.stores.missing_chunks import stored_chunks
 
+Root: TypeAlias = zarr.Group | h5py.Group
+
 NAMES_PER_CHUNK = 65_536
 ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
 CHUNKS_PER_SHARD = 8  # on object stores, where readers of a few cells fetch one chunk
@@ -57,29 +60,33 @@ def write_annotations(
     store = atomic(root)
     if store.annotated:
         return
-    with waiting_for_workers(), writing_elements():
-        lazy = _write_in_memory(adata, root, remote=remote)
-    for slot, key, value in lazy:
-        group = root[slot]
-        assert isinstance(group, zarr.Group)
-        _write_lazy(group, key, value, n_jobs)
-    if with_X and adata.X is not None:
-        _write_lazy(root, "X", adata.X, n_jobs)
-    _write_raw(adata.raw, root, n_jobs)
+    write_elements(adata, root, n_jobs, remote=remote, with_X=with_X)
     store.annotations_are_written()
 
 
-def _write_in_memory(adata: AnnData, root: zarr.Group, *, remote: bool) -> list[tuple[str, str, da.Array]]:
+def write_elements(adata: AnnData, root: Root, n_jobs: int | None, *, remote: bool, with_X: bool) -> None:
+    """Write everything but ``X``, or with it. Triggers a compute of lazy elements."""
+    with waiting_for_workers(), writing_elements():
+        lazy = _write_in_memory(adata, root, remote=remote)
+    for slot, key, value in lazy:
+        _write_lazy(root[slot], key, value, n_jobs)
+    if with_X and adata.X is not None:
+        _write_lazy(root, "X", adata.X, n_jobs)
+    _write_raw(adata.raw, root, n_jobs)
+
+
+def _write_in_memory(adata: AnnData, root: Root, *, remote: bool) -> list[tuple[str, str, da.Array]]:
     """Write what is in memory. Return slots, keys and values of lazy elements."""
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
-    tables = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
+    tables: Any = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
+    chunks = {} if isinstance(root, h5py.Group) else {"chunks": (NAMES_PER_CHUNK,)}
     # Strings take ten times their size while chunks are encoded.
     with exclusive() as changes:
         changes.enter_context(zarr.config.set({"async.concurrency": 1}))
         for name in ("obs", "var"):
-            write_elem(tables, name, getattr(adata, name), dataset_kwargs={"chunks": (NAMES_PER_CHUNK,)})
+            write_elem(tables, name, getattr(adata, name), dataset_kwargs=chunks)
     slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
     slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
     lazy: list[tuple[str, str, da.Array]] = []
@@ -88,15 +95,16 @@ def _write_in_memory(adata: AnnData, root: zarr.Group, *, remote: bool) -> list[
         eager = {key: value for key, value in values.items() if not isinstance(value, da.Array)}
         write_elem(tables, slot, eager)
     if remote:
-        sync(_copy(tables.store, root.store))
+        sync(_copy(tables.store, cast("zarr.Group", root).store))
     return lazy
 
 
-def _write_raw(raw: Raw | None, root: zarr.Group, n_jobs: int | None) -> None:
+def _write_raw(raw: Raw | None, root: Root, n_jobs: int | None) -> None:
     """Write ``raw`` as anndata does."""
     if raw is None:
-        with writing_elements():
-            write_elem(root, "raw", None)
+        if isinstance(root, zarr.Group):  # readers of files in other languages may not know empty elements
+            with writing_elements():
+                write_elem(root, "raw", None)
         return
     group = root.require_group("raw")
     group.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
@@ -106,14 +114,12 @@ def _write_raw(raw: Raw | None, root: zarr.Group, n_jobs: int | None) -> None:
         write_elem(group, "varm", dict(raw.varm))
 
 
-def _write_lazy(group: zarr.Group, key: str, X: Any, n_jobs: int | None) -> None:
+def _write_lazy(group: Any, key: str, X: Any, n_jobs: int | None) -> None:
     """Write a matrix as anndata does. A lazy one is computed while other threads may write."""
     format_ = getattr(getattr(X, "_meta", None), "format", None)
     if isinstance(X, da.Array) and is_dense(X) and X.size:
         with writing_elements():
-            array = group.require_array(key, shape=X.shape, dtype=X.dtype)
-            array.attrs.update(ARRAY)
-            stored = da.store(X, _with_empty_chunks(array), compute=False)
+            stored = da.store(X, _new_array(group, key, X), compute=False)
         dask.compute(stored, scheduler="threads", **threads(n_jobs))
     elif isinstance(X, da.Array) and format_ in {"csr", "csc"}:
         _write_sparse(group, key, X, n_jobs)
@@ -122,7 +128,16 @@ def _write_lazy(group: zarr.Group, key: str, X: Any, n_jobs: int | None) -> None
             write_elem(group, key, X)
 
 
-def _write_sparse(group: zarr.Group, key: str, X: da.Array, n_jobs: int | None) -> None:
+def _new_array(group: Any, key: str, X: da.Array) -> Any:
+    if isinstance(group, h5py.Group):
+        array: Any = group.create_dataset(key, shape=X.shape, dtype=X.dtype)
+    else:
+        array = _with_empty_chunks(group.require_array(key, shape=X.shape, dtype=X.dtype))
+    array.attrs.update(ARRAY)
+    return array
+
+
+def _write_sparse(group: Any, key: str, X: da.Array, n_jobs: int | None) -> None:
     """Write a lazy sparse matrix, one chunk of rows (CSC: of columns) at a time."""
     is_csc = X._meta.format == "csc"
     ends = np.cumsum((0, *X.chunks[is_csc]))
@@ -183,16 +198,25 @@ def write_matrices(
             _write_lazy(root, name, X, n_jobs)
         return
     arrays, gone = _begun_or_empty(matrices, root, n_jobs, chunk_bytes, sharded=remote)
-    n, rows = arrays[0].shape[0], stored_chunks(arrays[0])[0]
-    starts = range(0, n, rows)
-    todo = {i: (start,) for i, start in enumerate(starts) if gone[i]}
+    write_blocks(arrays, list(matrices.values()), stored_chunks(arrays[0])[0], gone, n_jobs)
+
+
+def write_blocks(
+    arrays: Sequence[Any], matrices: Sequence[Any], rows: int, gone: Sequence[bool], n_jobs: int | None
+) -> None:
+    """Write matrices of the same cells in blocks of `rows` rows, to the arrays of a store or file.
+
+    Each task writes the same rows of all; only blocks that are `gone` are computed.
+    """
+    n = arrays[0].shape[0]
+    todo = {i: (start,) for i, start in enumerate(range(0, n, rows)) if gone[i]}
     n_cells = sum(min(rows, n - start) for (start,) in todo.values())
     with stage("writing", n_cells):
         put = counted(partial(_put_each, arrays), rows=_n_rows)
         # Tasks are not fused, so that progress displays show the stage of each.
         with exclusive() as changes:
             changes.enter_context(dask.config.set({"optimization.fuse.active": False}))
-            chunked = [da.asarray(X).rechunk((rows, -1)) for X in matrices.values()]
+            chunked = [da.asarray(X).rechunk((rows, -1)) for X in matrices]
             blocks = chunked[0] if len(chunked) == 1 else _in_tuples(chunked)
             tasks = over_blocks("write", put, blocks, todo)
         compute_each([tasks], n_jobs, n_cells)
@@ -264,13 +288,13 @@ def _n_rows(block: Any, _: int) -> int:
     return len(block[0] if isinstance(block, tuple) else block)
 
 
-def _put_each(arrays: Sequence[zarr.Array[Any]], block: Any, start: int) -> None:
+def _put_each(arrays: Sequence[Any], block: Any, start: int) -> None:
     """Write the same rows of each matrix: a block, or a tuple of blocks."""
     for array, own in zip(arrays, block if isinstance(block, tuple) else (block,), strict=True):
         _put(array, start, own)
 
 
-def _put(array: zarr.Array[Any], start: int, block: Any) -> None:
+def _put(array: Any, start: int, block: Any) -> None:
     worker = this_worker()
     if worker is not None and not is_stored_here(array):  # zarr would create folders of the worker's own
         what = f"The unfinished output is gone, or {worker} does not see it."

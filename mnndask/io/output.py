@@ -40,7 +40,7 @@ def check_output(
     target.check(inputs)
     check_free(target, overwrite=overwrite, resume=resume is not None)
     if resume is not None and target.unfinished():
-        with _explaining_failures(target):
+        with explaining_failures(target):
             same_run(target, resume)
 
 
@@ -102,7 +102,7 @@ def writing(
     OutputError
         If the output cannot be written, for example on a full disk.
     """
-    with _explaining_failures(target), target.only_writer():
+    with explaining_failures(target), target.only_writer():
         check_free(target, overwrite=overwrite, resume=resume)
         replacing = overwrite or (resume and replaces(target))
         kept = annotations_to_keep(target, run) if resume and run is not None else None
@@ -125,7 +125,7 @@ def writing(
 
 
 @contextmanager
-def _explaining_failures(target: Target) -> Iterator[None]:
+def explaining_failures(target: object) -> Iterator[None]:
     """Raise errors of mnndask that explain why an output cannot be written."""
     try:
         yield

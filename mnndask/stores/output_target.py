@@ -11,6 +11,7 @@ from zarr.abc.store import Store
 
 from mnndask.errors import InputError, InputNotFoundError
 from mnndask.stores.disk_space import Space
+from mnndask.stores.file_target import FileTarget
 from mnndask.stores.local_target import LocalTarget, decoded
 from mnndask.stores.location import Location, reaching
 from mnndask.stores.locks import Lease
@@ -80,7 +81,7 @@ class Target(Protocol):
 
 
 def target_of(output: Location) -> Target:
-    """Return the destination that an output path or URL names.
+    """Return the destination that the path or URL of a store names.
 
     Raises
     ------
@@ -91,6 +92,12 @@ def target_of(output: Location) -> Target:
         what = f"The output {output} does not end in .zarr."
         raise InputError(what, "Outputs are zarr stores: give a path such as corrected.zarr.")
     return RemoteTarget(output) if output.is_url else LocalTarget(output.path)
+
+
+def store_or_file(output: Location) -> Target:
+    """Return the destination that the path or URL of a store names, or the path of an ``.h5ad`` file."""
+    is_file = output.pure.suffix == ".h5ad" and not output.is_url
+    return FileTarget(output.path) if is_file else target_of(output)
 
 
 class RemoteTarget:
