@@ -15,18 +15,20 @@ from mnndask.engine.run_options import RunOptions
 from mnndask.engine.workers import check_output_folder
 from mnndask.errors import InputTypeError
 from mnndask.io.anndata_writer import write_annotations, write_matrix
+from mnndask.io.begun_matrix import Grid
 from mnndask.io.output import writing
 from mnndask.io.raw import storable
 from mnndask.stores.location import Location
 from mnndask.stores.output_target import target_of
 
 
-def write_zarr(
+def write_zarr(  # noqa: PLR0913
     adata: AnnData,
     path: str | os.PathLike[str],
     overwrite: bool = False,
     *,
     n_jobs: int | None = None,
+    chunk_genes: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     show_progress: bool | None = None,
 ) -> None:
@@ -53,6 +55,9 @@ def write_zarr(
     n_jobs
         Number of threads. Default, and -1: all processors. With an active ``distributed.Client``, its workers
         compute.
+    chunk_genes
+        Number of genes in a chunk of dense values, so that one gene can be read alone: with 200, that of a
+        million cells in about a second. Chunks of the same cells are one file (a shard). Default: all genes.
     storage_options
         Options that fsspec needs to reach a URL.
     show_progress
@@ -91,9 +96,10 @@ def write_zarr(
     run = RunOptions(n_jobs=n_jobs, storage_options=storage_options, show_progress=show_progress)
     location = Location.of(path, run.storage_options)
     target = target_of(location)
+    grid = Grid(CHUNK_BYTES, target.remote, chunk_genes)
     target.check([])
     check_output_folder(location)
     adata = storable(adata)
     with showing(run.show_progress), writing(target, overwrite=overwrite) as root:
         write_annotations(adata, root, run.n_jobs, remote=target.remote)
-        write_matrix(adata.X, root, run.n_jobs, CHUNK_BYTES, remote=target.remote)
+        write_matrix(adata.X, root, run.n_jobs, grid)

@@ -35,6 +35,7 @@ from mnndask.engine.workers import check_output_folder
 from mnndask.errors import COMPLETE, InputError, first_line, warn
 from mnndask.io.anndata_store import open_lazily
 from mnndask.io.anndata_writer import write_annotations, write_matrices
+from mnndask.io.begun_matrix import Grid
 from mnndask.io.h5ad_writer import write_h5ad, writing_file
 from mnndask.io.opened_inputs import joined_key
 from mnndask.io.output import check_output, is_complete, writing
@@ -140,6 +141,7 @@ def _checked(
     if options["genes"] == "subset" and not chosen:
         what = "--genes subset was given, but no option that chooses genes."
         raise InputError(what, "Give --hvg-key COLUMN, --var-subset FILE or --n-top-genes NUMBER.")
+    Grid(0, chunk_genes=options["chunk_genes"])  # checks itself
     if files.report is None and files.label is not None:
         what = "--label names a column for the report, but there is no --report."
         raise InputError(what, "Give --report FILE, or leave out --label.")
@@ -183,6 +185,7 @@ def _corrected(
     var_names = listed_genes(var_subset) if var_subset else None
     of_result = {key: value for key, value in options.items() if key not in NOT_IN_RECORD}
     genes_and_cells = {"hvg_key": hvg_key, "var_subset": var_names, "restrict": restrict}
+    chunk_genes = options.pop("chunk_genes")
     prepared_by = asdict(preparing) if preparing.wanted else {}
     record = ResumeRecord.of(files.inputs, of_result | genes_and_cells | prepared_by)
     target = store_or_file(files.output)
@@ -208,16 +211,17 @@ def _corrected(
     matrices = _corrected_matrices(result, record.matrices[0], layer)
     done = _Done(result.uns["mnn"], matrices[record.matrices[0]].shape, options["genes"] == "none")
     free_memory: Callable[[], None] = return_freed if result.n_obs >= MANY_CELLS else lambda: None
+    grid = Grid(budget.chunk_bytes, target.remote, chunk_genes)
     if isinstance(target, FileTarget):
         with writing_file(target, overwrite=files.overwrite) as file:
-            write_h5ad(result, matrices, file, n_jobs, budget.chunk_bytes, with_X=layer is not None)
+            write_h5ad(result, matrices, file, n_jobs, grid, with_X=layer is not None)
         return done
     with writing(target, overwrite=files.overwrite, run=record, resume=files.resume) as root:
         free_memory()
         write_annotations(result, root, n_jobs, remote=target.remote, with_X=layer is not None)
         del result  # names of a million cells take memory that the matrix needs
         free_memory()
-        write_matrices(matrices, root, n_jobs, budget.chunk_bytes, remote=target.remote)
+        write_matrices(matrices, root, n_jobs, grid)
     return done
 
 

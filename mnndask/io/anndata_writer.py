@@ -23,7 +23,6 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from mnndask._blocks import rows_per_chunk
 from mnndask._library_state import exclusive
 from mnndask._progress import counted, stage
 from mnndask.engine.block_tasks import compute_each, over_blocks
@@ -31,17 +30,14 @@ from mnndask.engine.tasks import threads
 from mnndask.engine.waiting import waiting_for_workers
 from mnndask.errors import OutputError, this_worker
 from mnndask.io.anndata_compat import layer_names, writing_elements
-from mnndask.io.begun_matrix import Chunks, atomic, begun_matrix, chunks_of, missing_or_damaged
+from mnndask.io.begun_matrix import ARRAY, Grid, atomic, begun_or_empty, with_empty_chunks
 from mnndask.stores.atomic_store import ROOT
-from mnndask.stores.disk_space import COMPRESSOR
 from mnndask.stores.local_files import SHARE_IT, is_stored_here
 from mnndask.stores.missing_chunks import stored_chunks
 
 Root: TypeAlias = zarr.Group | h5py.Group
 
 NAMES_PER_CHUNK = 65_536
-ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
-CHUNKS_PER_SHARD = 8  # on object stores, where readers of a few cells fetch one chunk
 
 
 def write_annotations(
@@ -132,7 +128,7 @@ def _new_array(group: Any, key: str, X: da.Array) -> Any:
     if isinstance(group, h5py.Group):
         array: Any = group.create_dataset(key, shape=X.shape, dtype=X.dtype)
     else:
-        array = _with_empty_chunks(group.require_array(key, shape=X.shape, dtype=X.dtype))
+        array = with_empty_chunks(group.require_array(key, shape=X.shape, dtype=X.dtype))
     array.attrs.update(ARRAY)
     return array
 
@@ -170,34 +166,24 @@ async def _copy(source: Store, target: Store) -> None:
     await asyncio.gather(*[one(key) async for key in source.list() if key != ROOT])
 
 
-def write_matrix(
-    X: Any, root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, remote: bool = False, name: str = "X"
-) -> None:
-    """Write a matrix as ``X``, or as `name`; see :func:`write_matrices`."""
+def write_matrix(X: Any, root: zarr.Group, n_jobs: int | None, grid: Grid) -> None:
+    """Write a matrix as ``X``; see :func:`write_matrices`."""
     if X is not None:
-        write_matrices({name: X}, root, n_jobs, chunk_bytes, remote=remote)
+        write_matrices({"X": X}, root, n_jobs, grid)
 
 
-def write_matrices(
-    matrices: Mapping[str, Any],
-    root: zarr.Group,
-    n_jobs: int | None,
-    chunk_bytes: int,
-    *,
-    remote: bool = False,
-) -> None:
+def write_matrices(matrices: Mapping[str, Any], root: zarr.Group, n_jobs: int | None, grid: Grid) -> None:
     """Write matrices of the same cells, by path in the store. Triggers a compute of lazy ones.
 
     Dense matrices are written chunk by chunk, without the chunks that a stopped run has written, which are
-    read back first: each task writes the same rows of all, and `chunk_bytes` is the size of those of the
-    first. If `remote`, chunks are grouped into shards, one object each. Sparse matrices are written by
-    anndata.
+    read back first: each task writes the same rows of all, as many as the grid has of the first. Sparse
+    matrices are written by anndata.
     """
     if not all(is_dense(X) and 0 not in X.shape for X in matrices.values()):
         for name, X in matrices.items():
             _write_lazy(root, name, X, n_jobs)
         return
-    arrays, gone = _begun_or_empty(matrices, root, n_jobs, chunk_bytes, sharded=remote)
+    arrays, gone = begun_or_empty(matrices, root, n_jobs, grid)
     write_blocks(arrays, list(matrices.values()), stored_chunks(arrays[0])[0], gone, n_jobs)
 
 
@@ -220,51 +206,6 @@ def write_blocks(
             blocks = chunked[0] if len(chunked) == 1 else _in_tuples(chunked)
             tasks = over_blocks("write", put, blocks, todo)
         compute_each([tasks], n_jobs, n_cells)
-
-
-def _begun_or_empty(
-    matrices: Mapping[str, Any], root: zarr.Group, n_jobs: int | None, chunk_bytes: int, *, sharded: bool
-) -> tuple[list[zarr.Array[Any]], list[bool]]:
-    """Return the arrays to write to, in chunks of the same rows, and which rows of chunks are yet to be."""
-    begun: dict[str, zarr.Array[Any] | None] = {}
-    chunks: Chunks | None = None
-    for name, X in matrices.items():
-        begun[name] = array = begun_matrix(X, root, name, chunks)
-        if chunks is None:
-            chunks = _new_chunks(X, chunk_bytes, sharded=sharded) if array is None else chunks_of(array)
-    arrays, gone = [], np.zeros(0, bool)
-    for name, array in begun.items():
-        assert chunks is not None
-        made = _empty_matrix(matrices[name], root, name, chunks) if array is None else array
-        arrays.append(_with_empty_chunks(made))
-        missing = missing_or_damaged(arrays[-1], n_jobs) if array is not None else True
-        gone = gone | missing if gone.size else np.full(-(-made.shape[0] // stored_chunks(made)[0]), missing)
-    return arrays, gone.tolist()
-
-
-def _new_chunks(X: Any, chunk_bytes: int, *, sharded: bool) -> Chunks:
-    rows = max(1, min(rows_per_chunk(X.shape[1], X.dtype.itemsize, chunk_bytes), X.shape[0]))
-    of_chunk = -(-rows // CHUNKS_PER_SHARD) if sharded else rows
-    return of_chunk, -(-rows // of_chunk) * of_chunk if sharded else None
-
-
-def _empty_matrix(X: Any, root: zarr.Group, name: str, chunks: Chunks) -> zarr.Array[Any]:
-    of_chunk, of_shard = chunks
-    return root.create_array(
-        name,
-        shape=X.shape,
-        dtype=X.dtype,
-        chunks=(of_chunk, X.shape[1]),
-        shards=None if of_shard is None else (of_shard, X.shape[1]),
-        compressors=COMPRESSOR,
-        attributes=ARRAY,
-    )
-
-
-def _with_empty_chunks(array: Any) -> Any:
-    """Return an array that writes chunks of zeros, too: omitted ones would look like lost ones."""
-    config: Any = {"write_empty_chunks": True}
-    return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path, config))
 
 
 def _in_tuples(matrices: Sequence[da.Array]) -> da.Array:

@@ -9,9 +9,9 @@ from typing import Any
 import h5py
 from anndata import AnnData
 
-from mnndask._blocks import rows_per_chunk
 from mnndask.errors import MNNError, OutputError
-from mnndask.io.anndata_writer import ARRAY, is_dense, write_blocks, write_elements
+from mnndask.io.anndata_writer import is_dense, write_blocks, write_elements
+from mnndask.io.begun_matrix import ARRAY, Grid
 from mnndask.io.output import check_free, explaining_failures
 from mnndask.stores.file_target import FileTarget
 
@@ -57,7 +57,7 @@ def write_h5ad(
     matrices: Mapping[str, Any],
     file: h5py.File,
     n_jobs: int | None,
-    chunk_bytes: int,
+    grid: Grid,
     *,
     with_X: bool = False,
 ) -> None:
@@ -68,13 +68,14 @@ def write_h5ad(
     """
     write_elements(result, file, n_jobs, remote=False, with_X=with_X)
     assert all(is_dense(X) for X in matrices.values())
+    rows, _ = grid.chunks(next(iter(matrices.values())))
     arrays = []
     for name, X in matrices.items():
-        array = file.create_dataset(name, shape=X.shape, dtype=X.dtype)
+        in_chunks = grid.chunk_genes is not None and 0 not in X.shape
+        chunks = (rows, grid.genes(X)) if in_chunks else None
+        array = file.create_dataset(name, shape=X.shape, dtype=X.dtype, chunks=chunks)
         array.attrs.update(ARRAY)
         arrays.append(array)
-    if not arrays or 0 in arrays[0].shape:
-        return
     n, width = arrays[0].shape
-    rows = max(1, min(rows_per_chunk(width, arrays[0].dtype.itemsize, chunk_bytes), n))
-    write_blocks(arrays, list(matrices.values()), rows, [True] * -(-n // rows), n_jobs)
+    if width:
+        write_blocks(arrays, list(matrices.values()), rows, [True] * -(-n // rows), n_jobs)

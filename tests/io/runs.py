@@ -14,6 +14,7 @@ import zarr
 from helpers import as_anndata, make_batches
 
 from mnndask.io.anndata_writer import write_annotations, write_matrix
+from mnndask.io.begun_matrix import Grid
 from mnndask.io.output import check_output, writing
 from mnndask.io.resume import ResumeRecord
 from mnndask.stores.location import Location
@@ -71,7 +72,7 @@ def write(adata, url, *, overwrite=False, resume=False):
     check_output(target, [], overwrite=overwrite, resume=RUN if resume else None)
     with writing(target, overwrite=overwrite, run=RUN, resume=resume) as root:
         write_annotations(adata, root, 1, remote=target.remote)
-        write_matrix(adata.X, root, 1, CHUNK_BYTES, remote=target.remote)
+        write_matrix(adata.X, root, 1, Grid(CHUNK_BYTES, target.remote))
 
 
 @dataclass

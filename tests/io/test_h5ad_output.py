@@ -172,7 +172,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(inputs, tmp_path, monk
 
 def test_the_size_that_is_announced_is_not_a_compressed_one(inputs, tmp_path, capsys):
     run("correct", *inputs, "-k5", f"-o{tmp_path / 'out.h5ad'}")
-    assert re.search(r"output: [\d.]+ [KM]iB, not compressed", capsys.readouterr().err)
+    assert re.search(r"output: [^;]*, not compressed;", capsys.readouterr().err)
 
 
 def test_results_in_python_can_be_written_so_too(inputs, tmp_path):
