@@ -58,17 +58,18 @@ def _not_given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if source(name) is ParameterSource.DEFAULT}
 
 
-@click.command(short_help="Summarise a correction.")
-@click.argument("corrected", type=StoreLocation())
-def info(corrected: Location) -> None:
-    """Print a summary of the correction recorded in CORRECTED (.zarr or .h5ad).
+@click.command(short_help="Summarise a correction, and the layout of a store.")
+@click.argument("store", type=StoreLocation())
+def info(store: Location) -> None:
+    """Print a summary of the correction recorded in STORE (.zarr or .h5ad), and how its X is stored.
 
-    The matrix is not read.
+    Of a store that was not corrected, print the latter, and what would make reading it faster. The matrix is
+    not read.
     """
     with loading():
         from mnndask.cli.look import print_summary
 
-    print_summary(corrected)
+    print_summary(store)
 
 
 @click.command(short_help="Write a report with plots and measures of a correction.")

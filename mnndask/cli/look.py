@@ -15,16 +15,21 @@ from mnndask.diagnostics.recorded_cells import RecordedCells
 from mnndask.diagnostics.verdict import FEW_LINES, MOST_LINES, verdict_lines, verdicts
 from mnndask.errors import OutputError, OutputExistsError
 from mnndask.io.anndata_store import read_colors, read_record
+from mnndask.io.layout import layout_of
 from mnndask.io.record import SAMPLED, SUPPORT, Record, merged, never_moved
 from mnndask.pl.drawing import check_matplotlib
 from mnndask.pl.report import report as report_of
 from mnndask.stores.location import Location
 
 
-def print_summary(corrected: Location) -> None:
-    """Print a summary of the correction that a store records."""
-    uns, _, shape = read_record(corrected)
-    for line in summary(Record.from_uns(uns, str(corrected)), shape, str(corrected)):
+def print_summary(store: Location) -> None:
+    """Print how a store is laid out, and a summary of the correction that it records, if there is one."""
+    uns, _, shape = read_record(store)
+    lines = [f"{store}: {shape[0]:,} cells x {shape[1]:,} genes, not corrected by mnndask"]
+    if uns is not None:
+        lines = summary(Record.from_uns(uns, str(store)), shape, str(store))
+    layout = layout_of(store)
+    for line in [*lines, *([] if layout is None else layout.lines())]:
         say(line)
 
 

@@ -93,7 +93,7 @@ COMMANDS = {
     "simulate": (0, "simulate -o {new} --n-cells 60 --n-genes 20 --n-batches 2"),
     "no input": (2, "correct {a}{N} {b} -o {new}"),
     "no input of info": (2, "info {new}"),
-    "not corrected": (2, "info {a}"),
+    "not corrected": (0, "info {a}"),
     "output exists": (2, "correct {a} {b} -o {out}"),
     "output is an input": (2, "correct {a} {b} -o {a} --overwrite"),
     "report exists": (2, "report {out} -o {out}/zarr.json"),
