@@ -31,6 +31,7 @@ from benchmarks import (
     plain_pass,
     quality,
     refined,
+    road,
     soak,
     threads,
     tiled,
@@ -76,6 +77,12 @@ def test_an_embedding_is_corrected_beside_harmony(toy):
     rows, _ = toy(embedding)
     assert [row["call"] for row in rows] == ["mnn_integrate", "mnn_integrate, measured", "harmonypy"]
     assert all(row["wall_s"] > 0 and 1 <= row["lisi_batch"] <= 4 for row in rows)
+
+
+def test_the_road_from_raw_files_is_measured(toy):
+    rows, _ = toy(road)
+    assert [row["road"] for row in rows][:2] == ["mnndask, coordinates", "mnndask, genes and coordinates"]
+    assert all(row["wall_s"] > 0 and 1 <= row["lisi_batch"] <= 4 for row in rows[:2])
 
 
 def test_million_measures_the_command_and_a_plain_pass(toy, tmp_path):
