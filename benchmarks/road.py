@@ -49,7 +49,7 @@ adata.write_h5ad(out)
 
 
 def write_labs(folder: Path, n_cells: int, n_genes: int) -> list[Path]:
-    """Write raw counts of four labs with types in common, an effect each, and genes in an order of its own."""
+    """Write raw counts of four labs with types in common, an effect each, and genes in other orders."""
     rng = np.random.default_rng(0)
     profiles = rng.gamma(0.2, 1.0, (TYPES, n_genes)) + rng.gamma(0.2, 1.0, n_genes)
     paths = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from zarr.core.sync import sync
 
 from mnndask._blocks import rows_per_chunk
 from mnndask._progress import counted, stage
+from mnndask.core.parameters import check_bits, is_whole
 from mnndask.engine.block_tasks import compute_each, over_arguments
 from mnndask.errors import InputError, warn
 from mnndask.stores.atomic_store import AtomicStore
@@ -135,7 +135,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         n = self.chunk_genes
-        if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
+        check_bits("chunk_genes", n)
+        if n is not None and (not is_whole(n) or n < 1):
             what = f"chunk_genes is {n!r}."
             raise InputError(what, "Give a positive number of genes, such as 200, or None for all.")
 

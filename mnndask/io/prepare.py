@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mnndask._library_state import exclusive
+from mnndask.core.parameters import as_float, check_bits, check_flag, is_whole
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.variable_genes import BatchOfGenes, Moments, moments_of, variable_genes
-from mnndask.errors import InputError, InputTypeError, warn
+from mnndask.errors import InputError, warn
 from mnndask.io.aligned_genes import check_join, read_gene_names, share_genes
 from mnndask.io.anndata_store import read_column
 from mnndask.io.opened_inputs import SEPARATOR, check_text
@@ -41,25 +42,20 @@ class Preparation:
         check_join(self.join)
         for name in ("batch_key", "layer", "gene_key"):
             check_text(name, getattr(self, name), optional=True)
-        if not isinstance(self.counts, bool | np.bool_):
-            what = f"counts is {self.counts!r}."
-            raise InputTypeError(what, "Give True or False; name a layer with counts by layer=...")
-        if not (_is_number(self.target_sum) and 0 < self.target_sum < np.inf):
-            what = f"target_sum is {self.target_sum!r}."
+        check_flag("counts", self.counts)
+        target_sum = self.target_sum
+        if not isinstance(target_sum, Real) or not 0 < as_float(target_sum) < np.inf:
+            what = f"target_sum is {target_sum!r}."
             raise InputError(what, "Give a positive number, such as 1e4.")
-        n = self.n_top_genes
-        if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
-            what = f"n_top_genes is {n!r}."
+        check_bits("n_top_genes", self.n_top_genes)
+        if self.n_top_genes is not None and (not is_whole(self.n_top_genes) or self.n_top_genes < 1):
+            what = f"n_top_genes is {self.n_top_genes!r}."
             raise InputError(what, "Give a positive number of genes, such as 2000, or None.")
 
     @property
     def key(self) -> str:
         """Column of obs that names the batches."""
         return "batch" if self.batch_key is None else self.batch_key
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def prepare_files(
