@@ -16,8 +16,9 @@ SMALL = {
     "03-judging-a-correction": {"n_cells": 1_500},
     "04-cluster-and-object-store": {"n_cells": 6_000},
     "05-what-should-stay": {"n_cells": 400, "n_splits": 1},
+    "06-from-raw-files": {"n_cells": 900, "n_genes": 400, "n_top_genes": 200},
 }
-PICTURES = dict(zip(SMALL, (4, 1, 4, 0, 2), strict=True))
+PICTURES = dict(zip(SMALL, (4, 1, 4, 0, 2, 2), strict=True))
 by_name = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
 
