@@ -78,4 +78,6 @@ def prepared_files(
     table = prepared[0].table
     if table is not None:
         given["var_subset"] = list(table.index[table["highly_variable"]])
+    if len(inputs) == 1 and names is None:  # as one AnnData: cells keep their order and names
+        return [replace(prepared[0], batch=None, value=None)]
     return prepared

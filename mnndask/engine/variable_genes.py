@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mnndask._progress import counted, stage
+from mnndask.engine.batches import check_finite
 from mnndask.engine.block_tasks import added, compute_each, over_blocks
 from mnndask.engine.normalise_counts import PreparedRows
 from mnndask.engine.run_options import RunOptions
@@ -85,25 +86,23 @@ def add_moments(parts: Sequence[Moments]) -> Moments:
 
 
 @dataclass(frozen=True)
-class BatchOfGenes:
-    """A batch whose genes are to be ranked.
+class MomentsOfRows:
+    """Computes moments of blocks of rows of one batch.
 
     Parameters
     ----------
-    X
-        Lazy matrix as it is stored, in chunks of whole rows.
     rows
-        What is done to its rows. The results are log-transformed.
+        What is done to rows as they are stored. The results are log-transformed.
     log_base
-        Base of the logarithm.
+        Base of the logarithm; None for e.
     """
 
-    X: da.Array
     rows: PreparedRows
     log_base: float | None = None
 
-    def moments(self, block: Any, first: int) -> Moments:
-        """Moments of a block of rows."""
+    def __call__(self, block: Any, first: int) -> Moments:
+        """Return the moments of a block whose first row has the number `first`."""
+        check_finite(block, self.rows.label, first)
         X: Any = self.rows(block, first)
         is_sparse = sparse.issparse(X)
         values = (X.data if is_sparse else X).astype(np.result_type(X.dtype, np.float32))
@@ -127,14 +126,22 @@ def _kind_of_values(block: Any) -> tuple[int, int, float]:
     return int(np.count_nonzero(raw)), n_fractional, float(raw.max(initial=0))
 
 
-def moments_of(batches: Sequence[BatchOfGenes], run: RunOptions) -> list[Moments]:
-    """Return the moments of all genes in each batch. Triggers one compute, which reads each cell once."""
-    tasks, n_cells = [], sum(batch.X.shape[0] for batch in batches)
+def moments_of(batches: Sequence[tuple[da.Array, MomentsOfRows]], run: RunOptions) -> list[Moments]:
+    """Return the moments of all genes in each batch. Triggers one compute, which reads each cell once.
+
+    Parameters
+    ----------
+    batches
+        Matrix of each batch as it is stored, in chunks of whole rows, and what computes moments of its rows.
+    run
+        Options of the run.
+    """
+    tasks, n_cells = [], sum(X.shape[0] for X, _ in batches)
     with stage("finding variable genes", n_cells):
-        for b, batch in enumerate(batches):
-            X = in_large_blocks(batch.X, run.budget.chunk_bytes, run.budget.n_workers)
+        for b, (stored, moments_of_rows) in enumerate(batches):
+            X = in_large_blocks(stored, run.budget.chunk_bytes, run.budget.n_workers)
             starts = np.cumsum((0, *X.chunks[0]))
-            call = counted(batch.moments, rows=lambda block, _: block.shape[0])
+            call = counted(moments_of_rows, rows=lambda block, _: block.shape[0])
             firsts = {i: (int(start),) for i, start in enumerate(starts[:-1])}
             tasks.append(added("genes-sum", add_moments, over_blocks("genes", call, X, firsts, b)))
         return [moments for (moments,) in compute_each(tasks, run.n_jobs, n_cells)]

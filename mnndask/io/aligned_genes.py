@@ -13,7 +13,7 @@ from mnndask._typing import Rows
 from mnndask.errors import GenesError, InputError, InputKeyError, warn
 from mnndask.io.anndata_store import check_anndata, open_group
 from mnndask.io.changes import Changes
-from mnndask.io.stored_elements import read_table
+from mnndask.io.stored_elements import quietly_old, read_table
 from mnndask.stores.location import Location
 
 FEWEST_SHARED = 0.2  # of the genes of each file
@@ -49,7 +49,8 @@ def read_gene_names(location: Location, label: str, gene_key: str | None) -> pd.
     """
     with open_group(location, label) as group:
         check_anndata(group, label)
-        var = read_table(group, "var", label, Changes(label), () if gene_key is None else [gene_key])
+        with quietly_old():
+            var = read_table(group, "var", label, Changes(label), () if gene_key is None else [gene_key])
     if gene_key is None:
         names, where = var.index, "var_names"
     elif gene_key not in var:
@@ -57,6 +58,9 @@ def read_gene_names(location: Location, label: str, gene_key: str | None) -> pd.
         raise InputKeyError(what, f"Its columns are: {', '.join(map(str, var)) or 'none'}.")
     else:
         names, where = pd.Index(var[gene_key]), f"var[{gene_key!r}]"
+    if not len(var):
+        what = f"{label} has no genes."
+        raise GenesError(what, "Leave it out, or check how its genes were selected.")
     if missing := int(np.count_nonzero(names.isna())):
         what = f"{label} has {missing} missing name(s) in {where}."
         raise GenesError(what, "Name all genes, or leave out those without a name.")

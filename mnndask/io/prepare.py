@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 
 from mnndask._library_state import exclusive
 from mnndask.core.parameters import as_float, check_bits, check_flag, is_whole
 from mnndask.engine.run_options import RunOptions
-from mnndask.engine.variable_genes import BatchOfGenes, Moments, moments_of, variable_genes
+from mnndask.engine.variable_genes import Moments, MomentsOfRows, moments_of, variable_genes
 from mnndask.errors import InputError, warn
 from mnndask.io.aligned_genes import check_join, read_gene_names, share_genes
 from mnndask.io.anndata_store import read_column
@@ -74,10 +75,10 @@ def prepare_files(
     prepared = _aligned(locations, labels, options)
     if options.n_top_genes is None and not options.counts:
         return prepared
-    batches = [_batch_of_genes(one) for one in prepared]
+    batches = [_with_moments(one) for one in prepared]
     if options.n_top_genes is None:
-        for one, batch in zip(prepared, batches, strict=True):
-            _check_values(one, batch.moments(batch.X[:FEW_CELLS].compute(scheduler="synchronous"), 0))
+        for one, (X, moments_of_rows) in zip(prepared, batches, strict=True):
+            _check_values(one, moments_of_rows(X[:FEW_CELLS].compute(scheduler="synchronous"), 0))
         return prepared
     moments = moments_of(batches, run)
     for one, own in zip(prepared, moments, strict=True):
@@ -102,10 +103,12 @@ def _aligned(locations: Sequence[Location], labels: Sequence[str], options: Prep
     ]
 
 
-def _batch_of_genes(prepared: Prepared) -> BatchOfGenes:
+def _with_moments(prepared: Prepared) -> tuple[da.Array, MomentsOfRows]:
+    """Return the expression as it is stored, and what computes moments of its rows."""
     adata = prepared.opened()
     base = None if prepared.target_sum is not None else dict(adata.uns.get("log1p") or {}).get("base")
-    return BatchOfGenes(prepared.expression(adata), prepared.rows, None if base is None else float(base))
+    rows = MomentsOfRows(prepared.rows, None if base is None else float(base))
+    return prepared.expression(adata), rows
 
 
 def _check_values(prepared: Prepared, moments: Moments) -> None:

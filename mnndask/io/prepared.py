@@ -39,7 +39,7 @@ class Prepared:
     target_sum
         Sum to which the counts of a cell are scaled before ``log(1 + x)``; None for values as they are.
     batch_key, batch
-        Column of obs that the result has, and the name of the batch there.
+        Column of obs that the result has, and the name of the batch there; None leaves the column as it is.
     value
         Value of that column in the file for the cells of the batch; None for all cells.
     table
@@ -53,7 +53,7 @@ class Prepared:
     columns: Rows | None
     target_sum: float | None
     batch_key: str
-    batch: str
+    batch: str | None
     value: str | None = None
     table: pd.DataFrame | None = None
 
@@ -95,9 +95,12 @@ class Prepared:
         if self.table is not None:
             uns["hvg"] = {"flavor": "seurat"}
         stage = "read" if self.target_sum is None else "counts"
+        obs = adata.obs
+        if self.batch is not None:
+            obs = obs.assign(**{self.batch_key: pd.Categorical([self.batch] * adata.n_obs)})
         return AnnData(
             each_row(given, rows, len(self.genes), rows.dtype(given.dtype), stage),
-            obs=adata.obs.assign(**{self.batch_key: pd.Categorical([self.batch] * adata.n_obs)}),
+            obs=obs,
             var=self._table_of_genes(adata.var),
             layers=layers,
             obsm=dict(adata.obsm),

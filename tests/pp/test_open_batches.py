@@ -13,7 +13,7 @@ from scipy import sparse
 
 import mnndask
 from mnndask.cli.main import main
-from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError
+from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, NonFiniteError
 from mnndask.pp import open_batches
 from mnndask.stores.block_reader import BlockReader
 
@@ -368,6 +368,22 @@ def test_nested_batches_of_several_files(labs, tmp_path):
     assert ad.read_zarr(out).obs["study_donor"].nunique() == 6
 
 
+def test_cells_of_one_file_keep_their_order_and_names(labs, tmp_path):
+    adatas, paths = labs
+    adatas[0].obs["donor"] = ["y", "x", "z"] * 30
+    adatas[0].write_h5ad(paths[0])
+    out = tmp_path / "out.zarr"
+    run("correct", paths[0], "--batch-key=donor", "--counts", "--n-top-genes=60", "-k5", "-q", f"-o{out}")
+    written = ad.read_zarr(out)
+    assert list(written.obs_names) == list(adatas[0].obs_names)
+    assert list(written.obs["donor"]) == list(adatas[0].obs["donor"])
+    whole = adatas[0].copy()
+    sc.pp.normalize_total(whole, target_sum=1e4)
+    sc.pp.log1p(whole)
+    sc.pp.highly_variable_genes(whole, flavor="seurat", batch_key="donor", n_top_genes=60)
+    np.testing.assert_array_equal(written.var["highly_variable"], whole.var["highly_variable"])
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -434,6 +450,21 @@ def test_negative_values_further_down_are_found_when_they_are_read(labs, monkeyp
     adatas[1].write_h5ad(paths[1])
     with pytest.raises(InputError, match=r"negative values, e\.g\. in row 80"):
         open_batches(paths, counts=True)[1].X.compute()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_named(labs, value):
+    adatas, paths = labs
+    adatas[2].X[7, 3] = value
+    adatas[2].write_h5ad(paths[2])
+    with pytest.raises(NonFiniteError, match=r"X of batch 2 .*row 7"):
+        open_batches(paths, counts=True, n_top_genes=20)
+
+
+def test_a_file_without_genes_is_named(tmp_path):
+    lab(0)[:, :0].copy().write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(GenesError, match="has no genes"):
+        open_batches([tmp_path / "a.h5ad"])
 
 
 def test_estimated_counts_are_used_with_a_warning(labs):
