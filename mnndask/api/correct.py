@@ -283,8 +283,10 @@ def mnn_correct(  # noqa: PLR0913
         cells in the space in which the fit compares them, with those of the reference unmoved. It is lazy for
         lazy data; a graph of neighbours is the next step: ``sc.pp.neighbors(result, use_rep="X_mnn")``.
         AnnData results have ``uns["mnn"]``, ``obs["mnn_sample"]`` (by which plots
-        and reports find the cells that were measured), and only annotations that both file formats can
-        store. A warning before the fit names what is renamed, converted or left out for that. With `refine`,
+        and reports find the cells that were measured), ``var["mnn_variance_removed"]`` and
+        ``var["mnn_correlation"]`` (what the correction did to each gene: the share of its variance that is
+        gone, and the correlation with its uncorrected values within batches), and only annotations that both
+        file formats can store. A warning before the fit names what is renamed, converted or left out for that. With `refine`,
         ``obs["mnn_support"]`` is the share of cells with a pair among the 20 nearest fitted cells of a cell's
         own batch, from 0 to 1. Below 0.5, its type may be absent from the reference: a hint only, as types
         that are shifted far, or of which the reference has far fewer cells, have little support, too. It is

@@ -34,7 +34,7 @@ from mnndask.io.genes import warn_of_unused_selection
 from mnndask.io.inputs import read_inputs
 from mnndask.io.matrix_results import pack_matrices
 from mnndask.io.opened_inputs import Inputs
-from mnndask.io.results import check_annotations, pack_anndata
+from mnndask.io.results import Added, check_annotations, pack_anndata
 
 
 class MNNCorrector(  # type: ignore[call-arg]  # scikit-learn has no types
@@ -347,8 +347,8 @@ storage_options, show_progress, diagnostics
                 run=call.run,
             )
         if inputs.kind == "anndata":
-            columns = self._fitted.columns if in_fit else {}
-            return pack_anndata(inputs, corrected, self.uns_, call.packing, columns)
+            added = Added(self._fitted.columns if in_fit else {}, self._fitted.genes)
+            return pack_anndata(inputs, corrected, self.uns_, call.packing, added)
         frames = [source.frame for source in inputs.sources]
         parts = [part.genes if wanted.genes else part.embedding for part in corrected]
         concatenate = call.packing.do_concatenate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from mnndask.api.pair_tables import pair_tables
 from mnndask.core.history import MergeHistory
 from mnndask.core.model import CorrectionModel
 from mnndask.core.parameters import Parameters
+from mnndask.diagnostics.gene_changes import extremes, gene_changes
 from mnndask.diagnostics.measures import Diagnostics
 from mnndask.diagnostics.verdict import verdict_lines
 from mnndask.engine.fit_batches import fit_batches
@@ -50,6 +51,8 @@ class Fitted:
         Measures of the correction, or None if they are not wanted.
     support
         Support of each row of the result; None unless pairs are refined and the result has columns.
+    genes
+        What became of each gene of the result; None if that was not measured.
     """
 
     model: CorrectionModel
@@ -59,6 +62,7 @@ class Fitted:
     record: Record
     diagnostics: Diagnostics | None
     support: NDArray[np.float32] | None
+    genes: pd.DataFrame | None
     _uns: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -129,21 +133,29 @@ def fit_inputs(
         support = np.empty(sum(inputs.n_cells), np.float32)
         for b, values in enumerate(support_of_cells(inputs, history, run)):
             support[_rows_of_batch(inputs, b)] = values
+    genes = None
+    if run.diagnostics and with_columns and not embeds_only:
+        with single_threaded_blas():
+            genes = gene_changes(fitted.model, history)
     with exclusive():
+        record = Record.of(
+            given,
+            history,
+            sketch_size=fitted.sketch_size,
+            groups=inputs.design.names,
+            confounded=inputs.confounded,
+        )
+        if genes is not None and inputs.genes is not None:
+            record = replace(record, genes=extremes(genes, inputs.genes))
         return Fitted(
             fitted.model,
             pair_tables(history),
             fitted.angles,
             [cells.rows for cells in history.cells.raw],
-            Record.of(
-                given,
-                history,
-                sketch_size=fitted.sketch_size,
-                groups=inputs.design.names,
-                confounded=inputs.confounded,
-            ),
+            record,
             diagnostics,
             support,
+            genes,
         )
 
 

@@ -57,6 +57,8 @@ class Record:
         groups that were corrected apart, an object with that of each.
     confounded
         The protected column, if it is constant in each batch and differs between them.
+    genes
+        Genes that the correction changed most; None if that was not measured.
     version
         Version of mnndask that corrected the data.
     """
@@ -71,6 +73,7 @@ class Record:
     meaning: Mapping[str, str] | None = None
     order: str | None = None
     confounded: str | None = None
+    genes: pd.DataFrame | None = None
     version: str = __version__
 
     @classmethod
@@ -126,6 +129,7 @@ class Record:
             "values": self.meaning,
             "order": self.order,
             "confounded": self.confounded,
+            "genes": self.genes,
         }
         return {key: value for key, value in parts.items() if value is not None}
 
@@ -157,7 +161,7 @@ class Record:
         if damaged is not None:
             what = f"{holder} is damaged: uns['mnn'], {damaged}, is not as mnndask wrote it."
             raise InputReadError(what, "Copy it again, or correct the data again.")
-        optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing", "sample")}
+        optional = {key: uns.get(key) for key in ("sketch", "overall", "mixing", "sample", "genes")}
         parameters = uns.get("parameters", {})
         return cls(
             parameters,

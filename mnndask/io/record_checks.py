@@ -15,6 +15,7 @@ MEASURES = (
     *("mixing_before", "mixing_after"),
 )
 OF_VERDICTS = ("own_share", "matched_share", "separation_low", "merged")  # of steps; older records have none
+OF_GENES = ("mnn_variance_removed", "mnn_correlation")
 OF_REFINED = ("support", "unsupported")  # of steps whose pairs are refined
 OVERALL = ("same_batch", "neighbors_kept", "contraction"), ("before", "after", "ideal", "worst")
 MIXING = ("cells", "expected", "before", "after", "excess_after", "neighbors_kept", "contraction")
@@ -37,6 +38,8 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
     values = uns.get("values", {})
     if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()):
         return "values"
+    if "genes" in uns and not _is_table(uns["genes"], {"gene"}, OF_GENES):
+        return "genes"
     if not _is_overall(uns.get("overall")):
         return "overall"
     if mixing is not None and (not _is_table(mixing, (), MIXING) or sorted(map(str, mixing.index)) != names):

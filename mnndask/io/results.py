@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -29,6 +29,22 @@ from mnndask.io.opened_inputs import Inputs
 from mnndask.io.packing import Given, Packing
 from mnndask.io.raw import joined_raw, raw_of_one, with_raw
 from mnndask.io.record import EMBEDDING_KEY
+
+
+@dataclass(frozen=True)
+class Added:
+    """Columns that a correction adds.
+
+    Parameters
+    ----------
+    of_cells
+        Columns of obs, for all rows of the result, or of its list.
+    of_genes
+        Columns of var; None if genes were not measured.
+    """
+
+    of_cells: Mapping[str, NDArray[Any]]
+    of_genes: pd.DataFrame | None
 
 
 def check_annotations(inputs: Inputs, packing: Packing, wanted: Wanted) -> None:
@@ -63,12 +79,11 @@ def pack_anndata(
     parts: Sequence[Corrected],
     uns: dict[str, Any],
     packing: Packing,
-    columns: Mapping[str, NDArray[Any]],
+    added: Added,
 ) -> AnnData | list[AnnData]:
     """Return AnnData with corrected values in ``X``, annotations in memory, and other elements unchanged.
 
     Without corrected genes, results have neither ``X`` nor layers nor ``raw``, which the inputs have.
-    `columns` are those of obs that the correction adds, for all rows of the result, or of its list.
     """
     with quiet_anndata():
         wanted = Wanted(parts[0].genes is not None, parts[0].embedding is not None)
@@ -76,8 +91,8 @@ def pack_anndata(
         if given.key != packing.batch_key:
             uns = uns | {"parameters": uns["parameters"] | {"batch_key": given.key}}
         if packing.joins(inputs):
-            return _recorded([_joined(given, parts, Changes())], uns, columns)[0]
-        each = _recorded(_each(given, parts, Changes()), uns, columns)
+            return _recorded([_joined(given, parts, Changes())], uns, added)[0]
+        each = _recorded(_each(given, parts, Changes()), uns, added)
         if inputs.codes is None:
             return each
         if packing.do_concatenate:
@@ -85,14 +100,17 @@ def pack_anndata(
         return [each[0][inputs.codes == b].copy() for b in range(len(inputs.categories))]
 
 
-def _recorded(
-    results: list[AnnData], uns: dict[str, Any], columns: Mapping[str, NDArray[Any]]
-) -> list[AnnData]:
-    """Add the record of the correction, and the columns that it has for each cell."""
+def _recorded(results: list[AnnData], uns: dict[str, Any], added: Added) -> list[AnnData]:
+    """Add the record of the correction, and its columns."""
     ends = np.cumsum([adata.n_obs for adata in results])[:-1]
     for adata in results:
         adata.uns["mnn"] = uns if len(results) == 1 else copy.deepcopy(uns)
-    for name, values in columns.items():
+    if added.of_genes is not None:
+        for adata in results:
+            for name, column in added.of_genes.items():
+                if adata.n_vars == len(column):  # not of embeddings alone
+                    adata.var[name] = column.to_numpy()
+    for name, values in added.of_cells.items():
         for adata, own in zip(results, np.split(values, ends), strict=True):
             adata.obs[name] = own
     return results

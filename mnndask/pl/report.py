@@ -27,6 +27,7 @@ from mnndask.pl.drawing import draw_to_files, short
 from mnndask.pl.embeddings import embedding, pairs
 from mnndask.pl.measures import merge_overview, mixing
 from mnndask.pl.report_designs import conditions, order_of_merges
+from mnndask.pl.report_genes import changed_genes
 from mnndask.pl.report_terms import (
     LABELS_MEAN,
     MEASURES,
@@ -96,7 +97,8 @@ def report(
             markup.section("Measures of all batches", _measures(overall)),
             of_labels,
         ]
-    sections += [conditions(cells, label), _steps(cells), _parameters(record, seconds)]
+    sections += [conditions(cells, label), changed_genes(record), _steps(cells)]
+    sections.append(_parameters(record, seconds))
     summary = (
         _verdict(record)
         + _data(record, n_genes)
