@@ -286,7 +286,8 @@ def mnn_correct(  # noqa: PLR0913
         and reports find the cells that were measured), ``var["mnn_variance_removed"]`` and
         ``var["mnn_correlation"]`` (what the correction did to each gene: the share of its variance that is
         gone, and the correlation with its uncorrected values within batches), and only annotations that both
-        file formats can store. A warning before the fit names what is renamed, converted or left out for that. With `refine`,
+        file formats can store. A warning before the fit names what is renamed, converted or left out for
+        that. With `refine`,
         ``obs["mnn_support"]`` is the share of cells with a pair among the 20 nearest fitted cells of a cell's
         own batch, from 0 to 1. Below 0.5, its type may be absent from the reference: a hint only, as types
         that are shifted far, or of which the reference has far fewer cells, have little support, too. It is
