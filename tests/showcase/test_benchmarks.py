@@ -81,7 +81,10 @@ def test_an_embedding_is_corrected_beside_harmony(toy):
 
 def test_the_road_from_raw_files_is_measured(toy):
     rows, _ = toy(road)
-    assert [row["road"] for row in rows][:2] == ["mnndask, coordinates", "mnndask, genes and coordinates"]
+    assert [row["road"] for row in rows][:2] == [
+        "mnndask, coordinates",
+        "mnndask, variable genes and coordinates",
+    ]
     assert all(row["wall_s"] > 0 and 1 <= row["lisi_batch"] <= 4 for row in rows[:2])
 
 
