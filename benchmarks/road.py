@@ -2,8 +2,8 @@
 
 Each lab has a file of raw counts (CSR, ``.h5ad``) with genes of its own in an order of its own. The command
 aligns, normalises and ranks genes while it reads, and writes coordinates, or the variable genes too. Beside
-it, scanpy in memory: concat, normalize_total, log1p, highly_variable_genes, pca, then harmonypy (left out if it
-is not installed). Time and memory are those of whole processes, files read and written included. Mixing is
+it, scanpy in memory: concat, normalize_total, log1p, highly_variable_genes, pca, then harmonypy (left out if
+it is not installed). Time and memory are those of whole processes, files read and written included. Mixing is
 median LISI of labs (4 at best) and of types (1 at best) among cells.
 """
 
