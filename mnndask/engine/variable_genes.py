@@ -182,12 +182,11 @@ def _in_batch(moments: Moments, genes: pd.Index, n_top: int) -> pd.DataFrame:
     if len(own):
         own["dispersions_norm"] = _normalised(own["means"], own["dispersions"])
         own["highly_variable"] = _highest(own["dispersions_norm"].to_numpy(), n_top)
-    return own.reindex(genes, fill_value=0) if len(own) else _unexpressed(genes)
-
-
-def _unexpressed(genes: pd.Index) -> pd.DataFrame:
-    columns = ("means", "dispersions", "dispersions_norm")
-    return pd.DataFrame(0.0, genes, columns).assign(highly_variable=False)
+    columns = ("means", "dispersions", "dispersions_norm", "highly_variable")
+    out = pd.DataFrame(0.0, genes, columns)
+    if len(own):
+        out.loc[own.index] = own.astype(float)
+    return out
 
 
 def _normalised(means: pd.Series, dispersions: pd.Series) -> pd.Series:

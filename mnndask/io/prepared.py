@@ -17,6 +17,7 @@ from mnndask._typing import Rows
 from mnndask.engine.chunks import whole_rows
 from mnndask.engine.normalise_counts import PreparedRows
 from mnndask.errors import InputError
+from mnndask.io.anndata_compat import layer_names
 from mnndask.io.anndata_store import open_lazily
 from mnndask.stores.lazy_matrix import each_row
 from mnndask.stores.location import Location
@@ -78,7 +79,8 @@ class Prepared:
         X = adata.X if self.layer is None else adata.layers[self.layer]
         if X is None:
             what = f"{self.label} has no X."
-            raise InputError(what, f"Name the layer that contains the expression: {', '.join(adata.layers)}.")
+            names = ", ".join(layer_names(adata))
+            raise InputError(what, f"Name the layer that contains the expression: {names}.")
         return whole_rows(X if isinstance(X, da.Array) else da.from_array(X, chunks=X.shape, asarray=False))
 
     @exclusive()
@@ -86,7 +88,7 @@ class Prepared:
         """Return an AnnData whose ``X`` is prepared when it is computed."""
         adata = self.opened(chunk_bytes, used, first)
         given, rows = self.expression(adata), self.rows
-        layers = {key: self._aligned(X) for key, X in adata.layers.items()}
+        layers = {key: self._aligned(adata.layers[key]) for key in layer_names(adata)}
         uns = dict(adata.uns)
         if self.target_sum is not None:
             uns["log1p"] = {"base": None}
@@ -138,7 +140,7 @@ def _of_rows(adata: AnnData, rows: slice | Rows) -> AnnData:
         None if adata.X is None else adata.X[rows],
         obs=adata.obs.iloc[rows],
         var=adata.var,
-        layers={key: X[rows] for key, X in adata.layers.items()},
+        layers={key: adata.layers[key][rows] for key in layer_names(adata)},
         obsm={key: X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows] for key, X in adata.obsm.items()},
         varm=dict(adata.varm),
         uns=adata.uns,

@@ -20,7 +20,10 @@ from mnndask.stores.block_reader import BlockReader
 N_GENES = 300
 NAMES = ["lab_a", "lab_b", "lab_c"]
 LAYOUTS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda X: X.toarray()}
-pytestmark = pytest.mark.filterwarnings("ignore:.*genes are in all files")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*genes are in all files"),
+    pytest.mark.filterwarnings("ignore:The inplace keyword"),  # of scanpy, for pandas 4
+]
 
 
 def lab(i, n=90, *, dtype="float32"):
