@@ -31,6 +31,7 @@ from mnndask.engine.waiting import waiting_for_workers
 from mnndask.errors import OutputError, this_worker
 from mnndask.io.anndata_compat import layer_names, writing_elements
 from mnndask.io.begun_matrix import ARRAY, Grid, atomic, begun_or_empty, with_empty_chunks
+from mnndask.io.plain_strings import plain
 from mnndask.stores.atomic_store import ROOT
 from mnndask.stores.local_files import SHARE_IT, is_stored_here
 from mnndask.stores.missing_chunks import stored_chunks
@@ -77,22 +78,27 @@ def _write_in_memory(adata: AnnData, root: Root, *, remote: bool) -> list[tuple[
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
     tables: Any = zarr.open_group(MemoryStore(), zarr_format=3) if remote else root
-    chunks = {} if isinstance(root, h5py.Group) else {"chunks": (NAMES_PER_CHUNK,)}
+    in_file = isinstance(root, h5py.Group)
+    chunks, as_written = ({}, plain) if in_file else ({"chunks": (NAMES_PER_CHUNK,)}, _as_it_is)
     # Strings take ten times their size while chunks are encoded.
     with exclusive() as changes:
         changes.enter_context(zarr.config.set({"async.concurrency": 1}))
         for name in ("obs", "var"):
-            write_elem(tables, name, getattr(adata, name), dataset_kwargs=chunks)
+            write_elem(tables, name, as_written(getattr(adata, name)), dataset_kwargs=chunks)
     slots = {name: dict(getattr(adata, name)) for name in ("obsm", "obsp", "varm", "varp", "uns")}
     slots["layers"] = {name: adata.layers[name] for name in layer_names(adata)}
     lazy: list[tuple[str, str, da.Array]] = []
     for slot, values in slots.items():
         lazy += [(slot, key, value) for key, value in values.items() if isinstance(value, da.Array)]
         eager = {key: value for key, value in values.items() if not isinstance(value, da.Array)}
-        write_elem(tables, slot, eager)
+        write_elem(tables, slot, as_written(eager))
     if remote:
         sync(_copy(tables.store, cast("zarr.Group", root).store))
     return lazy
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _write_raw(raw: Raw | None, root: Root, n_jobs: int | None) -> None:
@@ -106,7 +112,7 @@ def _write_raw(raw: Raw | None, root: Root, n_jobs: int | None) -> None:
     group.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
     _write_lazy(group, "X", raw.X, n_jobs)
     with writing_elements():
-        write_elem(group, "var", raw.var)
+        write_elem(group, "var", plain(raw.var) if isinstance(root, h5py.Group) else raw.var)
         write_elem(group, "varm", dict(raw.varm))
 
 
