@@ -6,12 +6,17 @@ from mnndask.diagnostics import html as markup
 from mnndask.io.record import Record
 from mnndask.io.record_checks import OF_GENES
 
-WORDS = (
-    "Variance removed is the share of a gene's variance over all cells that the correction took away; it is "
-    "negative where variance was added. The correlation is that of corrected with uncorrected values within "
-    "batches. A gene of low correlation no longer shows the pattern that it had there: read it from the "
-    "uncorrected values. Measured on up to 500 cells of each batch; var of the result has all genes."
-)
+MEANINGS = {
+    "variance removed": (
+        "Share of a gene's variance over all cells that the correction took away. It is negative where "
+        "variance was added."
+    ),
+    "correlation within batches": (
+        "Correlation of corrected with uncorrected values within batches. A gene of low correlation no "
+        "longer shows the pattern that it had there: read it from the uncorrected values."
+    ),
+}
+WORDS = "Measured on up to 500 cells of each batch. Columns of var of the result have these for all genes."
 
 
 def changed_genes(record: Record) -> str:
@@ -21,4 +26,5 @@ def changed_genes(record: Record) -> str:
     removed, correlation = OF_GENES
     names = {"gene": "gene", removed: "variance removed", correlation: "correlation within batches"}
     table = markup.html_table(record.genes, names)
-    return markup.section("Genes that changed most", f"<p>{markup.text(WORDS)}</p>", table)
+    words = f"<p>{markup.text(WORDS)}</p>"
+    return markup.section("Genes that changed most", table, markup.definitions(MEANINGS), words)

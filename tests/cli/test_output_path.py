@@ -84,7 +84,7 @@ USES = {
     "not-anndata": ("a.h5ad plain -o out.zarr", "plain", ".zarr directories or .h5ad files"),
     "part-of-anndata": ("a.zarr b.zarr/obs -o out.zarr", "b.zarr/obs", "not an AnnData store"),
     "url": ("nosuch://bucket/a.zarr b.zarr -o out.zarr", "nosuch://bucket/a.zarr", "Protocol not known"),
-    "not-zarr-output": ("a.h5ad b.h5ad -o out.h5ad", "out.h5ad", ".zarr"),
+    "not-zarr-output": ("a.h5ad b.h5ad -o out.loom", "out.loom", ".zarr"),
     "missing-folder": ("a.h5ad b.h5ad -o nowhere/out.zarr", "nowhere", "Create it first"),
     "wrong-option": ("a.h5ad b.h5ad -o out.zarr --colour", "--colour", "--help"),
     "wrong-number": ("a.h5ad b.h5ad -o out.zarr --sigma x", "--sigma", "'x'"),

@@ -230,7 +230,6 @@ def test_errors_are_one_line(stores, tmp_path, capsys):
     taken = tmp_path / "taken.html"
     taken.write_text("")
     for args, told in (
-        (("info", stores / "raw.zarr"), "records no correction"),
         (("report", stores / "raw.zarr", "-o", tmp_path / "a.html"), "records no correction"),
         (("info", tmp_path / "none.zarr"), "does not exist"),
         (("info", tmp_path), "not a zarr group"),
