@@ -20,6 +20,7 @@ from mnndask.core.history import MergeHistory
 from mnndask.core.model import CorrectionModel
 from mnndask.core.parameters import Parameters
 from mnndask.diagnostics.gene_changes import extremes, gene_changes
+from mnndask.diagnostics.label_differences import label_column
 from mnndask.diagnostics.measures import Diagnostics
 from mnndask.diagnostics.verdict import verdict_lines
 from mnndask.engine.fit_batches import fit_batches
@@ -136,7 +137,7 @@ def fit_inputs(
     genes = None
     if run.diagnostics and with_columns and not embeds_only:
         with single_threaded_blas():
-            genes = gene_changes(fitted.model, history)
+            genes = gene_changes(fitted.model, history, _labels(inputs, history))
     with exclusive():
         record = Record.of(
             given,
@@ -157,6 +158,23 @@ def fit_inputs(
             support,
             genes,
         )
+
+
+def _labels(inputs: Inputs, history: MergeHistory) -> list[NDArray[np.object_]] | None:
+    """Labels of the fitted cells of each batch, None for cells without; None if none are to be compared."""
+    column = label_column()
+    if column is None:
+        return None
+    out: list[NDArray[np.object_]] = []
+    frames: list[Any] = [source.annotated() for source in inputs.sources]
+    for b, cells in enumerate(history.cells.raw):
+        source, rows = inputs.rows(b)
+        at, obs = cells.rows if rows is None else rows[cells.rows], frames[source].obs
+        own = pd.Series(
+            np.asarray(obs[column], object)[at] if column in obs else [None] * len(at), dtype=object
+        )
+        out.append(own.where(own.notna(), None).to_numpy(object))
+    return out
 
 
 def _rows_of_result(inputs: Inputs, history: MergeHistory) -> list[Rows]:

@@ -23,6 +23,7 @@ from mnndask.cli.columns import (
 from mnndask.cli.look import check_report, lines_of_steps, lines_of_verdicts, write_report
 from mnndask.cli.prepare import PreparationOptions, prepared_files
 from mnndask.cli.terminal import say
+from mnndask.diagnostics.label_differences import labelled_by
 from mnndask.engine.apply import in_one_pass
 from mnndask.engine.cluster import address_in_file, scheduled_by
 from mnndask.engine.malloc import limit_heaps, return_freed
@@ -200,7 +201,7 @@ def _corrected(
     datas, given = _arguments(files, preparing, options, genes_and_cells, run)
     space = target.space(*(record.matrices if files.resume else ()))
     place = Output(space, files.overwrite and target.exists(), compressed=not isinstance(target, FileTarget))
-    with written_to(place), reading_all_cells(), in_one_pass():
+    with written_to(place), reading_all_cells(), in_one_pass(), labelled_by(files.label):
         result, _, angles = mnn_correct(*datas, show_progress=show_progress, **given)
     if "mnn" not in result.uns:
         what = f"{files.inputs[0]} contains only one batch, so there is nothing to correct."

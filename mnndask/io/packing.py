@@ -20,7 +20,7 @@ from mnndask.io.joined import joined_colours
 from mnndask.io.keys import storable_keys
 from mnndask.io.opened_inputs import Inputs, check_text, joined_key
 from mnndask.io.record import COLUMNS, EMBEDDING_KEY, SAMPLED
-from mnndask.io.record_checks import OF_GENES
+from mnndask.io.record_checks import OF_GENES, SIGNS_CHANGED
 from mnndask.stores.read_errors import reading
 
 EACH = ("obsm", "varm", "obsp", "uns")  # slots with derived elements that a result of one AnnData keeps
@@ -141,7 +141,7 @@ def _replaced(frame: Any) -> set[Element]:
 
 def _without_numbers(annotations: Annotations, changes: Changes) -> Annotations:
     """Drop the columns that an earlier correction added; the new result has its own."""
-    of_genes = [name for name in annotations.var if str(name).casefold() in OF_GENES]
+    of_genes = [name for name in annotations.var if str(name).casefold() in {*OF_GENES, SIGNS_CHANGED}]
     if of_genes:
         annotations = replace(annotations, var=annotations.var.drop(columns=of_genes))
     taken = [str(name).casefold() in COLUMNS for name in annotations.obs]

@@ -16,6 +16,7 @@ MEASURES = (
 )
 OF_VERDICTS = ("own_share", "matched_share", "separation_low", "merged")  # of steps; older records have none
 OF_GENES = ("mnn_variance_removed", "mnn_correlation")
+SIGNS_CHANGED = "mnn_signs_changed"  # where labels were given
 OF_REFINED = ("support", "unsupported")  # of steps whose pairs are refined
 OVERALL = ("same_batch", "neighbors_kept", "contraction"), ("before", "after", "ideal", "worst")
 MIXING = ("cells", "expected", "before", "after", "excess_after", "neighbors_kept", "contraction")
@@ -38,7 +39,8 @@ def record_problem(uns: Mapping[str, Any]) -> str | None:
     values = uns.get("values", {})
     if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()):
         return "values"
-    if "genes" in uns and not _is_table(uns["genes"], {"gene"}, OF_GENES):
+    numbers = {*OF_GENES, *({SIGNS_CHANGED} & set(getattr(uns.get("genes"), "columns", ())))}
+    if "genes" in uns and not _is_table(uns["genes"], {"gene"}, numbers):
         return "genes"
     if not _is_overall(uns.get("overall")):
         return "overall"

@@ -10,6 +10,7 @@ from helpers import GENES, as_anndata, make_batches
 from mnndask import mnn_correct
 from mnndask.cli.main import main
 from mnndask.diagnostics import gene_changes
+from mnndask.diagnostics.label_differences import SignChanges
 from mnndask.errors import InputReadError
 from mnndask.io.record import Record
 
@@ -132,6 +133,43 @@ def test_the_report_lists_the_genes_that_changed_most(tmp_path):
     assert written.var["mnn_correlation"].idxmin() == listed["gene"].iloc[0]
     assert set(written.var["mnn_variance_removed"].nlargest(10).index) <= set(listed["gene"])
     assert all(gene in page for gene in listed["gene"])
+
+
+def test_differences_between_labels_that_change_sign_are_counted():
+    rng = np.random.default_rng(0)
+    labels = np.array([*["a"] * 90, *["b"] * 90, *["rare"] * 5, *[None] * 15], object)
+    before = rng.normal(0, 1, (200, 4))
+    before[labels == "a", :3] += 5  # genes 0 to 2 differ beyond noise
+    before[:, 3] = rng.permutation(np.tile([0.0, 1.0], 100))  # gene 3 does not
+    after = before.copy()
+    after[labels == "a", 1] -= 10  # turned round
+    after[labels == "a", 2] -= 4  # smaller, but not turned round
+    after[labels == "rare"] *= -100
+    signs = SignChanges(4)
+    signs.add_batch(before, after, labels)
+    assert signs.counted.tolist() == [1, 1, 1, 0]
+    np.testing.assert_array_equal(signs.shares(), [0, 1, 0, np.nan])
+    signs.add_batch(before, before, labels)
+    np.testing.assert_array_equal(signs.shares(), [0, 0.5, 0, np.nan])
+    signs.add_batch(before, after, np.full(200, None))
+    np.testing.assert_array_equal(signs.shares(), [0, 0.5, 0, np.nan])
+
+
+def test_the_command_compares_labels(tmp_path):
+    paths = [tmp_path / f"{i}.zarr" for i in range(3)]
+    for adata, path in zip(batches(), paths, strict=True):
+        adata.obs["kind"] = ["x", "y"] * (adata.n_obs // 2)
+        adata.X[::2, 5] += 9
+        adata.write_zarr(path)
+    words = ["correct", *map(str, paths), "-k6", "-q", f"-o{tmp_path / 'out.zarr'}"]
+    with pytest.raises(SystemExit):
+        main([*words, f"--report={tmp_path / 'report.html'}", "--label=kind"])
+    written = ad.read_zarr(tmp_path / "out.zarr")
+    assert written.var.loc["g5", "mnn_signs_changed"] == 0
+    assert written.uns["mnn"]["genes"].columns.tolist() == ["gene", *OF_GENES, "mnn_signs_changed"]
+    assert "differences between labels reversed" in (tmp_path / "report.html").read_text()
+    again = mnn_correct(written, batch_key="batch", k=6)[0]
+    assert list(again.var) == OF_GENES
 
 
 @pytest.mark.parametrize("damage", [lambda table: table.drop(columns="gene"), lambda table: "genes"])
