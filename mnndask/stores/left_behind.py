@@ -36,7 +36,7 @@ class _Beside:
     """The process beside this one. It starts with the first folder."""
 
     def __init__(self) -> None:
-        self.guard = threading.Lock()
+        self.guard = threading.RLock()  # garbage may be collected, and a folder with it, while it is held
         self.process: subprocess.Popen[bytes] | None = None
         self.pipe = -1
 
@@ -44,6 +44,8 @@ class _Beside:
         """Start the process, unless it runs."""
         if self.process is not None:
             return
+        if not sys.executable:  # an embedded interpreter
+            raise FileNotFoundError
         read, self.pipe = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -54,6 +56,9 @@ class _Beside:
                 cwd=folder.anchor,
                 start_new_session=True,
             )
+        except OSError:
+            os.close(self.pipe)
+            raise
         finally:
             os.close(read)
 
@@ -67,6 +72,7 @@ class _Beside:
         """End the process, which removes what is still there."""
         if self.process is not None:
             os.close(self.pipe)
+            self.pipe = -1  # its number may be another file's from now on
             self.process.wait()
 
 
