@@ -271,7 +271,9 @@ print(time.process_time(), sorted({{"numpy", "dask", "zarr", "anndata"}} & set(s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, loaded = done.stderr.split(" ", 1)
-    assert float(seconds) < 0.3
+    click = [sys.executable, "-c", "import click, time; print(time.process_time())"]
+    alone = float(subprocess.run(click, capture_output=True, text=True, check=True).stdout)
+    assert float(seconds) < max(0.3, 2 * alone)  # on a slow machine, click alone takes 0.2
     assert json.loads(loaded) == []
 
 

@@ -74,6 +74,7 @@ def test_pictures_are_drawn_and_labelled(corrected, name):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_axes_that_are_given_are_drawn_on(corrected, name):
+    plt.close("all")  # of other tests
     figure, (left, right) = plt.subplots(1, 2)
     assert DRAWN[name](corrected, ax=right) is right
     assert right.get_title()
