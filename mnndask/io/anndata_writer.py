@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -39,6 +39,7 @@ from mnndask.stores.missing_chunks import stored_chunks
 Root: TypeAlias = zarr.Group | h5py.Group
 
 NAMES_PER_CHUNK = 65_536
+BLOCKS_AT_ONCE = 8  # of a sparse matrix: each takes the time of planning all
 
 
 def write_annotations(
@@ -140,19 +141,30 @@ def _new_array(group: Any, key: str, X: da.Array) -> Any:
 
 
 def _write_sparse(group: Any, key: str, X: da.Array, n_jobs: int | None) -> None:
-    """Write a lazy sparse matrix, one chunk of rows (CSC: of columns) at a time."""
-    is_csc = X._meta.format == "csc"
-    ends = np.cumsum((0, *X.chunks[is_csc]))
-    for start, stop in itertools.pairwise(ends):
-        with exclusive():
-            part = X[:, start:stop] if is_csc else X[start:stop]
-        block = part.compute(**threads(n_jobs))
+    """Write a lazy sparse matrix, a few chunks of rows (CSC: of columns) at a time."""
+    for i, block in enumerate(_sparse_blocks(X, n_jobs)):
         with writing_elements():
-            if start:
+            if i:
                 sparse_dataset(group[key]).append(block)
                 continue
             block.indptr, block.indices = block.indptr.astype(np.int64), block.indices.astype(np.int64)
             write_elem(group, key, block)
+
+
+def _sparse_blocks(X: da.Array, n_jobs: int | None) -> Iterator[Any]:
+    """Compute a lazy sparse matrix block by block, of whole rows (CSC: of columns)."""
+    is_csc = X._meta.format == "csc"
+    if is_csc or X.numblocks[1] > 1:
+        for start, stop in itertools.pairwise(np.cumsum((0, *X.chunks[is_csc]))):
+            with exclusive():
+                part = X[:, start:stop] if is_csc else X[start:stop]
+            yield part.compute(**threads(n_jobs))
+        return
+    for first in range(0, X.numblocks[0], BLOCKS_AT_ONCE):
+        numbers = range(first, min(first + BLOCKS_AT_ONCE, X.numblocks[0]))
+        with exclusive():
+            tasks = over_blocks("write", sparse.csr_matrix, X, {i: () for i in numbers})
+        yield sparse.vstack(compute_each([tasks], n_jobs, 0)[0], format="csr")
 
 
 def is_dense(X: Any) -> bool:
