@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -20,6 +20,8 @@ from mnndask._threads import single_threaded_blas
 from mnndask._typing import Rows
 from mnndask.engine.tasks import threads, watched
 from mnndask.engine.waiting import waiting_for_workers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -145,3 +147,17 @@ def compute_each(tasks: Sequence[BlockTasks], n_jobs: int | None, counts: float)
     with single_threaded_blas(), watched([key for own in keys for key in own], counts), waiting_for_workers():
         out = compute_as_if_collection(Delayed, graph, keys, **threads(n_jobs))
     return [list(own) for own in out]
+
+
+def map_stage(
+    stage: str,
+    function: Callable[[slice], T],
+    blocks: Sequence[slice],
+    n_jobs: int | None,
+    counts: float = 0,
+) -> list[T]:
+    """Call a function on every block, each in its own task; results in order. Triggers one compute.
+
+    On a cluster the tasks advance the current progress line, by `counts` in total.
+    """
+    return compute_each([over_arguments(stage, function, [(block,) for block in blocks])], n_jobs, counts)[0]

@@ -1,4 +1,4 @@
-"""Stages of work as named dask tasks: maps over blocks, and lists of tasks computed together."""
+"""Named dask tasks, computed together, with progress."""
 
 from __future__ import annotations
 
@@ -30,21 +30,6 @@ def threads(n_jobs: int | None) -> dict[str, int]:
         return {}
     n = effective_n_jobs(n_jobs)
     return {} if n_jobs is None and n >= CPU_COUNT else {"num_workers": n}
-
-
-def map_stage(
-    stage: str,
-    function: Callable[[slice], T],
-    blocks: Sequence[slice],
-    n_jobs: int | None,
-    counts: float = 0,
-) -> list[T]:
-    """Call a function on every block, each in its own task; results in order. Triggers one compute.
-
-    On a cluster the tasks advance the current progress line, by `counts` in total.
-    """
-    named = named_tasks(stage)
-    return compute([named(function, block) for block in blocks], n_jobs, counts)
 
 
 def named_tasks(stage: str) -> Callable[..., Delayed]:

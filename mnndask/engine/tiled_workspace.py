@@ -13,7 +13,7 @@ from mnndask._blocks import row_blocks
 from mnndask._progress import counted
 from mnndask._typing import Matrix, Rows
 from mnndask.core.arrays import Points, Stacked
-from mnndask.engine.tasks import map_stage
+from mnndask.engine.block_tasks import map_stage
 from mnndask.engine.variance_reduction import PASSES, VarianceReduction
 from mnndask.stores.scratch import ScratchStore
 

@@ -17,7 +17,8 @@ from mnndask.core.arrays import Points
 from mnndask.core.batch_weights import BatchWeights, add_batch_weights
 from mnndask.core.quantile_search import QuantileSearch, Tally, add_tallies
 from mnndask.core.variance import Lines
-from mnndask.engine.tasks import compute, map_stage, named_tasks
+from mnndask.engine.block_tasks import map_stage
+from mnndask.engine.tasks import compute, named_tasks
 
 PASSES = 4  # usual passes over the cells: the partials, two that bracket the quantile, the final one
 TILES_PER_TASK = 4  # tiles of one side for which the cells to correct are loaded once
