@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from mnndask._typing import Block, Rows
+from mnndask.engine.chunks import dense_or_csr
 from mnndask.errors import InputError
 
 
@@ -45,7 +46,7 @@ class PreparedRows:
         InputError
             If there are negative counts.
         """
-        X: Any = block.tocsr() if sparse.issparse(block) else np.asarray(block)
+        X: Any = dense_or_csr(block)
         if self.target_sum is not None:
             X = self._normalised(X, first)
         return X if self.columns is None else self._selected(X)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mnndask._library_state import exclusive
 from mnndask.core.parameters import as_float, check_bits, check_flag, is_whole
+from mnndask.engine.expression_checks import CELLS, LARGE_COUNT, LARGEST_LOG
 from mnndask.engine.run_options import RunOptions
 from mnndask.engine.variable_genes import Moments, MomentsOfRows, moments_of, variable_genes
 from mnndask.errors import InputError, warn
@@ -22,9 +23,7 @@ from mnndask.io.opened_inputs import SEPARATOR, check_text
 from mnndask.io.prepared import Prepared
 from mnndask.stores.location import Location
 
-LARGEST_LOG = 30.0  # log2 of a thousand million
-LARGE_COUNT = 8
-FEW_CELLS = 256  # that show what kind of values a file has
+FEW_CELLS = CELLS  # that show what kind of values a file has
 
 
 @dataclass(frozen=True)
