@@ -216,6 +216,7 @@ def _corrected(
     if isinstance(target, FileTarget):
         with writing_file(target, overwrite=files.overwrite) as file:
             write_h5ad(result, matrices, file, n_jobs, grid, with_X=layer is not None)
+            record.check_inputs()
         return done
     with writing(target, overwrite=files.overwrite, run=record, resume=files.resume) as root:
         free_memory()

@@ -170,6 +170,19 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(inputs, tmp_path, monk
     assert [path.name for path in tmp_path.glob("out*")] == ["out.h5ad"]
 
 
+def test_an_input_that_is_replaced_while_it_is_read_is_an_error(inputs, tmp_path, monkeypatch, capsys):
+    write = h5ad_writer.write_blocks
+
+    def replaced_after(*args):
+        write(*args)
+        as_anndata(sparse.csr_matrix(make_batches(seed=1)[0]), "0").write_zarr(inputs[0])
+
+    monkeypatch.setattr(h5ad_writer, "write_blocks", replaced_after)
+    run("correct", *inputs, "-k5", "-q", f"-o{tmp_path / 'out.h5ad'}", status=2)
+    assert "changed" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_the_size_that_is_announced_is_not_a_compressed_one(inputs, tmp_path, capsys):
     run("correct", *inputs, "-k5", f"-o{tmp_path / 'out.h5ad'}")
     assert re.search(r"output: [^;]*, not compressed;", capsys.readouterr().err)
