@@ -92,16 +92,13 @@ def share_genes(names: Sequence[pd.Index], labels: Sequence[str], join: str) -> 
     for own in names[1:]:
         shared = shared[shared.isin(own)]
     _check_shared(shared, names, labels)
-    lost = [len(own) - len(shared) for own in names]
-    if any(lost):
-        of_files = sorted(zip(lost, names, labels, strict=True), key=lambda one: -one[0])
-        said = [f"{label} loses {n:,} of {len(own):,}" for n, own, label in of_files[:MOST_NAMED] if n]
-        more = (
-            f"; {sum(map(bool, lost)) - len(said)} more files lose some"
-            if sum(map(bool, lost)) > len(said)
-            else ""
-        )
-        what = f"{len(shared):,} genes are in all files: {'; '.join(said)}{more}."
+    losing = [(len(own) - len(shared), len(own), label) for own, label in zip(names, labels, strict=True)]
+    losing = sorted((one for one in losing if one[0]), key=lambda one: -one[0])
+    if losing:
+        said = [f"{label} loses {n:,} of {of:,}" for n, of, label in losing[:MOST_NAMED]]
+        if others := len(losing) - len(said):
+            said.append(f"{others} more files lose some")
+        what = f"{len(shared):,} genes are in all files: {'; '.join(said)}."
         warn(what, "The others are left out, as not all files have measured them.")
     return SharedGenes(shared, [_columns(own, shared) for own in names])
 
@@ -126,10 +123,9 @@ def _check_shared(shared: pd.Index, names: Sequence[pd.Index], labels: Sequence[
     if len(shared) >= FEWEST_SHARED * len(names[largest]) and len(shared):
         return
     a, b = _least_alike(names)
-    common = names[a].isin(names[b])
     how_many = f"{len(shared):,} gene(s)" if len(shared) else "no genes"
     what = (
-        f"The files share {how_many}, by name: {labels[a]} has {_some(names[a][~common])}; "
+        f"The files share {how_many}, by name: {labels[a]} has {_some(names[a][~names[a].isin(names[b])])}; "
         f"{labels[b]} has {_some(names[b][~names[b].isin(names[a])])}."
     )
     raise GenesError(what, _remedy(names[a], names[b]))
