@@ -163,7 +163,7 @@ def _sparse_blocks(X: da.Array, n_jobs: int | None) -> Iterator[Any]:
     for first in range(0, X.numblocks[0], BLOCKS_AT_ONCE):
         numbers = range(first, min(first + BLOCKS_AT_ONCE, X.numblocks[0]))
         with exclusive():
-            tasks = over_blocks("write", sparse.csr_matrix, X, {i: () for i in numbers})
+            tasks = over_blocks("write-layer", sparse.csr_matrix, X, {i: () for i in numbers})
         yield sparse.vstack(compute_each([tasks], n_jobs, 0)[0], format="csr")
 
 
