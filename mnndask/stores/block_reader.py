@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mnndask.stores.local_files import naming_worker
 from mnndask.stores.location import innermost, is_remote
 from mnndask.stores.missing_chunks import chunk_key, stored_chunks
 from mnndask.stores.read_errors import WRITE_AGAIN, reading, unreadable
+from mnndask.stores.shared_chunks import SHARED
 from mnndask.stores.sparse_pointers import check_indices, check_pointers
 from mnndask.stores.whole_store import MissingChunkError
 
@@ -120,7 +122,7 @@ class BlockReader:
     def _read_slices(self, array: Any, slices: list[slice], region: list[slice]) -> NDArray[Any]:
         """Read slices of a stored array. Errors name the chunk that was replaced or cannot be read."""
         try:
-            out = np.asarray(array[tuple(slices)])
+            out = self._values(array, slices)
         except MemoryError:
             raise
         except Exception as error:
@@ -139,6 +141,27 @@ class BlockReader:
             raise unreadable(self.label, f"{chunk} (of {where}) cannot be read", cause) from error
         self._check_unchanged(array, slices)
         return out
+
+    def _values(self, array: Any, slices: list[slice]) -> NDArray[Any]:
+        if self.format == "dense":
+            return np.asarray(array[tuple(slices)])
+
+        def check(start: int, stop: int) -> None:
+            if isinstance(array, zarr.Array):
+                self._check_unchanged(array, [slice(start, stop)])
+            else:
+                self._check_file()
+
+        return SHARED.read(array, slices[0].start, slices[0].stop, partial(self._chunk_key, array), check)
+
+    def _chunk_key(self, array: Any, number: int) -> Hashable | None:
+        """Return a key of one chunk of a sparse part in the version that was opened; None if unknown."""
+        if isinstance(array, h5py.Dataset):
+            place, version = str(self.source), self.opened
+        else:
+            n_stored = number * array.chunks[0] // stored_chunks(array)[0]  # which may be a shard
+            place, version = str(array.store_path), self.opened[array.path].version_of(n_stored)
+        return (place, array.name, number, version) if version else None
 
     def _check_unchanged(self, array: Any, slices: list[slice], *, removed: bool = True) -> None:
         """Check, after chunks were read, that these are the ones that were opened."""

@@ -47,6 +47,10 @@ class ChunkVersions:
         n = max(1, -(-len(self.versions) // MOST_VERSIONS))
         return type(self), (_sums(self.versions, n), self.n_each * n, self.n_chunks, self.archive)
 
+    def version_of(self, number: int) -> int:
+        """Version of a chunk, or what changes with it; 0 if unknown."""
+        return self.archive or int(self.versions[number // self.n_each])
+
     def check(self, array: Any, slices: list[slice], label: str, *, removed: bool = True) -> None:
         """Check that the chunks of some slices, which were just read, are those that were opened.
 
