@@ -103,8 +103,8 @@ class BlockReader:
         if self.format == "dense":
             return self._read_slices(stored, region, region)
         indptr = self._pointers(stored, region)
-        inside = [slice(int(indptr[0]), int(indptr[-1]))]
-        data, indices = (self._read_slices(stored[part], inside, region) for part in ("data", "indices"))
+        inside = slice(int(indptr[0]), int(indptr[-1]))
+        data, indices = (self._read_values(stored[part], inside, region) for part in ("data", "indices"))
         check_indices(indices, self.shape[self.format == "csr"])
         kind = sparse.csc_matrix if self.format == "csc" else sparse.csr_matrix
         block = kind((data, indices, indptr - indptr[0]), shape=[r.stop - r.start for r in region])
@@ -122,7 +122,7 @@ class BlockReader:
     def _read_slices(self, array: Any, slices: list[slice], region: list[slice]) -> NDArray[Any]:
         """Read slices of a stored array. Errors name the chunk that was replaced or cannot be read."""
         try:
-            out = self._values(array, slices)
+            out = np.asarray(array[tuple(slices)])
         except MemoryError:
             raise
         except Exception as error:
@@ -142,17 +142,16 @@ class BlockReader:
         self._check_unchanged(array, slices)
         return out
 
-    def _values(self, array: Any, slices: list[slice]) -> NDArray[Any]:
-        if self.format == "dense":
-            return np.asarray(array[tuple(slices)])
+    def _read_values(self, array: Any, inside: slice, region: list[slice]) -> NDArray[Any]:
+        """Read values or indices of a block of a sparse matrix. Blocks beside it share chunks."""
 
-        def check(start: int, stop: int) -> None:
-            if isinstance(array, zarr.Array):
-                self._check_unchanged(array, [slice(start, stop)])
-            else:
+        def read(start: int, stop: int) -> NDArray[Any]:
+            out = self._read_slices(array, [slice(start, stop)], region)
+            if isinstance(array, h5py.Dataset):  # of which others may get a part before it is closed
                 self._check_file()
+            return out
 
-        return SHARED.read(array, slices[0].start, slices[0].stop, partial(self._chunk_key, array), check)
+        return SHARED.read(array, inside.start, inside.stop, partial(self._chunk_key, array), read)
 
     def _chunk_key(self, array: Any, number: int) -> Hashable | None:
         """Return a key of one chunk of a sparse part in the version that was opened; None if unknown."""

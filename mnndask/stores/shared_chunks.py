@@ -21,6 +21,7 @@ MOST_BYTES = 2**25  # that a process keeps
 LARGEST = 2**23  # bytes of a chunk that is kept
 
 Values = NDArray[Any]
+Read = Callable[[int, int], Values]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class _Chunk:
     last: int
     values: Future[Values | None]  # None if reading them failed
 
-    def part(self, array: Any, start: int, stop: int) -> tuple[int, Values]:
+    def part(self, start: int, stop: int, read: Read) -> tuple[int, Values]:
         """Return where its part of a range begins, and its values, once they have been read."""
         start, stop = max(start, self.first), min(stop, self.last)
-        values = self.values.result()
-        return start, array[start:stop] if values is None else values[start - self.first : stop - self.first]
+        if (values := self.values.result()) is None:
+            return start, read(start, stop)
+        return start, values[start - self.first : stop - self.first]
 
 
 class SharedChunks:
@@ -49,7 +51,7 @@ class SharedChunks:
         start: int,
         stop: int,
         key_of: Callable[[int], Hashable | None],
-        check: Callable[[int, int], None],
+        read: Read,
     ) -> Values:
         """Return values of a one-dimensional array. Chunks at the ends of the range are passed on.
 
@@ -62,42 +64,47 @@ class SharedChunks:
         key_of
             Returns what tells a chunk, by its number, from all others and from itself in another version;
             None if nothing does.
-        check
-            Called with a range that was read, before others get any of it. Its errors are raised.
+        read
+            Called with a range; returns its values, once it is sure of their version. Its errors are raised.
         """
-        own, others = self._taken(array, _cut(array, start, stop), key_of)
-        low = min([start, *(chunk.first for chunk in own)])
-        high = max([stop, *(chunk.last for chunk in own)])
-        for chunk in others:
-            low, high = (chunk.last, high) if chunk.first < start else (low, chunk.first)
-        values = _read_for_all(array, low, high, own, check)
+        own: list[_Chunk] = []
+        try:
+            others = self._taken(array, _cut(array, start, stop), key_of, own)
+            low = min([start, *(chunk.first for chunk in own)])
+            high = max([stop, *(chunk.last for chunk in own)])
+            for chunk in others:
+                low, high = (chunk.last, high) if chunk.first < start else (low, chunk.first)
+            values = read(low, high)
+            for chunk in own:
+                chunk.values.set_result(values[chunk.first - low : chunk.last - low].copy())
+        finally:
+            for chunk in own:
+                if not chunk.values.done():  # who waits for it reads it, and meets the error itself
+                    chunk.values.set_result(None)
         inside = max(start, low)
         parts = [(inside, values[inside - low : stop - low])]
-        parts += [chunk.part(array, start, stop) for chunk in others]
+        parts += [chunk.part(start, stop, read) for chunk in others]
         parts.sort(key=itemgetter(0))
-        return (
-            values[inside - low : stop - low] if not others else np.concatenate([part for _, part in parts])
-        )
+        return np.concatenate([part for _, part in parts]) if others else parts[0][1]
 
     def _taken(
-        self, array: Any, numbers: list[int], key_of: Callable[[int], Hashable | None]
-    ) -> tuple[list[_Chunk], list[_Chunk]]:
-        """Return chunks that the caller has to read for others, and those that others read or have read."""
+        self, array: Any, numbers: list[int], key_of: Callable[[int], Hashable | None], own: list[_Chunk]
+    ) -> list[_Chunk]:
+        """Return chunks that others read or have read; add those that the caller has to read to `own`."""
         keys = {number: key for number in numbers if (key := key_of(number)) is not None}
         n_bytes = _chunk_bytes(array)
-        own, others = [], []
+        others = []
         with self._lock:
             for number, key in keys.items():
                 if key in self._kept:
                     others.append(self._kept.pop(key))
                     continue
                 first = number * array.chunks[0]
-                chunk = _Chunk(first, min(first + array.chunks[0], array.shape[0]), Future())
-                self._kept[key] = chunk
-                own.append(chunk)
+                own.append(_Chunk(first, min(first + array.chunks[0], array.shape[0]), Future()))
+                self._kept[key] = own[-1]
             while len(self._kept) * n_bytes > MOST_BYTES:
                 self._kept.popitem(last=False)
-        return own, others
+        return others
 
 
 def _chunk_bytes(array: Any) -> int:
@@ -112,22 +119,6 @@ def _cut(array: Any, start: int, stop: int) -> list[int]:
     if start // n_each == (stop - 1) // n_each:  # one chunk
         return []
     return [at // n_each for at in (start, stop) if at % n_each and at < array.shape[0]]
-
-
-def _read_for_all(
-    array: Any, low: int, high: int, chunks: list[_Chunk], check: Callable[[int, int], None]
-) -> Values:
-    """Read a range, check it, and give others the chunks in it."""
-    try:
-        values = np.asarray(array[low:high])
-        check(low, high)
-        for chunk in chunks:
-            chunk.values.set_result(values[chunk.first - low : chunk.last - low].copy())
-        return values
-    finally:
-        for chunk in chunks:
-            if not chunk.values.done():  # who waits for it reads it, and meets the error itself
-                chunk.values.set_result(None)
 
 
 SHARED = SharedChunks()
