@@ -54,7 +54,7 @@ class MNNError(Exception):
 
 
 class InputError(MNNError, ValueError):
-    """A value is invalid."""
+    """A value is invalid: of an option, in the data, or in an annotation."""
 
 
 class InputTypeError(MNNError, TypeError):
@@ -62,11 +62,11 @@ class InputTypeError(MNNError, TypeError):
 
 
 class InputKeyError(MNNError, KeyError):
-    """A name does not exist."""
+    """A name does not exist: of a column, layer, gene or batch."""
 
 
 class GenesError(InputError):
-    """The genes of the batches do not match."""
+    """The genes of the batches, or of new cells and of a fit, do not match, or have equal names."""
 
 
 class NonFiniteError(InputError):
@@ -86,7 +86,7 @@ class NonFiniteError(InputError):
 
 
 class InputNotFoundError(MNNError, FileNotFoundError, ValueError):
-    """A path does not exist."""
+    """A path does not exist, or the folder that an output or scratch data should be in."""
 
 
 class InputReadError(InputError, OSError):
@@ -118,7 +118,7 @@ class ScratchError(MNNError, OSError):
 
 
 class OutputExistsError(MNNError, FileExistsError, ValueError):
-    """An output path is already in use."""
+    """An output path is already in use: there is an output, or another run is writing one."""
 
 
 class OutputError(MNNError, OSError):
@@ -130,7 +130,7 @@ class ClusterError(MNNError, RuntimeError):
 
 
 class ResultTooLargeError(MNNError, MemoryError):
-    """A dense result would not fit in memory."""
+    """A dense result would not fit in memory: raised before the work."""
 
 
 KEPT = "The unfinished output is kept in"  # start of a note on the error that stopped a run

@@ -323,6 +323,10 @@ def mnn_correct(  # noqa: PLR0913
     ``NUMBA_CACHE_DIR`` names a folder, it is kept there. Where none of them can be written, every process
     compiles anew, with a warning.
 
+    Do not correct batches that share no cell types: batch effect and biology cannot be told apart there. Good
+    mixing alone does not show that a correction is right, as merging unlike cells mixes best: look at known
+    types, too. Do not correct corrected values again, and do not rank genes by them.
+
     References
     ----------
     Haghverdi, L., Lun, A. T. L., Morgan, M. D. & Marioni, J. C. Batch effects in single-cell RNA-sequencing

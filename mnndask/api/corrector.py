@@ -73,6 +73,16 @@ storage_options, show_progress, diagnostics
     feature_names_in_
         Names of the genes, if the data had any.
 
+    Notes
+    -----
+    Results of :meth:`transform` and :meth:`fit_transform` are for distances between cells, not for expression
+    or tests of it. :meth:`transform` cannot place a batch that :meth:`fit` has not seen; types that it has
+    not seen follow the nearest paired cells. :meth:`get_feature_names_out` is of results, not of the input.
+
+    References
+    ----------
+    As in :func:`mnndask.mnn_correct`.
+
     Examples
     --------
     >>> import numpy as np
@@ -82,8 +92,8 @@ storage_options, show_progress, diagnostics
     >>> corrector = MNNCorrector(k=5).fit([a, b])
     >>> [part.shape for part in corrector.set_params(do_concatenate=False).transform([a, b])]
     [(30, 8), (40, 8)]
-    >>> len(corrector.mnns_[1]) > 0
-    True
+    >>> corrector.fit_transform([a, b])[0].shape, corrector.get_feature_names_out()[-1], len(corrector.mnns_)
+    ((30, 8), 'x7', 2)
     """
 
     def __init__(  # noqa: PLR0913
@@ -176,7 +186,8 @@ storage_options, show_progress, diagnostics
     def fit(self, datas: Any, y: None = None) -> MNNCorrector:
         """Find pairs and correction vectors.
 
-        From lazy data, reads the cells used for fitting, and all that drawing a sketch needs.
+        From lazy data, reads the cells used for fitting, and all that drawing a sketch needs. Raises as
+        :func:`mnndask.mnn_correct`.
 
         Parameters
         ----------

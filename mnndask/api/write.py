@@ -76,6 +76,12 @@ def write_zarr(  # noqa: PLR0913
         If the store cannot be written, e.g. because the disk is full. What was written is kept, and does not
         open.
 
+    Notes
+    -----
+    Not for exact copies: chunks are mnndask's own, and names and types may change, as a warning then says. To
+    copy a store, copy its files. Not for appending to a store or for updating a part of it, as the whole is
+    written anew. The input must not change before the call returns.
+
     Examples
     --------
     >>> import tempfile

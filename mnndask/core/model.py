@@ -37,21 +37,38 @@ class CorrectionModel:
         Batches in the order in which they were merged; the first is the reference.
     centre_in, centre_out
         Points that are subtracted from all cells in the two spaces.
-    components_in, components_out
-        Their principal components, if distances are taken in those.
     block_bytes
         Memory that a block of cells may take while it is corrected.
+    components_in, components_out
+        Principal components of the two spaces, if distances are taken in those.
     steps
         Merge steps in order, one for each merge.
+
+    Notes
+    -----
+    What :meth:`correct`, :meth:`embed` and :meth:`correct_and_embed` return is for distances between cells,
+    not for differential expression. They take cells of a fitted batch, in memory, with the fitted genes in
+    their order: names are not checked, and no new batch can be placed. :meth:`angles` and :meth:`angles_near`
+    need a fit with ``compute_angle=True`` and a batch that :meth:`steps_of` says is moved.
+    :meth:`rows_at_once` is a matter of memory; results do not depend on it. For checked input of any kind,
+    use :meth:`mnndask.MNNCorrector.transform`.
 
     Examples
     --------
     >>> import numpy as np
     >>> from mnndask import MNNCorrector
     >>> cells = np.random.default_rng(0).random((40, 9), np.float32)
-    >>> model = MNNCorrector(k=5).fit([cells[:20], cells[20:] + 1]).model_
-    >>> model.order, model.correct(1, cells[20:] + 1).shape
+    >>> a, b = cells[:20], cells[20:] + 1
+    >>> model = MNNCorrector(k=5, compute_angle=True).fit([a, b]).model_
+    >>> model.order, model.correct(1, b).shape
     ([0, 1], (20, 9))
+    >>> genes, embedding = model.correct_and_embed(1, b)
+    >>> embedding.shape, np.allclose(embedding, model.embed(1, b))
+    ((20, 9), True)
+    >>> np.array_equal(model.angles(1, b), model.angles_near(1, b))
+    True
+    >>> len(model.steps_of(0)), len(model.steps_of(1)), model.rows_at_once(1) > 0
+    (0, 1, True)
     """
 
     spaces: GeneSpaces
@@ -71,7 +88,13 @@ class CorrectionModel:
         return f"<CorrectionModel: {order}; {self.spaces.n_genes:,} genes, {n_anchors:,} anchors>"
 
     def steps_of(self, batch: int) -> list[MergeStep]:
-        """The steps that move a batch, in order; none for the reference."""
+        """The steps that move a batch, in order; none for the reference.
+
+        Parameters
+        ----------
+        batch
+            Which batch, as a position in input order.
+        """
         return [step for step in self.steps if batch in step.batches]
 
     @property
@@ -103,7 +126,10 @@ class CorrectionModel:
     def embed(self, batch: int, X: Block, rows: Rows | None = None) -> Floats:
         """Corrected cells of one batch in the dimensions in which distances are taken.
 
-        The arguments are those of :meth:`correct`.
+        Parameters
+        ----------
+        batch, X, rows
+            As in :meth:`correct`.
 
         Returns
         -------
@@ -114,7 +140,13 @@ class CorrectionModel:
         return embedding
 
     def correct_and_embed(self, batch: int, X: Block, rows: Rows | None = None) -> tuple[Floats, Floats]:
-        """What :meth:`correct` and :meth:`embed` return, in less time than both take."""
+        """What :meth:`correct` and :meth:`embed` return, in less time than both take.
+
+        Parameters
+        ----------
+        batch, X, rows
+            As in :meth:`correct`.
+        """
         out = np.empty(X.shape, self.spaces.dtype)
         embedding = np.empty((X.shape[0], self.n_dims), self.spaces.dtype)
         self._fill(batch, X, rows, out, embedding)
@@ -187,14 +219,32 @@ class CorrectionModel:
                 cells = Points.of(moved(cells.X, moves))
 
     def angles(self, batch: int, X: Block) -> NDArray[np.float64]:
-        """Angle of each cell's correction to the reference's biology, in degrees."""
+        """Angle of each cell's correction to the reference's biology, in degrees.
+
+        Parameters
+        ----------
+        batch, X
+            As in :meth:`correct`.
+
+        Returns
+        -------
+        Shape ``(n_cells,)``.
+        """
         out = np.empty(X.shape[0])
         for block in row_blocks(X.shape[0], self.rows_at_once(batch)):
             out[block] = self.angles_near(batch, self.spaces.dense(X[block])[:, self.spaces.near])
         return out
 
     def angles_near(self, batch: int, near: Floats) -> NDArray[np.float64]:
-        """The same, from raw expression of the genes used for distances."""
+        """The same, from raw expression of the genes used for distances.
+
+        Parameters
+        ----------
+        batch
+            Which batch.
+        near
+            Raw expression, shape ``(n_cells, n_near)``, dense.
+        """
         *before, last = (step.gathered() for step in self.steps_of(batch))
         assert last.angle_vectors is not None
         assert last.angle_basis is not None
@@ -205,7 +255,13 @@ class CorrectionModel:
         return angles_to_span(vectors, last.angle_basis)
 
     def rows_at_once(self, batch: int) -> int:
-        """Cells of a batch that are corrected together."""
+        """Cells of a batch that are corrected together.
+
+        Parameters
+        ----------
+        batch
+            Which batch.
+        """
         columns = max((step.columns for step in self.steps_of(batch)), default=3 * self.spaces.n_genes)
         return block_rows(columns, self.spaces.dtype.itemsize, self.block_bytes)
 

@@ -50,6 +50,29 @@ class MergeStep:
         adjustment; None where these take other spaces.
     in_space
         The same step with vectors of *in* space, which move the embedding; None where this step's do.
+
+    Notes
+    -----
+    Everything here is in the spaces of the fit: cells normalised and centred, not raw expression.
+    :meth:`correction` and :meth:`embedded` take the cells of one block after all steps before this one, and
+    do not check that; use :meth:`mnndask.CorrectionModel.correct` for raw cells. :meth:`known` gives factors
+    of fitted rows: rows of other cells would give theirs wrong ones. :meth:`gathered` copies cells that steps
+    share, so keep its result no longer than needed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mnndask import MNNCorrector
+    >>> cells = np.random.default_rng(0).random((40, 9), np.float32)
+    >>> model = MNNCorrector(k=5).fit([cells[:20], cells[20:] + 1]).model_
+    >>> step = model.steps[0].gathered()
+    >>> step.batches, step.near_vectors.shape == (len(step.anchors), 9)
+    ([1], True)
+    >>> near, rest, factors = step.correction(step.anchors, step.anchors, model.sigma)
+    >>> np.allclose(near, step.embedded(step.anchors, model.sigma)), rest.shape[1]
+    (True, 0)
+    >>> step.known(1, np.arange(20)).shape
+    (20,)
     """
 
     batches: list[int]
@@ -92,7 +115,15 @@ class MergeStep:
         return replace(self, new=new, ref=ref, in_space=in_space)
 
     def known(self, batch: int, rows: Rows | None) -> NDArray[np.float64] | None:
-        """Variance factors of cells in some rows of a batch, NaN where not known; None if none is."""
+        """Variance factors of cells in some rows of a batch, NaN where not known; None if none is.
+
+        Parameters
+        ----------
+        batch
+            Which batch.
+        rows
+            Row numbers in the fitted batch.
+        """
         factors = self.factors.get(batch)
         return None if rows is None or factors is None else factors.at(rows)
 
@@ -142,7 +173,15 @@ class MergeStep:
         return near, rest, factors
 
     def embedded(self, cells: Points, sigma: float, known: NDArray[np.float64] | None = None) -> Floats:
-        """Correction vectors of a block of cells in *in* space, without those on other genes."""
+        """Correction vectors of a block of cells in *in* space, without those on other genes.
+
+        Parameters
+        ----------
+        cells
+            The cells in *in* space.
+        sigma, known
+            As in :meth:`correction`.
+        """
         step = self.in_space or self
         near = step.near_vectors
         if isinstance(near, LowRank):  # fewer columns to smooth

@@ -94,6 +94,12 @@ def simulate(  # noqa: PLR0913
     --------
     simulate_to_zarr : write the same data to files, for data larger than memory.
 
+    Notes
+    -----
+    Simulated types are clear and batch effects simple: one factor for each gene, with a small part by
+    lineage. There are no doublets, no ambient RNA and no gradual transitions between types. So success here
+    says little of real data, and does not rank methods. ``X`` is log-normalised: do not normalise it again.
+
     Examples
     --------
     >>> from mnndask.datasets.simulated import simulate
@@ -138,10 +144,12 @@ def simulate_to_zarr(  # noqa: PLR0913
     folder
         Folder to write to; created if missing. Each batch is written to ``<name>.partial`` and renamed when
         complete. On failure the partial store is removed, and the batches before it are kept.
-    n_cells, n_genes, n_batches, n_types, counts_per_gene, batch_effect, seed, n_jobs
+    n_cells, n_genes, n_batches, n_types, counts_per_gene, batch_effect, seed
         As in :func:`simulate`.
     overwrite
         Whether to remove all batches that `folder` contains before the first is written.
+    n_jobs
+        As in :func:`simulate`.
 
     Returns
     -------
@@ -153,6 +161,14 @@ def simulate_to_zarr(  # noqa: PLR0913
         If any number is too small.
     OutputExistsError
         If `folder` contains complete or partial batches, and `overwrite` is false.
+    OutputError
+        If the folder cannot be created, or a batch cannot be written.
+
+    Notes
+    -----
+    The data are for trying out sizes, speed and memory. As in :func:`simulate`, types are clear and effects
+    simple, so success here says little of real data. With `overwrite`, all batches in `folder` are removed,
+    also those of numbers that this call does not write.
 
     Examples
     --------

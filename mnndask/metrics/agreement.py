@@ -20,6 +20,32 @@ def label_agreement(embedding: ArrayLike, labels: ArrayLike, n_neighbors: int = 
 
     Computed like :func:`same_batch_fraction`. If a correction lowers it, unlike cells were merged.
 
+    Parameters
+    ----------
+    embedding
+        Coordinates, shape ``(n_cells, n_dims)``; see :func:`embed`.
+    labels
+        Label of each cell.
+    n_neighbors
+        Number of neighbours, not counting the cell itself.
+
+    Returns
+    -------
+    Shape ``(n_cells,)``, between 0 and 1.
+
+    Raises
+    ------
+    InputError
+        If a coordinate is not finite, a label is missing, the numbers of labels and cells differ, or there
+        are no more cells than neighbours.
+
+    Notes
+    -----
+    Agreement says nothing of how batches mix: it can be high where nothing was corrected. Labels should not
+    come from clusters of the corrected cells, which agree with their neighbours by construction. A label with
+    no more cells than `n_neighbors` cannot reach 1. Compare only figures of the same cells, labels and number
+    of neighbours, and not those of a UMAP, whose distances are distorted.
+
     Examples
     --------
     >>> from mnndask.metrics import label_agreement
@@ -58,6 +84,13 @@ def label_transfer(
     InputError
         If a coordinate is not finite, a label or batch is missing, the numbers of labels, batches and cells
         differ, `n_neighbors` is less than 1, or there is only one batch.
+
+    Notes
+    -----
+    Labels must be comparable between batches, and should not come from clusters of the corrected cells: the
+    prediction would then be right by construction. A type that only one batch has is not judged (NaN),
+    wherever it was moved. A label with fewer cells in other batches than half of `n_neighbors` can be
+    outvoted although batches are aligned. Measure components, not a UMAP, whose distances are distorted.
 
     References
     ----------
@@ -146,6 +179,13 @@ def agreement_by_label(
     ------
     InputError
         As in :func:`label_agreement` and :func:`label_transfer`.
+
+    Notes
+    -----
+    The mean of a label of few cells varies by chance: read ``cells`` with it. Labels should not come from
+    clusters of the corrected cells, which agree by construction. ``agreement`` says nothing of how batches
+    mix, and ``transfer`` nothing of labels that only one batch has. Compare only tables of the same cells and
+    number of neighbours.
 
     Examples
     --------

@@ -25,6 +25,22 @@ def embed(X: Any, n_components: int = 20, *, random_state: int = 0) -> NDArray[n
     random_state
         Seed of the randomised solver that is used for large matrices.
 
+    Returns
+    -------
+    Coordinates of the cells, in memory, in the type of `X` if that is float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        Of scikit-learn, if `X` contains NaN or infinity, or `n_components` is negative.
+
+    Notes
+    -----
+    Triggers a compute of lazy `X`. Holds all values dense in memory: for large data, use the components of a
+    correction (``obsm["X_mnn"]``). Values are centred, but neither log-transformed nor normalised. Components
+    of two calls are not the same axes, so distances before and after a correction can only be compared if
+    both were embedded together.
+
     Examples
     --------
     >>> import numpy as np

@@ -51,6 +51,11 @@ def lisi(embedding: ArrayLike, labels: ArrayLike, perplexity: int = 30) -> NDArr
     changes the index by about 0.01. ``scib_metrics.ilisi_knn`` scales the median M over cells to
     (M - 1) / (batches - 1), and ``scib_metrics.clisi_knn`` to (labels - M) / (labels - 1).
 
+    The index of batches does not see types: it is as high where a correction moved a type wholly onto another
+    type, and over-correction mixes best. Compare only indices of the same cells, perplexity and number of
+    components. Measure components, not a UMAP, whose distances are distorted. For cLISI, types should not
+    come from clusters of the corrected cells.
+
     References
     ----------
     Korsunsky et al. 2019, *Fast, sensitive and accurate integration of single-cell data with Harmony*, Nature

@@ -43,6 +43,13 @@ def neighbors_kept(
         If a coordinate is not finite, a batch is missing, the numbers of cells differ, or no batch has enough
         cells.
 
+    Notes
+    -----
+    The share says nothing of how batches mix: a correction that does nothing keeps all neighbours. Neither
+    does it see a type that was moved as a whole onto another type of another batch. Compare only shares of
+    the same number of cells and of neighbours. Measure components, not a UMAP, which changes neighbours
+    itself.
+
     References
     ----------
     The local structure metric of Stuart et al. 2019, *Comprehensive integration of single-cell data*, Cell
@@ -115,6 +122,9 @@ def contraction(
     to the power -1/dims (Loftsgaarden & Quesenberry 1965, *A nonparametric estimate of a multivariate density
     function*, Annals of Mathematical Statistics 36, 1049-1051). The ratio is therefore the change of a
     batch's own density, on the scale of lengths.
+
+    A ratio of 1 is no proof of a right correction: one that does nothing has it, and so has one that moves a
+    type as a whole onto another type. Do not measure a UMAP, whose distances are distorted.
 
     Examples
     --------

@@ -37,6 +37,13 @@ def same_batch_fraction(
     InputError
         If a coordinate is not finite, a batch is missing, or there are no more cells than neighbours.
 
+    Notes
+    -----
+    The measure does not see types. If a correction moved a type wholly onto another type, its cells look as
+    well mixed as after a right one: good mixing alone is no proof, and over-correction mixes best. Compare
+    only figures of the same number of cells, of neighbours and of components. Measure components, not a UMAP,
+    whose distances are distorted.
+
     Examples
     --------
     >>> import numpy as np
@@ -70,6 +77,12 @@ def expected_same_batch(batches: ArrayLike, labels: ArrayLike | None = None) -> 
     ------
     InputError
         If a batch or label is missing, or the numbers of labels and batches differ.
+
+    Notes
+    -----
+    The share describes cells mixed at random; it is not always the goal. A batch with types of its own should
+    stay above it, unless `labels` are given. Labels should not come from clusters of the corrected cells: if
+    types were merged wrongly, so were their labels, and the mixture looks right.
 
     Examples
     --------
@@ -123,6 +136,13 @@ def mixing_by_batch(
     ------
     InputError
         As in :func:`same_batch_fraction`, and if there is only one batch.
+
+    Notes
+    -----
+    An excess near 0 is no proof of a right correction. A type that was moved wholly onto another type counts
+    as mixed, and over-correction mixes best: see :func:`neighbors_kept` and :func:`label_transfer`, too.
+    Compare only figures of the same number of cells, of neighbours and of components, and not those of a
+    UMAP, whose distances are distorted. Labels should not come from clusters of the corrected cells.
 
     References
     ----------

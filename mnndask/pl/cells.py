@@ -39,6 +39,24 @@ def correction_length(
     save, show
         As in :func:`embedding`.
 
+    Returns
+    -------
+    The axes that were drawn on.
+
+    Raises
+    ------
+    InputError
+        If nothing is recorded, matplotlib is not installed, or `save` is no name of a file.
+    OutputError
+        If the file of `save` cannot be written.
+
+    Notes
+    -----
+    A long correction is no fault, and a short one no proof of a small batch effect: cells without a pair
+    follow those that have one. Lengths are in the units of the corrected values, over the genes used for
+    distances or their components. So compare them only between results of the same genes, `n_components` and
+    `cos_norm_out`. Nothing lazy is computed.
+
     Examples
     --------
     >>> import anndata as ad, numpy as np, mnndask
@@ -76,6 +94,23 @@ def variance_factor(
         Axes to draw on; None creates new ones.
     save, show
         As in :func:`embedding`.
+
+    Returns
+    -------
+    The axes that were drawn on.
+
+    Raises
+    ------
+    InputError
+        If nothing is recorded, matplotlib is not installed, or `save` is no name of a file.
+    OutputError
+        If the file of `save` cannot be written.
+
+    Notes
+    -----
+    Without variance adjustment (``var_adj=False``, as in :data:`mnndask.RECOMMENDED`), all factors are 1, and
+    the plot is empty: it then says nothing of the correction. Factors are of recorded cells; nothing lazy is
+    computed.
 
     Examples
     --------

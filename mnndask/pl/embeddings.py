@@ -76,6 +76,16 @@ def embedding(  # noqa: PLR0913
     ------
     InputError, InputKeyError
         If nothing is recorded, there is no such column, gene or coordinates, or a library is not installed.
+    OutputError
+        If the file of `save` cannot be written.
+
+    Notes
+    -----
+    A picture is no measure. Over-correction looks best mixed, and distances and densities in a UMAP are
+    distorted: see :func:`mnndask.metrics.summarize`. In a result without ``raw``, a gene of ``X`` has
+    corrected values (unless `layer_added` kept the input's), which do not show expression. A gene of a lazy
+    result is computed for all cells, and so are lazy coordinates of `basis`; without these, only recorded
+    cells are read.
 
     Examples
     --------
@@ -190,10 +200,22 @@ def pairs(  # noqa: PLR0913
     save, show
         As in :func:`embedding`.
 
+    Returns
+    -------
+    The axes that were drawn on.
+
     Raises
     ------
     InputError
         If nothing is recorded, or the batch was not merged into another.
+    OutputError
+        If the file of `save` cannot be written.
+
+    Notes
+    -----
+    Lines are some of the pairs between recorded cells: their number means nothing.
+    ``uns["mnn"]["steps"]["n_pairs"]`` counts all pairs. Lines that look parallel on two components may differ
+    on others, so look at these, too.
 
     Examples
     --------

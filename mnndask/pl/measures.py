@@ -58,10 +58,23 @@ def mixing(
     save, show
         As in :func:`embedding`.
 
+    Returns
+    -------
+    The axes that were drawn on.
+
     Raises
     ------
     InputError, InputKeyError
         If nothing is recorded, there are too few cells, or there is no such column.
+    OutputError
+        If the file of `save` cannot be written.
+
+    Notes
+    -----
+    Mixing alone is no proof of a right correction: a type that was moved wholly onto another type counts as
+    mixed, and over-correction mixes best. The share by chance depends on the sizes of batches, so compare a
+    batch with its own mark. `label` should not come from clusters of the corrected cells. Only recorded cells
+    are measured; nothing lazy is computed.
 
     Examples
     --------
@@ -118,6 +131,23 @@ def merge_overview(
         Axes to draw on; None creates new ones.
     save, show
         As in :func:`embedding`.
+
+    Returns
+    -------
+    The axes that were drawn on.
+
+    Raises
+    ------
+    InputError
+        If nothing is recorded, matplotlib is not installed, or `save` is no name of a file.
+    OutputError
+        If the file of `save` cannot be written.
+
+    Notes
+    -----
+    Many paired cells are no proof of a right correction: unlike cells find pairs, too, if the other side
+    lacks their type. The shares grow with `k` and depend on the number of fitted cells, so compare only
+    results that agree in these. Nothing lazy is computed.
 
     Examples
     --------

@@ -89,6 +89,19 @@ def mnn_integrate(  # noqa: PLR0913
     NonFiniteError
         For NaN or infinity in the values or the basis.
 
+    Notes
+    -----
+    The result is for distances between cells, not for differential expression, dot plots or marker genes: use
+    ``X`` there. Values in ``layers[layer_added]`` are not for these either. A `basis` that was corrected
+    before is corrected twice. ``obs["mnn_support"]`` is a hint only, as types that are shifted far have
+    little support, too.
+
+    References
+    ----------
+    Haghverdi, L., Lun, A. T. L., Morgan, M. D. & Marioni, J. C. Batch effects in single-cell RNA-sequencing
+    data are corrected by matching mutual nearest neighbors. Nature Biotechnology 36, 421-427 (2018). Methods.
+    The settings differ: see `refine` of :func:`mnndask.mnn_correct`.
+
     Examples
     --------
     >>> import anndata as ad

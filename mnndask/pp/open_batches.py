@@ -89,6 +89,10 @@ def open_batches(  # noqa: PLR0913
     Genes are ranked on log-normalised values. Of raw counts without `counts`, the ranking would be one of
     sequencing depth; a warning says so.
 
+    ``counts=True`` is not for values that are normalised already. What looks log-transformed is refused,
+    other fractions give a warning only. ``var["highly_variable"]`` chooses genes for distances: the ranks
+    test nothing, and do not show markers of types or conditions.
+
     References
     ----------
     Satija, R., Farrell, J. A., Gennert, D., Schier, A. F. & Regev, A. Spatial reconstruction of single-cell
