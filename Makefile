@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test showcase cover lint bench notebooks clean
+.PHONY: help demo test showcase cover lint bench notebooks docs figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' Makefile
@@ -49,8 +49,14 @@ bench: $(VENV)/test.stamp ## measure time and memory of the correction
 notebooks: $(VENV)/test.stamp ## run the notebooks again and store their results and pictures in them
 	$(BIN)/python notebooks/run.py
 
+docs: $(VENV)/docs.stamp ## build the documentation in docs/_build/html; every warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs docs/_build/html
+
+figures: $(VENV)/plot.stamp ## draw the figures of the documentation again
+	$(BIN)/python docs/draw_figures.py
+
 clean: ## remove everything that the other targets created
-	rm -rf $(VENV) .venv-lowest .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* mnndask-demo
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* mnndask-demo docs/_build docs/tutorials docs/reference/generated
 	find $(wildcard mnndask tests benchmarks notebooks) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments: each set of extras includes the one before it, so a larger set's stamp implies the smaller's.
@@ -72,6 +78,11 @@ $(VENV)/test.stamp: pyproject.toml | $(VENV)/made.stamp
 	@echo "installing mnndask and its test dependencies into $(VENV)"
 	@$(INSTALL) '.[test]'
 	@touch $@ $(VENV)/plot.stamp
+
+$(VENV)/docs.stamp: pyproject.toml | $(VENV)/made.stamp
+	@echo "installing mnndask and what builds its documentation into $(VENV)"
+	@$(INSTALL) '.[docs]'
+	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml | $(VENV)/made.stamp
 	@echo "installing mnndask and its development dependencies into $(VENV)"

@@ -145,6 +145,7 @@ def test_the_suite_runs_on_the_oldest_and_the_newest(bin, run):
         "make VENV=.venv test",
         f"make VENV=.venv-newest PYTHON={newest} .venv-newest/test.stamp",
         "make VENV=.venv-newest test",
+        "make VENV=.venv-newest docs",
         "make VENV=.venv-newest showcase",
         "lowest",
     ]
@@ -159,8 +160,9 @@ def test_one_line_says_that_there_is_nothing_newer(bin, run):
     put(bin / "python3.13", SHIM)
     status, out, err = run(".ci/run")
     assert (status, err) == (0, [])
-    assert out[-3:] == [
+    assert out[-4:] == [
         "no Python newer than 3.11 is on this machine: tests with the newest are left out",
+        "make VENV=.venv docs",
         "make VENV=.venv showcase",
         "lowest",
     ]
@@ -195,7 +197,7 @@ def test_each_python_has_a_job():
         "lint": ["make lint"],
         "tests": ["make test"],
         "lowest": ["ci/lowest"],
-        "showcase": ["make showcase"],
+        "showcase": ["make docs", "make showcase"],
     }
     pythons = {
         name: step["with"]["python-version"]
@@ -215,7 +217,7 @@ def test_tests_that_are_packed_need_nothing_that_is_not():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packed = project["tool"]["hatch"]["build"]["targets"]["sdist"]
     assert {"/mnndask", "/tests"} <= set(packed["include"])
-    assert set(packed["exclude"]) == {"/tests/showcase", "/tests/test_ci.py"}
+    assert set(packed["exclude"]) == {"/tests/showcase", "/tests/test_ci.py", "/tests/test_release.py"}
     elsewhere = re.compile(r"^(from|import) (benchmarks|notebooks|tests)\b", re.MULTILINE)
     for file in (ROOT / "tests").rglob("*.py"):
         if "showcase" not in file.parts:

@@ -1,0 +1,18 @@
+"""Correct batches on workers that SLURM starts as jobs."""
+
+from pathlib import Path
+
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+
+from mnndask import mnn_correct, write_zarr
+
+if __name__ == "__main__":
+    cluster = SLURMCluster(cores=4, memory="16GB", walltime="02:00:00")
+    cluster.scale(jobs=4)
+    shared = Path("shared")  # on a file system that all workers see
+    shared.mkdir(exist_ok=True)
+    with Client(cluster):
+        corrected, _, _ = mnn_correct("a.zarr", "b.zarr", scratch=shared)
+        write_zarr(corrected, "corrected.zarr")
+    cluster.close()
