@@ -14,6 +14,8 @@ from distributed import Client
 from helpers import as_anndata, check_kept, make_batches
 from runs import N_CHUNKS, chunks, contents
 
+import mnndask
+
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
 def test_the_lock_that_a_killed_run_leaves_goes_with_the_next(command, failing, tmp_path, option):
@@ -110,7 +112,7 @@ def rewrite(tmp_path):
         (None, ["--sketch-size", "none"], "--sketch-size was 'auto' and is now not given"),
         (rewrite, [], "input b.h5ad differs from b.h5ad of that run"),
         (touch, [], "input b.h5ad differs from b.h5ad of that run"),
-        ("version", [], "mnndask was 0.1.0 and is now 9"),
+        ("version", [], f"mnndask was {mnndask.__version__} and is now 9"),
     ],
 )
 def test_another_run_is_not_continued(command, failing, tmp_path, monkeypatch, change, options, said):
