@@ -152,6 +152,29 @@ def test_the_sdist_holds_tests_that_run_without_a_checkout(sdist):
     assert names == (files_in("mnndask") | files_in("tests") | single) - left_out
 
 
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)]+)\)")
+
+
+def test_links_of_the_readme_lead_to_files_of_the_repository():
+    targets = LINK.findall((ROOT / "README.md").read_text())
+    assert len(targets) > 10
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+@needing("hatchling")
+@needing("hatch_fancy_pypi_readme")
+def test_links_of_the_readme_work_on_the_index_too(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        readme = archive.read(name).decode()
+    targets = LINK.findall(readme)
+    assert len(targets) == len(LINK.findall((ROOT / "README.md").read_text()))
+    assert all(target.startswith("https://") for target in targets)
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert picture.endswith(f"/raw/v{project()['version']}/notebooks/before-after.png")
+
+
 @needing("hatchling")
 @needing("twine")
 def test_the_index_would_take_the_packages(wheel, sdist):
