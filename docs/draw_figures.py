@@ -69,7 +69,7 @@ def over_under() -> plt.Figure:
     types_new = np.where(types_new == 1, 2, types_new)
     effect = np.array([0.5, 2.4])
     new = new + effect
-    onto_other = reference[types == 1].mean(axis=0) - new[types_new == 2].mean(axis=0)
+    onto_other = reference[types == 0].mean(axis=0) - new[types_new == 2].mean(axis=0)
     too_far = np.where((types_new == 2)[:, None], onto_other, -effect)
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharex=True, sharey=True, layout="constrained")
     shown = (types, types_new)
