@@ -32,6 +32,8 @@ def test_a_pickle_in_a_store_is_refused_and_does_not_run(tmp_path, name):
         with zarr_store(tmp_path / f"{batch}.zarr", 2) as root:
             write_elem(root, "/", cells)
     array = tmp_path / "b.zarr" / name
+    if not (array / ".zarray").exists():  # texts with a mask, as newer anndata writes them
+        array = array / "values"
     metadata = json.loads((array / ".zarray").read_text())
     metadata |= {"dtype": "|O", "compressor": None, "filters": [{"id": "pickle", "protocol": 5}]}
     (array / ".zarray").write_text(json.dumps(metadata | {"fill_value": None}))
