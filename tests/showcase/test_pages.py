@@ -18,6 +18,8 @@ import scanpy as sc
 from pages import blocks_of
 from s3_fixtures import KEY, SECRET
 
+import mnndask
+from mnndask import RECOMMENDED, mnn_correct
 from mnndask.datasets import simulate
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,23 @@ def run(inputs, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_every_block_is_of_a_known_language(page):
     assert {language for language, _, _ in blocks_of(page.read_text())} <= LANGUAGES | {"toctree"}
+
+
+def test_the_reference_lists_every_public_name():
+    listed = (DOCS / "reference" / "api.md").read_text()
+    modules = [mnndask.datasets, mnndask.metrics, mnndask.pl, mnndask.pp]
+    names = {name for module in modules for name in module.__all__} | set(mnndask.__all__)
+    apart = {"datasets", "errors", "metrics", "pl", "pp"}  # modules, which have headings or pages
+    assert [name for name in sorted(names - apart) if name not in listed] == []
+
+
+def test_the_page_on_the_record_explains_every_key_and_column():
+    page = (DOCS / "reference" / "record.md").read_text()
+    batches = simulate(n_cells=300, n_genes=100, n_batches=2, batch_effect=1.0, seed=0)
+    del batches[0].var["highly_variable"]  # of one, so that none is marked in all
+    record = mnn_correct(*batches, **RECOMMENDED, sketch_size=100)[0].uns["mnn"]
+    names = [*record, *record["steps"].columns]
+    assert [name for name in names if name != "batch" and f"`{name}`" not in page] == []
 
 
 OFFLINE = [page for page in WITH_CODE if page.name != "object-stores.md"]
