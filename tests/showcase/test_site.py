@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from functools import partial
+from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from browser import CHROMIUM, chromium, look_at
@@ -33,8 +35,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("site"),
     pytest.mark.skipif(not PAGES, reason="the documentation is not built: make docs"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)"),
 ]
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -59,6 +61,36 @@ def port():
         yield port
 
 
+class Links(HTMLParser):
+    """What a page links to, and the places in it that can be linked to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.targets, self.places = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.targets += [attrs[name] for name in ("href", "src") if attrs.get(name)]
+        self.places.add(attrs.get("id"))
+
+
+def test_every_link_inside_leads_to_a_place():
+    pages = {page: Links((SITE / page).read_text()) for page in PAGES}
+
+    def leads(page, target):
+        parts = urlsplit(target)
+        if parts.scheme or parts.netloc:
+            return True
+        path = os.path.normpath(Path(page).parent / unquote(parts.path)) if parts.path else page
+        place = unquote(parts.fragment)
+        return (SITE / path).exists() and (not place or path not in pages or place in pages[path].places)
+
+    broken = [(page, to) for page, links in pages.items() for to in links.targets if not leads(page, to)]
+    assert not broken
+
+
+@in_a_browser
 @pytest.mark.parametrize("width", [1280, 400])
 def test_every_page_opens_without_errors_or_requests_elsewhere(site, port, width, tmp_path):
     kept = Path(os.environ.get("MNNDASK_ARTIFACTS", tmp_path))
@@ -82,6 +114,7 @@ def test_every_page_opens_without_errors_or_requests_elsewhere(site, port, width
     assert not found
 
 
+@in_a_browser
 def test_search_finds_pages(site, port):
     question = "[...document.querySelectorAll('#search-results li a')].map(a => a.textContent)"
     ready = "document.querySelectorAll('#search-results li').length > 2"
