@@ -14,7 +14,11 @@ VALUE = r"=(?:\.\.\.|\[[^\]]*\]|'[^']*'|[\w.+-]*[\w+-])"
 PATH = r"(?<![^\s(])[^\s()']*(?:/|\.zarr|\.h5ad|\.html)[^\s()]*"  # may contain sigma=0.1, for example
 NONE = re.compile(rf"{QUOTED}|\bNone\b")
 OR_NONE = re.compile(r",? or None(?: or -1)?\b(?: (?:for|to) [^.]*)?")
-PHRASES = {"var_subset=adata.var_names[adata.var['highly_variable']]": "--hvg-key highly_variable"}
+PHRASES = {
+    "var_subset=adata.var_names[adata.var['highly_variable']]": "--hvg-key highly_variable",
+    "mnndask.pp.open_batches": "--join inner",
+    ", or overwrite=True in Python": "",
+}
 
 
 def in_words_of_command(message: str) -> str:

@@ -108,7 +108,8 @@ class MomentsOfRows:
         values = (X.data if is_sparse else X).astype(np.result_type(X.dtype, np.float32))
         if self.log_base is not None:
             values *= np.log(self.log_base)
-        np.expm1(values, out=values)
+        with np.errstate(over="ignore"):  # of values that are no logarithms, which sums show
+            np.expm1(values, out=values)
         values = values.astype(np.float64)
         if not is_sparse:
             sums, squares = values.sum(axis=0), (values**2).sum(axis=0)

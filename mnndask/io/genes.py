@@ -13,6 +13,11 @@ from mnndask._typing import Rows
 from mnndask.errors import GenesError, InputError, InputKeyError, InputTypeError, warn
 from mnndask.io.opened_inputs import Input
 
+ALIGN = (
+    "Select the genes that all batches share, in one order, before correcting. Of files, "
+    "mnndask.pp.open_batches does so."
+)
+
 
 def common_genes(sources: list[Input], kind: str, var_index: Sequence[Hashable] | None) -> pd.Index | None:
     """Return the gene names, equal in all batches; `var_index` applies to matrices only, as in scanpy."""
@@ -20,9 +25,7 @@ def common_genes(sources: list[Input], kind: str, var_index: Sequence[Hashable] 
     for source in sources[1:]:
         if source.X.shape[1] != n_genes:
             what = f"{source.label} has {source.X.shape[1]} genes, {first.label} has {n_genes}."
-            raise GenesError(
-                what, "Select the genes that all batches share, in one order, before correcting."
-            )
+            raise GenesError(what, ALIGN)
     if kind != "anndata" and var_index is not None:
         given = flat_names(var_index, "var_index", "Give one name per column.")
         if len(given) != n_genes:
@@ -40,13 +43,13 @@ def common_genes(sources: list[Input], kind: str, var_index: Sequence[Hashable] 
             continue
         if set(names) == set(reference):
             what = f"{source.label} has the genes of {first.label} in another order."
-            remedy = "Align it first: batch = batch[:, reference.var_names]"
+            remedy = "Align it first: batch = batch[:, reference.var_names]; files: mnndask.pp.open_batches."
             if isinstance(source.frame, xr.DataArray):
                 remedy = "Align it first: batch = batch.reindex_like(reference) along the genes."
             raise GenesError(what, remedy)
         others = [str(g) for g in names if g not in set(reference)][:3]
         what = f"{source.label} has other genes than {first.label}, e.g. {', '.join(others)}."
-        raise GenesError(what, "Select the genes that all batches share, in one order, before correcting.")
+        raise GenesError(what, ALIGN)
     return reference
 
 

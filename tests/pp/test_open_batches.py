@@ -480,8 +480,23 @@ def test_estimated_counts_are_used_with_a_warning(labs):
 
 
 def test_counts_that_are_not_called_so_are_noticed(labs):
-    with pytest.warns(UserWarning, match="looks like raw counts"):
-        open_batches(labs[1], n_top_genes=20)
+    opened = open_batches(labs[1])
+    with pytest.warns(UserWarning, match="look like raw counts|looks like raw counts"):
+        mnndask.mnn_correct(*opened, k=5)
+
+
+@pytest.mark.parametrize("change", [lambda X: X, lambda X: X * 0.5 + (X > 0) * 1000])
+def test_genes_are_not_ranked_by_values_that_are_no_logarithms(labs, change):
+    adatas, paths = labs
+    adatas[1].X = sparse.csr_matrix(change(adatas[1].X))
+    adatas[1].write_h5ad(paths[1])
+    for i in (0, 2):
+        sc.pp.normalize_total(adatas[i])
+        sc.pp.log1p(adatas[i])
+        adatas[i].write_h5ad(paths[i])
+    with pytest.raises(InputError, match=r"Genes of X of batch 1 .* cannot be ranked") as caught:
+        open_batches(paths, n_top_genes=20)
+    assert "counts=True" in str(caught.value)
 
 
 @pytest.mark.parametrize(
