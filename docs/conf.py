@@ -29,9 +29,10 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+# The first is that of generated pages.
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 exclude_patterns = ["_build", "tutorials/README.md"]
-nitpicky = False
+smartquotes = False  # which would change options in examples
 language = "en_GB"
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]

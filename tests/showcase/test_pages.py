@@ -165,12 +165,10 @@ def test_the_page_on_object_stores_runs(inputs, run, s3_server):
 
 @pytest.mark.slow
 def test_the_batch_script_for_slurm_runs(run, tmp_path):
-    script = "trap 'kill $(jobs -p)' EXIT\n" + SLURM.read_text()  # SLURM ends what a script has started
-    (tmp_path / "slurm.sh").write_text(script)
     place = run(
         "bash",
         "-eu",
-        str(tmp_path / "slurm.sh"),
+        str(SLURM),
         SLURM_SUBMIT_DIR=str(tmp_path),
         SLURM_JOB_ID="7",
     )

@@ -90,6 +90,12 @@ def test_every_link_inside_leads_to_a_place():
     assert not broken
 
 
+def test_every_page_of_the_interface_has_a_signature():
+    pages = sorted((SITE / "reference" / "generated").glob("*.html"))
+    assert len(pages) > 20
+    assert [page.name for page in pages if 'class="sig ' not in page.read_text()] == []
+
+
 @in_a_browser
 @pytest.mark.parametrize("width", [1280, 400])
 def test_every_page_opens_without_errors_or_requests_elsewhere(site, port, width, tmp_path):
