@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from latex2mathml.converter import convert
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-sys.path.insert(0, str(HERE))
 
 project = "mnndask"
 author = "the mnndask developers"

@@ -81,7 +81,6 @@ def prepare_files(
         return prepared
     moments = moments_of(batches, run)
     for one, own in zip(prepared, moments, strict=True):
-        _check_ranked(one, own)
         _check_values(one, own)
     with exclusive():
         table = variable_genes(moments, prepared[0].genes, int(options.n_top_genes))
@@ -112,12 +111,13 @@ def _with_moments(prepared: Prepared) -> tuple[da.Array, MomentsOfRows]:
 
 
 def _check_values(prepared: Prepared, moments: Moments) -> None:
-    """Refuse log-transformed values where counts should be; warn of counts where these should be."""
+    """Refuse log-transformed values where counts should be, and values that are no logarithms elsewhere."""
     where, largest = prepared.rows.label, moments.largest
-    if prepared.target_sum is None:
-        if not moments.n_fractional and largest >= LARGE_COUNT:
-            what = f"{where} looks like raw counts: integers up to {largest:,.6g}."
-            warn(what, "Normalise them while they are read: counts=True.")
+    if prepared.target_sum is None:  # genes are ranked by what the values are the logarithms of
+        integers = not moments.n_fractional and largest >= LARGE_COUNT
+        if integers or not np.isfinite(moments.squares).all():
+            what = f"Genes of {where} cannot be ranked: values up to {largest:,.6g} are no logarithms."
+            raise InputError(what, "If they are counts, normalise them while they are read: counts=True.")
         return
     if not moments.n_fractional:
         return
@@ -127,15 +127,6 @@ def _check_values(prepared: Prepared, moments: Moments) -> None:
         raise InputError(what, remedy)
     what = f"{where} may not be counts: {moments.n_fractional:,} of its values are no integers."
     warn(what, "Check that it is not normalised. Estimated counts, as of kallisto or CellBender, are fine.")
-
-
-def _check_ranked(prepared: Prepared, moments: Moments) -> None:
-    """Refuse values that are not log-transformed: genes are ranked by what they are the logarithm of."""
-    integers = not moments.n_fractional and moments.largest >= LARGE_COUNT
-    if prepared.target_sum is None and (integers or not np.isfinite(moments.squares).all()):
-        largest = f"{moments.largest:,.6g}"
-        what = f"Genes of {prepared.rows.label} cannot be ranked: values up to {largest} are no logarithms."
-        raise InputError(what, "If they are counts, normalise them while they are read: counts=True.")
 
 
 def _batches(

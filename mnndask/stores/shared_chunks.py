@@ -28,6 +28,7 @@ Read = Callable[[int, int], Values]
 class _Chunk:
     first: int  # range of its values in the array
     last: int
+    n_bytes: int
     values: Future[Values | None]  # None if reading them failed
 
     def part(self, start: int, stop: int, read: Read) -> tuple[int, Values]:
@@ -43,6 +44,7 @@ class SharedChunks:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, _Chunk] = OrderedDict()
+        self._n_bytes = 0
         self._lock = Lock()
 
     def read(
@@ -74,7 +76,7 @@ class SharedChunks:
             high = max([stop, *(chunk.last for chunk in own)])
             for chunk in others:
                 low, high = (chunk.last, high) if chunk.first < start else (low, chunk.first)
-            values = read(low, high)
+            values = read(low, high) if low < high else np.empty(0, array.dtype)  # others read all of it
             for chunk in own:
                 chunk.values.set_result(values[chunk.first - low : chunk.last - low].copy())
         finally:
@@ -98,12 +100,14 @@ class SharedChunks:
             for number, key in keys.items():
                 if key in self._kept:
                     others.append(self._kept.pop(key))
+                    self._n_bytes -= others[-1].n_bytes
                     continue
                 first = number * array.chunks[0]
-                own.append(_Chunk(first, min(first + array.chunks[0], array.shape[0]), Future()))
+                own.append(_Chunk(first, min(first + array.chunks[0], array.shape[0]), n_bytes, Future()))
                 self._kept[key] = own[-1]
-            while len(self._kept) * n_bytes > MOST_BYTES:
-                self._kept.popitem(last=False)
+                self._n_bytes += n_bytes
+            while self._n_bytes > MOST_BYTES:
+                self._n_bytes -= self._kept.popitem(last=False)[1].n_bytes
         return others
 
 

@@ -29,8 +29,8 @@ class Stored:
 
     def read(self, start, stop):
         self.before()
-        if start < stop:
-            self.n_reads.update(range(start // self.chunks[0], -(-stop // self.chunks[0])))
+        assert start < stop
+        self.n_reads.update(range(start // self.chunks[0], -(-stop // self.chunks[0])))
         return self.values[start:stop]
 
 
@@ -113,6 +113,11 @@ def test_what_is_kept_is_bounded(monkeypatch):
     for version in range(9):
         read(shared, stored, 5, 25, version)
     assert len(shared._kept) == 3
+    other = Stored(np.arange(190), 2 * N_EACH)
+    shared.read(other, 5, 50, lambda number: (number, "other"), other.read)  # two chunks of twice the size
+    assert sum(chunk.values.result().nbytes for chunk in shared._kept.values()) <= 3 * size
+    read(shared, stored, 5, 25, version=97)
+    read(shared, stored, 5, 25, version=98)
     assert all(chunk.values.result().nbytes == size for chunk in shared._kept.values())
     monkeypatch.setattr(shared_chunks, "LARGEST", size - 1)
     read(shared, stored, 5, 25, version=99)
